@@ -1,0 +1,48 @@
+# make demo    the main job on embedded data: about six minutes on two cores
+# make test    the tests
+# make help    the rest
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/ready  ## a virtual environment in .venv with the locked dependencies
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "babelray needs Python 3.11 to 3.13, found: $$($(PYTHON) --version); try make PYTHON=python3.12 …"; exit 1; }
+	@echo "setting up $(VENV) (once; a few minutes) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup  ## translate, distil, index and search the embedded collection, and measure it
+	@$(BIN)/python -m pipelines run atlas
+
+serve: setup  ## serve what the demo made: a search page on http://127.0.0.1:8000
+	@$(BIN)/python -m serving atlas
+
+test: setup  ## the test suite
+	@$(BIN)/python -m pytest
+
+check: setup  ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup  ## mend lint and format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup  ## the benchmarks of docs/results.md
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the virtual environment and what was made
+	rm -rf $(VENV) artifacts

@@ -1,0 +1,165 @@
+"""Progress: one line per step, with rows, rows/s, rejects and time left. Live on a terminal, plain in a log.
+
+A step without rows (training, an index) tells what it does in ``progress.json`` below its directory:
+``{"done": 120, "total": 400, "note": "loss 0.31"}``; a thread reads it while the step runs.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.artifact import Manifest
+from cluster.errors import StorageError
+from cluster.storage import Place
+
+log = logging.getLogger("babelray")
+POLL_SECONDS = 1.0
+LOG_SECONDS = 15.0  # between two lines of a running step in a log
+
+
+@dataclass
+class _Line:
+    place: Place
+    total: int | None
+    first: int
+    done: int
+    rejects: int = 0
+    note: str = ""
+    seconds: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+
+class Progress:
+    """Shows the steps of a run as they go. Use ``with progress.plan(names)`` around the run."""
+
+    def __init__(self, console: Any = None):
+        self.console = console  # a rich Console on a terminal; None writes plain log lines
+        self.lines: dict[str, _Line] = {}
+        self.waiting: list[str] = []
+        self._stop = threading.Event()
+        self._live: Any = None
+
+    @contextmanager
+    def plan(self, names: Sequence[str]) -> Iterator[None]:
+        """Show these steps until the block ends."""
+        self.lines, self.waiting = {}, list(names)
+        if not names:
+            yield
+            return
+        self._stop.clear()
+        watcher = threading.Thread(target=self._watch, daemon=True, name="progress")
+        if self.console is not None and self.console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=False)
+            self._live.start()
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            watcher.join()
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def start(self, step: str, total: int | None, done: int, place: Place) -> None:
+        """A step begins, with ``done`` rows of an earlier run."""
+        self.waiting = [name for name in self.waiting if name != step]
+        self.lines[step] = _Line(place, total, done, done)
+        if done:
+            self._log(f"{step}: goes on, {done:,} rows are there")
+
+    def advance(self, step: str, rows: int, rejects: int) -> None:
+        """More rows of a step are written."""
+        line = self.lines[step]
+        line.done += rows
+        line.rejects += rejects
+        self._maybe_log(step, line)
+
+    def note(self, step: str, text: str) -> None:
+        """Say what a step without rows is doing."""
+        self.lines[step].note = text
+        self._maybe_log(step, self.lines[step])
+
+    def finish(self, step: str, manifest: Manifest) -> None:
+        """A step's artifact is complete."""
+        line = self.lines[step]
+        line.seconds = time.monotonic() - line.started
+        line.done, line.total = manifest.rows, manifest.rows or None
+        line.rejects = sum(r.count for r in manifest.rejects.values())
+        line.note = str(manifest.facts.get("summary", ""))
+        self._log(f"{step}: done{_text(line)}")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            for step, line in list(self.lines.items()):
+                if line.seconds is None and line.total is None:
+                    self._read(step, line)
+
+    def _read(self, step: str, line: _Line) -> None:
+        try:
+            said = json.loads((line.place / "progress.json").read())
+        except StorageError:  # a step need not say anything
+            return
+        left = ""
+        if said.get("seconds_left") is not None:
+            left = f", {span(said['seconds_left'])} left"
+        line.note = f"{said.get('done', 0):,}/{said.get('total', 0):,} {said.get('note', '')}{left}".strip()
+        self._maybe_log(step, line)
+
+    def _maybe_log(self, step: str, line: _Line) -> None:
+        if time.monotonic() - line.logged >= LOG_SECONDS:
+            line.logged = time.monotonic()
+            self._log(f"{step}:{_text(line)}")
+
+    def _log(self, text: str) -> None:
+        if self._live is None:
+            log.info(text)
+
+    def _table(self) -> Any:
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        for step, line in list(self.lines.items()):
+            mark: Any = Spinner("dots") if line.seconds is None else Text("✓", style="green")
+            name, _, digits = step.partition("@")
+            table.add_row(mark, Text.assemble(name, (f"@{digits}", "dim")), Text(_text(line).strip()))
+        if self.waiting:
+            table.add_row("", Text(f"{len(self.waiting)} more to come", style="dim"), "")
+        return table
+
+
+def _text(line: _Line) -> str:
+    """`` 1,200/8,000 rows, 310 rows/s, 2 rejected, 0:22 left``."""
+    spent = line.seconds if line.seconds is not None else time.monotonic() - line.started
+    parts = []
+    if line.total is not None or line.done:
+        of = f"/{line.total:,}" if line.total is not None and line.seconds is None else ""
+        parts.append(f"{line.done:,}{of} rows")
+        rate = (line.done - line.first) / max(spent, 1e-9)
+        if rate > 0:
+            parts.append(f"{rate:,.0f} rows/s")
+        if line.rejects:
+            parts.append(f"{line.rejects:,} rejected")
+        if line.seconds is None and line.total is not None and rate > 0:
+            parts.append(f"{span((line.total - line.done) / rate)} left")
+    if line.note:
+        parts.append(line.note)
+    parts.append(span(spent))
+    return " " + ", ".join(parts)
+
+
+def span(seconds: float) -> str:
+    """``0:07``, ``12:30``, ``3:04:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

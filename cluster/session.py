@@ -1,0 +1,47 @@
+"""Connecting to Ray: to the cluster that this process belongs to, or to a small one of its own.
+
+Inside ``ray job submit``, or with ``RAY_ADDRESS`` set, the cluster is there and is used as it is. Elsewhere a local one
+is started, without a dashboard and with a small object store: stages exchange files, not objects.
+"""
+
+import logging
+import os
+
+STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
+# What workers need from the driver's environment to reach the same object store and caches.
+PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TOKENIZERS_", "MPLCONFIGDIR")
+
+
+def connect() -> None:
+    """Connect this process to Ray, once. A second call does nothing."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+    env["TOKENIZERS_PARALLELISM"] = "false"
+    options: dict[str, object] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        # fatal: the C++ core reports expected ends of workers as errors on the terminal
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        options = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "log_to_driver": False}
+    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": env}, **options)
+    _quiet_ray_data()
+
+
+def _quiet_ray_data() -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = 5  # the default 0 lets one lost node during a model load end the run
+    context.execution_no_progress_timeout_s = -1  # one part may take hours (a teacher of 13 G parameters)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def cpus() -> float:
+    """CPUs of the connected cluster as it is now (it may grow)."""
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 1))

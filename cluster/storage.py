@@ -1,0 +1,216 @@
+"""Places: one way to name, read and write files, on a disk or in an object store.
+
+A ``Place`` is a URI and nothing else, so it travels to any actor by value. Local writes go to a temporary name and are
+renamed; an object store shows an object only when its upload is complete. Either way a reader sees all of a file or none.
+
+An object store is named as ``s3://bucket/prefix``; a store other than AWS by its endpoint in the query:
+``s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000&region=us-east-1``.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from cluster.errors import StorageError
+
+COPY_BYTES = 4 << 20
+S3_ATTEMPTS = 10  # pyarrow's default is 3; AWS advises more under SlowDown answers
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A file or directory by its URI. ``place / "name"`` is a child of it."""
+
+    uri: str
+
+    @staticmethod
+    def of(where: "str | Path | Place") -> "Place":
+        """Make a place from a path (taken absolute: workers run elsewhere) or from an ``s3://`` URI."""
+        if isinstance(where, Place):
+            return where
+        text = str(where)
+        if "://" not in text:
+            return Place(str(Path(text).expanduser().absolute()))
+        scheme = urlsplit(text).scheme
+        if scheme not in ("s3", "file"):
+            raise StorageError(f"expected a path or an s3:// URI, got {text!r}")
+        return Place(urlsplit(text).path if scheme == "file" else text)
+
+    def __truediv__(self, name: str) -> "Place":
+        base, mark, query = self.uri.partition("?")
+        return Place(f"{base.rstrip('/')}/{name}{mark}{query}")
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.uri.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path of this machine's file system."""
+        return not self.uri.startswith("s3://")
+
+    @property
+    def path(self) -> Path:
+        """The local path. Raises StorageError for an object store: use ``fetch`` there."""
+        if not self.is_local:
+            raise StorageError(f"{self.uri} is not a local path; call fetch() to get a local copy")
+        return Path(self.uri)
+
+    def _open(self) -> tuple[fs.FileSystem, str]:
+        if self.is_local:
+            return _local(), self.uri
+        parts = urlsplit(self.uri)
+        return _s3(parts.query), f"{parts.netloc}{parts.path}"
+
+    def filesystem(self) -> tuple[fs.FileSystem, str]:
+        """The pyarrow file system and the path in it, for libraries that take the two apart."""
+        return self._open()
+
+    def exists(self) -> bool:
+        """Whether a file or directory is there."""
+        filesystem, path = self._open()
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+    def size(self) -> int:
+        """Bytes of this file."""
+        filesystem, path = self._open()
+        return int(filesystem.get_file_info(path).size or 0)
+
+    def list(self) -> "list[Place]":
+        """The files and directories directly below, sorted by name; empty where nothing is there."""
+        filesystem, path = self._open()
+        infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(self / i.base_name for i in infos if not i.base_name.endswith(".tmp"))
+
+    def open(self) -> pa.NativeFile:
+        """Open for random reading."""
+        filesystem, path = self._open()
+        try:
+            return filesystem.open_input_file(path)
+        except FileNotFoundError as error:
+            raise StorageError(f"no file at {self.uri}: check the path") from error
+
+    def stream(self, compression: str | None = "detect") -> pa.NativeFile:
+        """Open for reading from front to back; ``.gz``, ``.bz2`` and ``.zst`` names are decompressed."""
+        filesystem, path = self._open()
+        try:
+            return filesystem.open_input_stream(path, compression=compression)
+        except FileNotFoundError as error:
+            raise StorageError(f"no file at {self.uri}: check the path") from error
+
+    def read(self) -> bytes:
+        """The whole file."""
+        with self.open() as file:
+            return bytes(file.read())
+
+    @contextmanager
+    def writing(self) -> Iterator[Any]:
+        """Open a new file for writing; it appears, whole, when the block ends without an error."""
+        filesystem, path = self._open()
+        if not self.is_local:
+            # written beside, then sent: an upload cut short by an error would be retried for minutes, and completed
+            with tempfile.TemporaryFile() as draft:
+                yield draft
+                draft.seek(0)
+                with filesystem.open_output_stream(path, compression=None) as out:  # "detect" would gzip a .gz again
+                    shutil.copyfileobj(draft, out, COPY_BYTES)
+            return
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = final.with_name(f"{final.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+            os.replace(unfinished, final)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Write the whole file at once."""
+        with self.writing() as file:
+            file.write(data)
+
+    def delete(self) -> None:
+        """Remove a file or a directory with all below it; nothing there is no error."""
+        filesystem, path = self._open()
+        kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind == fs.FileType.File:
+            filesystem.delete_file(path)
+
+    def put(self, source: Path) -> None:
+        """Copy a local file or directory here."""
+        if self.is_local and source.is_dir():
+            shutil.copytree(source, self.path, dirs_exist_ok=True)
+            return
+        for file in sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]:
+            target = self / file.relative_to(source).as_posix() if source.is_dir() else self
+            with target.writing() as out, file.open("rb") as data:
+                shutil.copyfileobj(data, out, COPY_BYTES)
+
+    def fetch(self) -> Path:
+        """Return a local path with this content: itself, or a copy made once per node.
+
+        Only for what never changes (artifacts do not): the copy is found again by its URI.
+        """
+        if self.is_local:
+            return self.path
+        cache = Path(os.environ.get("BABELRAY_CACHE") or Path(tempfile.gettempdir()) / f"babelray-{os.getuid()}")
+        target = cache / hashlib.sha256(self.uri.encode()).hexdigest()[:16] / self.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (target.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                filesystem, path = self._open()
+                draft = target.with_name(target.name + ".tmp")
+                shutil.rmtree(draft, ignore_errors=True)
+                if filesystem.get_file_info(path).type == fs.FileType.File:
+                    fs.copy_files(path, str(draft), source_filesystem=filesystem, destination_filesystem=_local())
+                elif not self.list():
+                    raise StorageError(f"nothing at {self.uri} to fetch")
+                else:
+                    draft.mkdir(parents=True)
+                    # use_threads=False: pyarrow's threaded S3 copy can deadlock on small pools
+                    fs.copy_files(
+                        path,
+                        str(draft),
+                        source_filesystem=filesystem,
+                        destination_filesystem=_local(),
+                        use_threads=False,
+                    )
+                os.replace(draft, target)
+        return target
+
+
+@lru_cache(maxsize=1)
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+@lru_cache(maxsize=16)
+def _s3(query: str) -> fs.FileSystem:
+    options = dict(parse_qsl(query))
+    known = {"endpoint_override", "region", "scheme", "access_key", "secret_key"}
+    if unknown := set(options) - known:
+        raise StorageError(f"unknown option {sorted(unknown)} in an s3:// URI; known are {sorted(known)}")
+    endpoint = options.get("endpoint_override", "")
+    if endpoint.startswith("http://"):
+        options["scheme"], options["endpoint_override"] = "http", endpoint.removeprefix("http://")
+    return fs.S3FileSystem(
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS), background_writes=True, **options
+    )

@@ -1,0 +1,90 @@
+"""The tables of the system, and what each promises.
+
+DOCS      passages or documents of one language
+QUERIES   questions of one language
+QRELS     relevance judgements (TREC: 0 is judged and not relevant)
+RANKINGS  for each query its documents, best first: a selection, a teacher's scores, or a search result
+VECTORS   the encoder's output for a document or a query. ``tokens`` lists the token counts of its passages (a query
+          or a short document is one passage, a single-vector encoder writes 1 per passage); ``vectors`` holds
+          sum(tokens) rows of float16, passage after passage
+PAIRS     two sentences and how similar they are (STS)
+"""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import TableError
+from cluster.table import Table
+
+
+def _texts(rows: pa.Table) -> None:
+    blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows["text"])), 0)).as_py() or 0
+    if blank or rows["text"].null_count:
+        raise TableError(
+            f"{blank + rows['text'].null_count} rows have no text; give each a reason in `reject` instead of writing it empty"
+        )
+
+
+def _rankings(rows: pa.Table) -> None:
+    lengths, scored = pc.list_value_length(rows["doc_ids"]), pc.list_value_length(rows["scores"])
+    if not pc.all(pc.equal(lengths, scored)).as_py() and len(rows):
+        raise TableError("table rankings: doc_ids and scores of a row must have the same length")
+    for ids, scores in zip(rows["doc_ids"].to_pylist(), rows["scores"].to_pylist(), strict=True):
+        if any(b > a for a, b in zip(scores, scores[1:], strict=False)) or any(s != s for s in scores):
+            raise TableError(f"table rankings: scores must fall and be numbers, got {scores[:5]}…")
+        if len(set(ids)) != len(ids):
+            raise TableError(f"table rankings: a document is ranked twice in {ids[:10]}…")
+
+
+def _vectors(rows: pa.Table) -> None:
+    sizes = pc.binary_length(rows["vectors"]).to_pylist()
+    for tokens, size in zip(rows["tokens"].to_pylist(), sizes, strict=True):
+        if not tokens or min(tokens) < 1 or size == 0 or size % (2 * sum(tokens)):
+            raise TableError(f"table vectors: {size} bytes are not {tokens} rows of float16")
+
+
+DOCS = Table(
+    "docs",
+    pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("title", pa.string()), ("text", pa.string())]),
+    key=("doc_id",),
+    check=_texts,
+)
+QUERIES = Table(
+    "queries",
+    pa.schema([("query_id", pa.string()), ("lang", pa.string()), ("text", pa.string())]),
+    key=("query_id",),
+    check=_texts,
+)
+QRELS = Table(
+    "qrels",
+    pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int32())]),
+    key=("query_id", "doc_id"),
+)
+RANKINGS = Table(
+    "rankings",
+    pa.schema(
+        [("query_id", pa.string()), ("doc_ids", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))],
+    ),
+    key=("query_id",),
+    check=_rankings,
+)
+VECTORS = Table(
+    "vectors",
+    pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int32())), ("vectors", pa.binary())]),
+    key=("id",),
+    check=_vectors,
+)
+PAIRS = Table(
+    "pairs",
+    pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("sentence1", pa.string()),
+            ("sentence2", pa.string()),
+            ("score", pa.float32()),
+            ("lang1", pa.string()),
+            ("lang2", pa.string()),
+        ]
+    ),
+    key=("pair_id",),
+)

@@ -1,0 +1,56 @@
+"""Fixtures that more than one file needs: shared data, an object store on loopback, a small Ray."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # ray.init() turns token authentication on where this is not said
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import tests/works.py too
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Node caches of this session alone."""
+    os.environ["BABELRAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["BABELRAY_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory of openly licensed collections beside the repository; the test is skipped without it."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("needs the collections in ../shared/data")
+    return path
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_root() -> Iterator[str]:
+    """``s3://`` URI of an empty bucket on a moto server; join names before the query string with ``Place``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    port = free_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    endpoint = f"http://127.0.0.1:{port}"
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="babelray")
+    yield f"s3://babelray?endpoint_override={endpoint}&region=us-east-1&access_key=test&secret_key=test"
+    server.stop()

@@ -1,0 +1,70 @@
+"""Fingerprints: equal content has one name everywhere, different content never has."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.component import Component, Resources, canonical, fingerprint
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class Inner(Component):
+    a: int = 1
+    resources: Resources = Resources()
+
+
+class Outer(Component):
+    inner: Inner = Inner()
+    names: tuple[str, ...] = ("x",)
+
+
+@given(VALUES, VALUES)
+def test_fingerprints_are_equal_only_for_equal_content(a: Any, b: Any) -> None:
+    assert (fingerprint(a) == fingerprint(b)) == (repr(canonical(a)) == repr(canonical(b)))
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+def test_order_of_keys_does_not_matter(tree: dict[str, int]) -> None:
+    assert fingerprint(tree) == fingerprint(dict(reversed(tree.items())))
+
+
+def test_resources_do_not_count_at_any_depth() -> None:
+    slow, fast = Outer(), Outer(inner=Inner(resources=Resources(gpus=8, actors=100)))
+    assert fingerprint(slow) == fingerprint(fast)
+    assert fingerprint(slow) != fingerprint(Outer(inner=Inner(a=2)))
+
+
+def test_same_in_another_process_with_another_hash_seed() -> None:
+    code = "from tests.test_component import Outer, fingerprint; print(fingerprint(Outer()))"
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert seen == {fingerprint(Outer())}
+
+
+@pytest.mark.parametrize("value", [print, {1, 2}, object(), b"bytes"])
+def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="cannot fingerprint"):
+        fingerprint({"x": value})
+
+
+def test_unknown_and_changed_fields_are_refused() -> None:
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Inner(b=2)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="frozen"):
+        Inner().a = 2  # type: ignore[misc]
