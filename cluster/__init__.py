@@ -1,0 +1,1 @@
+"""Ray, storage and execution: steps, artifacts and tables. Knows nothing about retrieval."""

@@ -1,8 +1,8 @@
 """The executor: makes what is missing of a plan, in waves, and commits each artifact by writing its manifest last.
 
-For every step one of three things happens: its artifact is complete and it is skipped; some of its units have receipts
-and it goes on from there; or it starts. Ready steps that share their work run in one pool of actors (a *wave*), so seven
-languages cost one load of the model. A finished plan costs one look for a manifest per target and never starts Ray.
+For every step one of three things happens: its artifact is complete and it is skipped; some of its units have
+receipts and it goes on from there; or it starts. Ready steps that share their work run in one pool of actors (a
+*wave*), so seven languages cost one load of the model. A finished plan costs one look for a manifest per target and never starts Ray.
 """
 
 import json
@@ -145,7 +145,7 @@ def _commit(
         step=step.name,
         fingerprint=step.fingerprint,
         version=step.version,
-        config=step.config.model_dump(mode="json"),
+        config=_without_keys(step.config.model_dump(mode="json")),
         inputs={role: parent.id for role, parent in step.inputs.items()},
         table=step.table.name if step.table else None,
         parts=tuple(part for r in receipts for part in r.parts),
@@ -164,10 +164,20 @@ def _commit(
 def _too_many(step: Step, rejected: int, records: int, rejects: Any) -> str:
     lines = [f"  {reason}: {r.count}, for example {'; '.join(r.examples[:3])}" for reason, r in rejects.items()]
     return (
-        f"step {step.name} rejected {rejected} of {records} records, more than max_rejects = {step.max_rejects:g} allows:\n"
+        f"step {step.name} rejected {rejected} of {records} records, more than max_rejects = {step.max_rejects:g} "
+        "allows:\n"
         + "\n".join(lines)
         + "\nMend the data, or allow more with --set run.max_rejects=SHARE; finished parts are kept."
     )
+
+
+def _without_keys(config: Any) -> Any:
+    """A config as it may be shown: an s3:// URI without its query, which may hold keys."""
+    if isinstance(config, dict):
+        return {key: _without_keys(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_without_keys(value) for value in config]
+    return Place(config).shown if isinstance(config, str) and config.startswith("s3://") else config
 
 
 def _version(package: str) -> str:

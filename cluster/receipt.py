@@ -6,6 +6,7 @@ whole or not at all and a unit done twice (by an orphan of a killed run) writes 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,15 +54,25 @@ def read_receipts(receipts: Place) -> dict[int, Receipt]:
         return {receipt.unit: receipt for receipt in found}
 
 
-def tally(rejects: Iterable[tuple[str, str]]) -> dict[str, Rejected]:
-    """Count (reason, example) pairs by reason and keep the first examples of each."""
-    counts: dict[str, int] = {}
-    examples: dict[str, list[str]] = {}
-    for reason, example in rejects:
-        counts[reason] = counts.get(reason, 0) + 1
-        if len(examples.setdefault(reason, [])) < EXAMPLES:
-            examples[reason].append(example)
-    return {reason: Rejected(count=n, examples=tuple(examples[reason])) for reason, n in counts.items()}
+class Tally:
+    """Counts rejects by reason and keeps the first examples of each: its size does not grow with a broken file."""
+
+    def __init__(self, rejects: Iterable[tuple[str, str]] = ()):
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+        self.add(rejects)
+
+    def add(self, rejects: Iterable[tuple[str, str]]) -> None:
+        """Count (reason, example) pairs."""
+        for reason, example in rejects:
+            self.counts[reason] += 1
+            kept = self.examples.setdefault(reason, [])
+            if len(kept) < EXAMPLES:
+                kept.append(example)
+
+    def rejects(self) -> dict[str, Rejected]:
+        """As a receipt holds them."""
+        return {r: Rejected(count=n, examples=tuple(self.examples[r])) for r, n in self.counts.items()}
 
 
 def merge_rejects(receipts: Iterable[Receipt]) -> dict[str, Rejected]:

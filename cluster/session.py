@@ -9,7 +9,7 @@ import os
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to reach the same object store and caches.
-PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TOKENIZERS_", "MPLCONFIGDIR")
+PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR")
 
 
 def connect() -> None:
@@ -30,6 +30,7 @@ def connect() -> None:
 
 
 def _quiet_ray_data() -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # before the import, which warns that it is quiet
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -37,7 +38,6 @@ def _quiet_ray_data() -> None:
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = 5  # the default 0 lets one lost node during a model load end the run
     context.execution_no_progress_timeout_s = -1  # one part may take hours (a teacher of 13 G parameters)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def cpus() -> float:

@@ -1,7 +1,7 @@
 """Places: one way to name, read and write files, on a disk or in an object store.
 
-A ``Place`` is a URI and nothing else, so it travels to any actor by value. Local writes go to a temporary name and are
-renamed; an object store shows an object only when its upload is complete. Either way a reader sees all of a file or none.
+A ``Place`` is a URI and nothing else, so it travels to any actor by value. Local writes go to a temporary name and
+are renamed; an object store shows an object only when its upload is complete. A reader sees all of a file or none.
 
 An object store is named as ``s3://bucket/prefix``; a store other than AWS by its endpoint in the query:
 ``s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000&region=us-east-1``.
@@ -59,6 +59,11 @@ class Place:
         return self.uri.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def shown(self) -> str:
+        """The URI without its query, which may hold keys: for messages and manifests."""
+        return self.uri.partition("?")[0]
+
+    @property
     def is_local(self) -> bool:
         """Whether this is a path of this machine's file system."""
         return not self.uri.startswith("s3://")
@@ -67,7 +72,7 @@ class Place:
     def path(self) -> Path:
         """The local path. Raises StorageError for an object store: use ``fetch`` there."""
         if not self.is_local:
-            raise StorageError(f"{self.uri} is not a local path; call fetch() to get a local copy")
+            raise StorageError(f"{self.shown} is not a local path; call fetch() to get a local copy")
         return Path(self.uri)
 
     def _open(self) -> tuple[fs.FileSystem, str]:
@@ -102,7 +107,7 @@ class Place:
         try:
             return filesystem.open_input_file(path)
         except FileNotFoundError as error:
-            raise StorageError(f"no file at {self.uri}: check the path") from error
+            raise StorageError(f"no file at {self.shown}: check the path") from error
 
     def stream(self, compression: str | None = "detect") -> pa.NativeFile:
         """Open for reading from front to back; ``.gz``, ``.bz2`` and ``.zst`` names are decompressed."""
@@ -110,7 +115,7 @@ class Place:
         try:
             return filesystem.open_input_stream(path, compression=compression)
         except FileNotFoundError as error:
-            raise StorageError(f"no file at {self.uri}: check the path") from error
+            raise StorageError(f"no file at {self.shown}: check the path") from error
 
     def read(self) -> bytes:
         """The whole file."""
@@ -182,7 +187,7 @@ class Place:
                 if filesystem.get_file_info(path).type == fs.FileType.File:
                     fs.copy_files(path, str(draft), source_filesystem=filesystem, destination_filesystem=_local())
                 elif not self.list():
-                    raise StorageError(f"nothing at {self.uri} to fetch")
+                    raise StorageError(f"nothing at {self.shown} to fetch")
                 else:
                     draft.mkdir(parents=True)
                     # use_threads=False: pyarrow's threaded S3 copy can deadlock on small pools

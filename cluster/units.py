@@ -5,7 +5,6 @@ come. Jobs that share a key share what was built for them: seven languages are e
 Cost: about 2.5 s per call for starting the pool (measured on 2 cores), plus the works' own ``__init__`` per actor.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from cluster import session
 from cluster.artifact import Artifact, Part, read_part, write_part
 from cluster.component import Resources
 from cluster.errors import StepError, TableError
-from cluster.receipt import Receipt, receipt_place, tally, write_receipt
+from cluster.receipt import Receipt, Tally, receipt_place, write_receipt
 from cluster.storage import Place
 from cluster.table import Table
 
@@ -112,8 +111,8 @@ def do_part(work: Any, unit: int, part: str, *, place: Place, table: Table, sour
     came, went = source.keys(rows), table.keys(out)
     if came.rename_columns(list(table.key)) != went:
         raise TableError(
-            f"table {table.name}: expected the {len(rows)} keys of {part} in their order, got {len(out)} rows with other "
-            "keys. A step writes a row for each row it reads; one that cannot be done gets a reason in `reject`."
+            f"table {table.name}: expected the {len(rows)} keys of {Place(part).shown} in order, got {len(out)} rows "
+            "with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in `reject`."
         )
     file = f"part-{unit:05d}.parquet"
     write_part(place / file, out)
@@ -123,7 +122,7 @@ def do_part(work: Any, unit: int, part: str, *, place: Place, table: Table, sour
     return Receipt(
         unit=unit,
         parts=(Part(file=file, rows=len(out)),),
-        rejects=tally(zip(reasons, keys, strict=True)),
+        rejects=Tally(zip(reasons, keys, strict=True)).rejects(),
         seconds=time.perf_counter() - started,
         facts=getattr(work, "facts", None) or {},
     )
@@ -134,16 +133,16 @@ def do_source(work: Any, unit: int, _: Any, *, place: Place, table: Table) -> Re
     since only its front leads to where it stopped."""
     started = time.perf_counter()
     parts: list[Part] = []
-    rejects: list[tuple[str, str]] = []
+    tally = Tally()
     for rows, rejected in work():
-        rejects += [(r.reason, f"{r.where}: {json.dumps(r.text, ensure_ascii=False)}") for r in rejected]
+        tally.add((r.reason, f"{r.where}: {r.text}" if r.text else r.where) for r in rejected)
         if not len(rows):
             continue
         file = f"part-{len(parts):05d}.parquet"
         if not (place / file).exists():
             write_part(place / file, table.conform(rows))
         parts.append(Part(file=file, rows=len(rows)))
-    return Receipt(unit=unit, parts=tuple(parts), rejects=tally(rejects), seconds=time.perf_counter() - started)
+    return Receipt(unit=unit, parts=tuple(parts), rejects=tally.rejects(), seconds=time.perf_counter() - started)
 
 
 def do_unit(work: Any, unit: int, value: Any) -> Receipt:

@@ -1,0 +1,1 @@
+"""The science and its steps: from text to a measured student."""

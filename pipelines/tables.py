@@ -10,6 +10,8 @@ VECTORS   the encoder's output for a document or a query. ``tokens`` lists the t
 PAIRS     two sentences and how similar they are (STS)
 """
 
+from itertools import pairwise
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,9 +22,7 @@ from cluster.table import Table
 def _texts(rows: pa.Table) -> None:
     blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows["text"])), 0)).as_py() or 0
     if blank or rows["text"].null_count:
-        raise TableError(
-            f"{blank + rows['text'].null_count} rows have no text; give each a reason in `reject` instead of writing it empty"
-        )
+        raise TableError(f"{blank + rows['text'].null_count} rows have no text: give each a reason in `reject` instead")
 
 
 def _rankings(rows: pa.Table) -> None:
@@ -30,7 +30,7 @@ def _rankings(rows: pa.Table) -> None:
     if not pc.all(pc.equal(lengths, scored)).as_py() and len(rows):
         raise TableError("table rankings: doc_ids and scores of a row must have the same length")
     for ids, scores in zip(rows["doc_ids"].to_pylist(), rows["scores"].to_pylist(), strict=True):
-        if any(b > a for a, b in zip(scores, scores[1:], strict=False)) or any(s != s for s in scores):
+        if any(b > a for a, b in pairwise(scores)) or any(s != s for s in scores):
             raise TableError(f"table rankings: scores must fall and be numbers, got {scores[:5]}…")
         if len(set(ids)) != len(ids):
             raise TableError(f"table rankings: a document is ranked twice in {ids[:10]}…")

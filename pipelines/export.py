@@ -1,0 +1,135 @@
+"""Exporters: tables written in the formats of other tools, exact to the field. One pass, one row in memory.
+
+    TREC run      query_id Q0 doc_id rank score tag       ranks from 1, blanks between the fields
+    TREC qrels    query_id 0 doc_id relevance
+    ColBERT       ["q",["d",score],["d",score],…]         one JSON list per query, best first
+    MS MARCO      collection and queries id<TAB>text, qrels query_id<TAB>0<TAB>doc_id<TAB>relevance,
+                  run query_id<TAB>doc_id<TAB>rank
+
+trec_eval ignores the rank and orders ties by doc id, the greatest first: a run with ties may measure differently there.
+Each function takes tables as ``Artifact.tables()`` gives them and returns the number of lines written.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import TableError
+from cluster.storage import Place
+from cluster.table import good
+
+TAB = "\t"
+_BREAKS = re.compile(r"[\t\r\n]+")
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+
+
+def trec_run(rankings: Iterable[pa.Table], file: Place, tag: str = "babelray") -> int:
+    """Write RANKINGS as a TREC run. Scores have the fewest digits that give the same float32 again.
+
+    Raises:
+        TableError: an id or the tag is empty or holds a blank, which would shift the fields.
+    """
+    _field(tag, " ")
+    return _write(
+        file,
+        (
+            f"{_field(query, ' ')} Q0 {_field(doc, ' ')} {rank} {np.float32(score)!s} {tag}"
+            for query, docs, scores in _rankings(rankings)
+            for rank, (doc, score) in enumerate(zip(docs, scores, strict=True), 1)
+        ),
+    )
+
+
+def trec_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
+    """Write QRELS as TREC judgements. Raises TableError for an id that is empty or holds a blank."""
+    return _write(file, _judgements(qrels, " "))
+
+
+def colbert_examples(rankings: Iterable[pa.Table], file: Place) -> int:
+    """Write RANKINGS as ColBERT's scored examples. Ids that are whole numbers are written as such, as ColBERT reads
+    them; a query without documents has no example."""
+    return _write(
+        file,
+        (
+            json.dumps(
+                [_whole(query), *([_whole(d), float(str(np.float32(s)))] for d, s in zip(docs, scores, strict=True))],
+                ensure_ascii=False,
+                separators=(",", ":"),
+            )
+            for query, docs, scores in _rankings(rankings)
+            if docs
+        ),
+    )
+
+
+def msmarco_collection(docs: Iterable[pa.Table], file: Place) -> int:
+    """Write DOCS as ``doc_id<TAB>text``, the title before the text; tabs and line breaks in a text become a blank."""
+    rows = _rows(docs, "doc_id", "title", "text")
+    return _write(file, (f"{_field(d, TAB)}{TAB}{_line(f'{t or str()} {x}'.strip())}" for d, t, x in rows))
+
+
+def msmarco_queries(queries: Iterable[pa.Table], file: Place) -> int:
+    """Write QUERIES as ``query_id<TAB>text``; tabs and line breaks in a text become a blank."""
+    return _write(file, (f"{_field(q, TAB)}{TAB}{_line(x)}" for q, x in _rows(queries, "query_id", "text")))
+
+
+def msmarco_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
+    """Write QRELS as ``query_id<TAB>0<TAB>doc_id<TAB>relevance``."""
+    return _write(file, _judgements(qrels, TAB))
+
+
+def msmarco_run(rankings: Iterable[pa.Table], file: Place) -> int:
+    """Write RANKINGS as ``query_id<TAB>doc_id<TAB>rank``, ranks from 1."""
+    return _write(
+        file,
+        (
+            f"{_field(query, TAB)}{TAB}{_field(doc, TAB)}{TAB}{rank}"
+            for query, docs, _ in _rankings(rankings)
+            for rank, doc in enumerate(docs, 1)
+        ),
+    )
+
+
+def _judgements(qrels: Iterable[pa.Table], between: str) -> Iterator[str]:
+    for query, doc, relevance in _rows(qrels, "query_id", "doc_id", "relevance"):
+        yield between.join([_field(query, between), "0", _field(doc, between), str(relevance)])
+
+
+def _rankings(tables: Iterable[pa.Table]) -> Iterator[tuple[str, list[str], list[float]]]:
+    return _rows(tables, "query_id", "doc_ids", "scores")
+
+
+def _rows(tables: Iterable[pa.Table], *columns: str) -> Iterator[Any]:
+    for table in tables:
+        for batch in good(table).select(list(columns)).to_batches(max_chunksize=1024):
+            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+
+
+def _field(value: str, between: str) -> str:
+    """A value that stands between separators. Raises TableError where it would be read as two, or as none."""
+    parts = value.split() if between == " " else _BREAKS.split(value)
+    if parts != [value]:
+        kind = "blanks" if between == " " else "tabs and line breaks"
+        raise TableError(f"cannot export {value!r}: expected an id without {kind}; map such ids to others first")
+    return value
+
+
+def _line(text: str) -> str:
+    return _BREAKS.sub(" ", text)
+
+
+def _whole(value: str) -> int | str:
+    return int(value) if _NUMBER.fullmatch(value) else value
+
+
+def _write(file: Place, lines: Iterable[str]) -> int:
+    count = 0
+    with file.writing() as out:
+        for line in lines:
+            out.write(f"{line}\n".encode())
+            count += 1
+    return count

@@ -1,0 +1,95 @@
+"""The index step: plan shards, make what they share, build each on some node, list them in ``index.json``.
+
+An index artifact holds the shards of all languages of a collection:
+
+    index.json                     kind, dim, and for each shard its language, documents, bytes
+    codec/, statistics/            what the shards share (by kind)
+    shards/<lang>-<number>/        a shard; ``shard.json``, put last, says what it is
+
+A shard is a run of consecutive parts of one language's table, about ``shard_rows`` documents. It is written to a
+temporary directory of the node that builds it and then put in its place, so a killed build leaves nothing that looks
+finished.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import Field
+
+from cluster.artifact import Artifact
+from cluster.component import Component
+from cluster.errors import StepError
+from cluster.step import FanOut
+from cluster.storage import Place
+from pipelines.indexes import Index
+from pipelines.indexes.base import ShardPlan
+
+
+class IndexConfig(Component):
+    """What to build, and how many documents make a shard (more by at most one part)."""
+
+    index: Index
+    shard_rows: int = Field(100_000, ge=1)
+
+
+def build_index(config: IndexConfig, inputs: Mapping[str, Artifact], out: Place, fan_out: FanOut) -> dict[str, Any]:
+    """Build the index of a collection (a DirectoryWork).
+
+    ``inputs`` are VECTORS artifacts under ``vectors-<lang>``, or DOCS under ``docs-<lang>`` for a lexical index.
+    """
+    builder = config.index.build()
+    plans = plan_shards(inputs, builder.role, config.shard_rows)
+    shared = builder.prepare(plans, out, fan_out)
+    arguments = {"index": config.index, "plans": plans, "out": out}
+    shards = fan_out("index", BuildShard, arguments, list(range(len(plans))))
+    facts = {"kind": config.index.kind, **shared, "docs": sum(s["docs"] for s in shards), "shards": shards}
+    (out / "index.json").write(json.dumps(facts, indent=1).encode())
+    (out / "postings").delete()
+    return {**facts, "shards": len(shards), "bytes": sum(shard["bytes"] for shard in shards)}
+
+
+def plan_shards(inputs: Mapping[str, Artifact], role: str, shard_rows: int) -> list[ShardPlan]:
+    """Cut each language's parts into runs of about ``shard_rows`` rows, in order.
+
+    Raises StepError when no input of ``role`` has a part.
+    """
+    plans: list[ShardPlan] = []
+    for name, artifact in sorted(inputs.items()):
+        kind, _, lang = name.partition("-")
+        if kind != role:
+            continue
+        runs: list[list[tuple[str, int]]] = []
+        for place, part in zip(artifact.parts, artifact.manifest.parts, strict=True):
+            if not runs or sum(rows for _, rows in runs[-1]) + part.rows > shard_rows:
+                runs.append([])
+            runs[-1].append((place.uri, part.rows))
+        for number, run in enumerate(runs):
+            parts, rows = zip(*run, strict=True)
+            plans.append(ShardPlan(f"{lang}-{number:05d}", lang, parts, rows))
+    if not plans:
+        raise StepError(f"nothing to index: expected inputs {role}-<lang> with rows, got {sorted(inputs)}")
+    return plans
+
+
+class BuildShard:
+    """Builds one shard per call, on any node (a UnitWork)."""
+
+    def __init__(self, index: Index, plans: list[ShardPlan], out: Place):
+        self.index, self.plans, self.out = index, plans, out
+
+    def __call__(self, unit: int) -> dict[str, Any]:
+        """Build shard number ``unit``; returns what ``index.json`` says of it."""
+        plan = self.plans[unit]
+        place = self.out / "shards" / plan.name
+        with TemporaryDirectory() as temp:
+            directory = Path(temp)
+            facts = self.index.build().write(plan, self.out, directory)
+            size = sum(file.stat().st_size for file in directory.iterdir())
+            facts = {"name": plan.name, "lang": plan.lang, **facts, "bytes": size}
+            place.delete()
+            place.put(directory)
+            (place / "shard.json").write(json.dumps({"index": self.index.model_dump(), **facts}).encode())
+        return facts

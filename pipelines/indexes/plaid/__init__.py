@@ -1,0 +1,43 @@
+"""PLAID: a late-interaction index of centroids, 1, 2 or 4 bits per residual component, and inverted lists."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cluster.component import Component
+
+if TYPE_CHECKING:
+    from pipelines.indexes.plaid.build import PlaidBuilder
+    from pipelines.indexes.plaid.search import PlaidShard
+
+
+class Plaid(Component):
+    """Config of a PLAID index.
+
+    Attributes:
+        bits: per component of a residual. The published MTD runs use 1; 2 keeps the exact ranking more faithfully.
+        centroids: None is 2^⌊log2(16·√tokens)⌋, the tokens being those of one shard of every language.
+        kmeans_iterations: 4 as in PLAID; more changes little.
+        sample_tokens: at most so many vectors are sampled for k-means (2 GiB of float32 at dim 128).
+        seed: of the sample and of k-means.
+    """
+
+    kind: Literal["plaid"] = "plaid"
+    bits: Literal[1, 2, 4] = 2
+    centroids: int | None = Field(None, ge=1)
+    kmeans_iterations: int = Field(4, ge=1)
+    sample_tokens: int = Field(1 << 22, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def build(self) -> "PlaidBuilder":
+        """The builder."""
+        from pipelines.indexes.plaid.build import PlaidBuilder
+
+        return PlaidBuilder(self)
+
+    def open(self, directory: Path) -> "PlaidShard":
+        """Open a finished shard."""
+        from pipelines.indexes.plaid.search import PlaidShard
+
+        return PlaidShard(directory)

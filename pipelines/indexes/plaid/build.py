@@ -1,0 +1,130 @@
+"""Building PLAID: one codec for all shards, then each shard by itself, on any node (Santhanam et al. 2022, PLAID).
+
+A shard's directory is laid out as fast-plaid's (one chunk; its "documents" are our passages), plus ``docs.arrow`` and
+``tokens.npy``. Building reads each part once and the codes once more for the inverted lists; memory holds a part, a block
+of vectors, the centroids, and a few numbers per passage.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cluster.step import FanOut
+from cluster.storage import Place
+from pipelines.indexes.base import IntArray, ShardPlan
+from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, load_npy, offsets, stream_vectors
+from pipelines.indexes.plaid.codec import BLOCK, Codec, train
+from pipelines.indexes.sample import draw, take_census
+
+if TYPE_CHECKING:
+    from pipelines.indexes.plaid import Plaid
+
+
+class PlaidBuilder:
+    """Learns the codec from a sample of all languages; compresses each shard with it."""
+
+    role: Literal["vectors"] = "vectors"
+
+    def __init__(self, config: "Plaid"):
+        self.config = config
+
+    def prepare(self, plans: Sequence[ShardPlan], out: Place, fan_out: FanOut) -> dict[str, Any]:
+        """Train the codec on some node, into ``codec/``."""
+        (facts,) = fan_out("train", TrainCodec, {"config": self.config, "plans": list(plans), "out": out}, [None])
+        return facts
+
+    def write(self, plan: ShardPlan, out: Place, directory: Path) -> dict[str, Any]:
+        """Write a shard's files. See ``Builder.write``."""
+        codec = Codec.load((out / "codec").fetch())
+        codec.save(directory)
+        docs = _compress(plan.parts, codec, directory)
+        _write_ivf(directory, len(codec.centroids_CN))
+        _write_metadata(directory, codec, docs.facts)
+        return docs.facts
+
+
+class TrainCodec:
+    """Trains the codec that all shards share."""
+
+    def __init__(self, config: "Plaid", plans: list[ShardPlan], out: Place):
+        self.config, self.plans, self.out = config, plans, out
+
+    def __call__(self, unit: None) -> dict[str, Any]:
+        """Write ``codec/``; returns how much was sampled and how well held-out vectors are kept.
+
+        A sample of 16·√(120·passages) passages, as PLAID-X. The number of centroids is 2^⌊log2(16·√tokens)⌋ where the
+        tokens are those of one shard of every language: shards are searched one by one, languages share few cells, and
+        with a shard per language this is PLAID's own rule.
+        """
+        config = self.config
+        census = take_census(self.plans, config.seed)
+        centroids = config.centroids or 1 << int(np.log2(16 * np.sqrt(census.shard_tokens)))
+        sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), config.sample_tokens, config.seed)
+        codec = train(sample_TN, centroids, config.bits, config.kmeans_iterations, config.seed)
+        with TemporaryDirectory() as temp:
+            codec.save(Path(temp))
+            (self.out / "codec").put(Path(temp))
+        return {"sampled": len(sample_TN), "centroids": len(codec.centroids_CN), "dim": codec.dim}
+
+
+def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter:
+    with (
+        DocsWriter(directory) as docs,
+        NpyAppender(directory / "0.codes.npy", "<i4") as codes,
+        NpyAppender(directory / "0.residuals.npy", "|u1") as residuals,
+    ):
+        for rows in stream_vectors(parts):
+            docs.append(rows)
+            for codes_T, residuals_TW in codec.encode(rows.vectors_TN):
+                codes.append(codes_T)
+                residuals.append(residuals_TW)
+    return docs
+
+
+def _write_ivf(directory: Path, centroids: int) -> None:
+    """For each centroid the passages that have a token of its cell, ascending: count, then place."""
+    counts_C = np.zeros(centroids, np.int64)
+    for codes, _ in _cells(directory, centroids):
+        counts_C += np.bincount(codes, minlength=centroids)
+    lists = Inversion(counts_C, {directory / "ivf.npy": "<i8"})
+    for codes, passages in _cells(directory, centroids):
+        lists.add(codes, passages)
+    lists.close()
+    np.save(directory / "ivf_lengths.npy", counts_C.astype(np.int32))
+
+
+def _cells(directory: Path, centroids: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """The distinct (code, passage) pairs, a block of passages at a time."""
+    codes_T, starts_P1 = load_npy(directory / "0.codes.npy"), offsets(load_npy(directory / "tokens.npy"))
+    first, passages = 0, len(starts_P1) - 1
+    while first < passages:
+        last = max(first + 1, int(np.searchsorted(starts_P1, starts_P1[first] + 16 * BLOCK, side="right")) - 1)
+        owner_T = np.repeat(np.arange(first, last), np.diff(starts_P1[first : last + 1]))
+        pairs = np.unique(owner_T * centroids + codes_T[starts_P1[first] : starts_P1[last]])
+        yield pairs % centroids, pairs // centroids
+        first = last
+
+
+def _write_metadata(directory: Path, codec: Codec, facts: dict[str, Any]) -> None:
+    """The JSON files that fast-plaid expects beside the arrays."""
+    passages, tokens = facts["passages"], facts["tokens"]
+    counts = {"num_documents": passages, "num_embeddings": tokens}
+    documents = {
+        "plan.json": {"nbits": codec.bits, "num_chunks": 1},
+        "0.metadata.json": {"embedding_offset": 0, **counts},
+        "doclens.0.json": load_npy(directory / "tokens.npy").tolist(),
+        "metadata.json": {
+            **counts,
+            "avg_doclen": tokens / max(1, passages),
+            "compress_only": False,
+            "nbits": codec.bits,
+            "num_chunks": 1,
+            "num_partitions": len(codec.centroids_CN),
+        },
+    }
+    for name, content in documents.items():
+        (directory / name).write_text(json.dumps(content))

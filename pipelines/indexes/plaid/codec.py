@@ -1,0 +1,161 @@
+"""The residual codec: a unit vector becomes the number of its nearest centroid and a few bits per dimension.
+
+    code      argmax_c  v · centroid_c
+    residual  v − centroid, each component as one of 2^bits buckets; cut-offs and weights are quantiles of the residuals
+              of vectors that k-means did not see (ColBERTv2, Santhanam et al. 2022, section 3.3)
+    decoded   normalise(centroid + weights of the buckets)
+
+Takes dim·bits/8 + 4 bytes per token. Bits of a bucket are packed lowest first, eight bits to a byte highest first, as
+PLAID and fast-plaid do, so that either reads these files. Letters: C centroids, T tokens, N dim, W bytes per vector.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cluster.errors import StepError
+from pipelines.indexes.base import FloatArray, IntArray
+
+BLOCK = 1 << 14  # vectors encoded at a time: 8 MB at dim 128
+HELDOUT = 0.05  # share of the sample that k-means does not see, at most MAX_HELDOUT vectors
+MAX_HELDOUT = 50_000
+SPREAD = 0.75  # fast-plaid adds a centroid for vectors farther from theirs than this quantile of the distances
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Centroids (C, N), bucket cut-offs (2^bits − 1) and weights (2^bits), all float32.
+
+    ``centroids_CN`` carry values that float16 can hold, since that is how they are stored.
+    """
+
+    centroids_CN: FloatArray
+    cutoffs: FloatArray
+    weights: FloatArray
+    avg_residual_N: FloatArray
+    spread: float
+
+    @property
+    def bits(self) -> int:
+        """Bits per component."""
+        return int(np.log2(len(self.weights)))
+
+    @property
+    def dim(self) -> int:
+        """Components per vector."""
+        return self.centroids_CN.shape[1]
+
+    def encode(self, vectors_TN: FloatArray) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield (codes int32 (t,), residuals uint8 (t, W)) of consecutive blocks of the vectors."""
+        for start in range(0, len(vectors_TN), BLOCK):
+            block_TN = vectors_TN[start : start + BLOCK].astype(np.float32)
+            codes_T = assign(block_TN, self.centroids_CN)
+            yield codes_T, pack(self._buckets(block_TN - self.centroids_CN[codes_T]), self.bits)
+
+    def decode(self, codes_T: IntArray, residuals_TW: IntArray) -> FloatArray:
+        """Return the unit vectors (T, N) that the codes stand for, float32."""
+        vectors_TN = self._weights_of_byte[residuals_TW].reshape(len(codes_T), self.dim)
+        vectors_TN += self.centroids_CN[codes_T]
+        vectors_TN /= np.maximum(np.sqrt(np.einsum("tn,tn->t", vectors_TN, vectors_TN)), 1e-12)[:, None]
+        return vectors_TN
+
+    def save(self, directory: Path) -> None:
+        """Write the five arrays under fast-plaid's names and types."""
+        directory.mkdir(parents=True, exist_ok=True)
+        np.save(directory / "centroids.npy", self.centroids_CN.astype(np.float16))
+        np.save(directory / "bucket_cutoffs.npy", self.cutoffs)
+        np.save(directory / "bucket_weights.npy", self.weights)
+        np.save(directory / "avg_residual.npy", self.avg_residual_N)
+        np.save(directory / "cluster_threshold.npy", np.array([self.spread], np.float32))
+
+    @classmethod
+    def load(cls, directory: Path) -> "Codec":
+        """Read what ``save`` wrote."""
+        names = ("centroids", "bucket_cutoffs", "bucket_weights", "avg_residual", "cluster_threshold")
+        centroids_CN, cutoffs, weights, avg_residual_N, spread = (np.load(directory / f"{n}.npy") for n in names)
+        return cls(centroids_CN.astype(np.float32), cutoffs, weights, avg_residual_N, float(spread[0]))
+
+    def _buckets(self, residuals_TN: FloatArray) -> IntArray:
+        """How many cut-offs lie below each component (at most 15 passes; faster than a binary search per component)."""
+        buckets_TN = np.zeros(residuals_TN.shape, np.uint8)
+        for cutoff in self.cutoffs:
+            buckets_TN += residuals_TN > cutoff
+        return buckets_TN
+
+    @cached_property
+    def _weights_of_byte(self) -> FloatArray:
+        """(256, 8 / bits): the weights that each packed byte stands for."""
+        every_byte = np.arange(256, dtype=np.uint8)[:, None]
+        return self.weights[unpack(every_byte, self.bits)]
+
+
+def pack(buckets_TN: IntArray, bits: int) -> IntArray:
+    """Pack buckets (T, N), each below 2^bits, into bytes (T, N·bits/8)."""
+    flags = (buckets_TN[..., None] >> np.arange(bits, dtype=np.uint8)) & 1
+    return np.packbits(flags.reshape(len(buckets_TN), -1), axis=1)
+
+
+def unpack(packed_TW: IntArray, bits: int) -> IntArray:
+    """Undo ``pack``: (T, W) bytes to (T, 8·W/bits) buckets."""
+    flags = np.unpackbits(packed_TW.astype(np.uint8, copy=False), axis=1).reshape(len(packed_TW), -1, bits)
+    return (flags << np.arange(bits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+
+
+def assign(vectors_TN: FloatArray, centroids_CN: FloatArray) -> IntArray:
+    """The centroid with the largest inner product of each vector, int32. faiss blocks and threads the search."""
+    import faiss
+
+    _, nearest = faiss.knn(vectors_TN, centroids_CN, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    return nearest[:, 0].astype(np.int32)
+
+
+def train(sample_TN: FloatArray, centroids: int, bits: int, iterations: int, seed: int) -> Codec:
+    """Learn a codec from unit vectors (float32, in random order): k-means, then the buckets from vectors held out.
+
+    Fewer centroids are made where the sample is small: at most one per vector, a power of two.
+
+    Raises:
+        StepError: the vectors have not norm 1, or their width cannot be packed.
+    """
+    _check(sample_TN, bits)
+    held = min(int(len(sample_TN) * HELDOUT), MAX_HELDOUT)
+    heldout_TN, seen_TN = (sample_TN[:held], sample_TN[held:]) if held else (sample_TN, sample_TN)
+    centroids_CN = _kmeans(seen_TN, min(centroids, 1 << (len(seen_TN).bit_length() - 1)), iterations, seed)
+    residuals_TN = heldout_TN - centroids_CN[assign(heldout_TN, centroids_CN)]
+    steps = np.arange(1 << bits)
+    return Codec(
+        centroids_CN,
+        np.quantile(residuals_TN, steps[1:] / len(steps)).astype(np.float32),
+        np.quantile(residuals_TN, (steps + 0.5) / len(steps)).astype(np.float32),
+        np.abs(residuals_TN).mean(axis=0).astype(np.float32),
+        float(np.quantile(np.linalg.norm(residuals_TN, axis=1), SPREAD)),
+    )
+
+
+def _kmeans(vectors_TN: FloatArray, centroids: int, iterations: int, seed: int) -> FloatArray:
+    import faiss
+
+    gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
+    kmeans = faiss.Kmeans(
+        vectors_TN.shape[1], centroids, niter=iterations, seed=seed + 1, gpu=gpu, min_points_per_centroid=1
+    )
+    kmeans.train(vectors_TN)
+    centroids_CN = np.asarray(kmeans.centroids)
+    norms_C = np.linalg.norm(centroids_CN, axis=1, keepdims=True)
+    return (centroids_CN / np.maximum(norms_C, 1e-12)).astype(np.float16).astype(np.float32)
+
+
+def _check(sample_TN: FloatArray, bits: int) -> None:
+    norms = np.linalg.norm(sample_TN, axis=1)
+    if np.abs(norms - 1).max() > 0.02:
+        raise StepError(
+            f"plaid stores unit vectors, got document vectors of norm {norms.min():.3f} to {norms.max():.3f}: "
+            "normalise them in the student, or use index kind exact or faiss"
+        )
+    if sample_TN.shape[1] * bits % 8:
+        raise StepError(
+            f"dim {sample_TN.shape[1]} at {bits} bits does not fill whole bytes: choose another dim or bits"
+        )

@@ -1,0 +1,88 @@
+"""A sample of a collection's passages, for training codecs and quantizers: seeded, and bounded in reads and in memory.
+
+Large collections are not read whole: at most ``PARTS`` parts are, chosen at random. Memory holds one part and the
+sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from cluster.artifact import read_part
+from cluster.errors import StepError
+from cluster.storage import Place
+from cluster.table import good
+from pipelines.indexes.base import FloatArray, IntArray, ShardPlan
+from pipelines.indexes.files import offsets, ranges, stream_vectors
+
+PARTS = 256
+
+
+@dataclass(frozen=True)
+class Census:
+    """How much a collection holds, estimated from ``parts``, those that a sample is drawn from.
+
+    ``passages`` and ``tokens`` are of the whole collection; ``shard_tokens`` are those of one average shard of each
+    language, all languages together.
+    """
+
+    parts: tuple[str, ...]
+    passages: int
+    tokens: int
+    shard_tokens: int
+    passages_seen: int
+
+
+def take_census(plans: Sequence[ShardPlan], seed: int) -> Census:
+    """Count the passages and tokens of up to ``PARTS`` parts and scale them by the rows of each language.
+
+    Raises StepError when there is no row to learn from.
+    """
+    parts = [(plan.lang, part, rows) for plan in plans for part, rows in zip(plan.parts, plan.rows, strict=True)]
+    if len(parts) > PARTS:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(parts), PARTS, replace=False))
+        parts = [parts[i] for i in chosen]
+    counts = np.array([_count(part) for _, part, _ in parts]).reshape(-1, 2)
+    passages, tokens = counts.sum(axis=0)
+    if not tokens:
+        raise StepError("no document to learn the index from: all rows are rejected or there are none")
+    shards_of = {lang: sum(p.lang == lang for p in plans) for lang in {p.lang for p in plans}}
+    rows_seen, rows_all = sum(rows for *_, rows in parts), sum(sum(p.rows) for p in plans)
+    scale = rows_all / rows_seen
+    slices = sum(sum(p.rows) / shards_of[p.lang] for p in plans)
+    return Census(
+        parts=tuple(part for _, part, _ in parts),
+        passages=round(passages * scale),
+        tokens=round(tokens * scale),
+        shard_tokens=round(tokens / rows_seen * slices),
+        passages_seen=int(passages),
+    )
+
+
+def _count(part: str) -> tuple[int, int]:
+    tokens = good(read_part(Place(part), ["tokens"]))["tokens"]
+    flat = pc.list_flatten(tokens)
+    return len(flat), pc.sum(flat).as_py() or 0
+
+
+def draw(census: Census, passages: int, max_tokens: int, seed: int) -> FloatArray:
+    """Draw about ``passages`` passages (at most ``max_tokens`` tokens) without replacement: their vectors, float32,
+    shuffled (tokens, dim)."""
+    share = min(
+        1.0, passages / census.passages_seen, max_tokens * census.passages / census.tokens / census.passages_seen
+    )
+    drawn: list[FloatArray] = []
+    for number, part in enumerate(census.parts):
+        rng = np.random.default_rng([seed, number])
+        for rows in stream_vectors([part]):
+            starts = offsets(rows.tokens_P)
+            chosen = _choose(len(rows.tokens_P), share, rng)
+            drawn.append(rows.vectors_TN[ranges(starts[chosen], rows.tokens_P[chosen].astype(np.int64))])
+    sample_TN = np.concatenate(drawn)
+    return sample_TN[np.random.default_rng(seed).permutation(len(sample_TN))].astype(np.float32)
+
+
+def _choose(size: int, share: float, rng: np.random.Generator) -> IntArray:
+    return np.sort(rng.choice(size, max(1, round(size * share)), replace=False))

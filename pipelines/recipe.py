@@ -1,0 +1,233 @@
+"""Recipes: one TOML file names everything about one experiment.
+
+A recipe is a name in ``pipelines/recipes/`` or a path. It may say ``extends = "other"`` and hold only what differs.
+``--set section.key=value`` reaches every key; the value is TOML, and a bare word is a string. Setting a ``kind`` to
+another one starts that component afresh, since the keys of the old kind do not fit the new one.
+
+Loading a recipe imports neither torch, transformers nor ray.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
+
+from cluster.component import Component, Resources
+from cluster.errors import RecipeError
+from pipelines import languages
+from pipelines.indexes import Bm25, Index
+from pipelines.indexes.base import SearchOptions
+from pipelines.scorers import Scorer
+from pipelines.sources import AnySource
+from pipelines.training.config import TrainConfig
+from pipelines.translators import Parallel, Translator
+
+RECIPES = Path(__file__).parent / "recipes"
+
+LanguageCode = Annotated[str, Field(min_length=2)]
+
+
+class Languages(Component):
+    """The languages of training: of the text, of the questions, and those in which the student reads passages."""
+
+    original: LanguageCode = "en"
+    query: LanguageCode = "en"
+    docs: tuple[LanguageCode, ...] = Field(min_length=1)
+
+    @field_validator("original", "query")
+    @classmethod
+    def _known(cls, code: str) -> str:
+        return languages.check(code)
+
+    @field_validator("docs")
+    @classmethod
+    def _all_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(codes)) != len(codes):
+            raise ValueError(f"each language once, got {list(codes)}")
+        return tuple(languages.check(code) for code in codes)
+
+
+class Encoder(Component):
+    """An encoder that exists already: a Hugging Face or sentence-transformers checkpoint, or a directory of ours."""
+
+    model: str
+
+
+class Select(Component):
+    """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system."""
+
+    index: Index = Bm25()
+    encoder: Encoder | None = None
+    k: int = Field(50, ge=2)
+    query_lang: LanguageCode = "en"
+    doc_lang: LanguageCode = "en"
+
+
+class Score(Component):
+    """The teacher, and the languages in which it reads queries and passages (English in both papers)."""
+
+    scorer: Scorer
+    query_lang: LanguageCode = "en"
+    doc_lang: LanguageCode = "en"
+
+
+class EvaluationSet(Component):
+    """Where a student is measured: documents of each language as they are, questions, judgements."""
+
+    source: AnySource | None = None  # None: the recipe's own source
+    split: str = "all"  # which questions
+    docs_split: str = "all"  # which documents are in the pool
+    languages: tuple[LanguageCode, ...] | None = None  # None: those that the student reads
+    query_lang: LanguageCode = "en"
+
+
+class Measures(Component):
+    """What is measured (ir_measures names), and beside which baselines."""
+
+    measures: tuple[str, ...] = ("nDCG@20", "AP", "R@100", "RR@10")
+    bm25: bool = True
+    untrained: bool = True
+
+
+class Run(Component):
+    """How a run is cut up and when it gives up."""
+
+    rows_per_part: int = Field(4096, ge=1)  # the unit of resume: a few minutes of a teacher's time
+    max_rejects: float = Field(0.0, ge=0, le=1)  # share of the records of a step
+
+
+class StepResources(Component):
+    """Resources of the steps, each per actor. They change the speed, never the result."""
+
+    ingest: Resources = Resources()
+    translate: Resources = Resources()
+    encode: Resources = Resources()
+    train: Resources = Resources()
+    index: Resources = Resources()
+    search: Resources = Resources()
+    score: Resources = Resources()
+
+
+class Recipe(Component):
+    """One experiment. See ``pipelines.plan.plan`` for what becomes of it."""
+
+    name: str
+    about: str = ""
+    root: str = "artifacts"
+    source: AnySource
+    train_split: str = "train"
+    languages: Languages
+    translate: Translator = Parallel()
+    select: Select = Select()
+    score: Score
+    train: TrainConfig
+    validate_split: str | None = None  # questions that choose the best checkpoint; None keeps the last as the best
+    passage_length: int = Field(180, ge=8)  # MTD §4: documents are read in windows of 180 tokens …
+    passage_stride: int = Field(90, ge=1)  # … that begin every 90
+    index: Index
+    shard_rows: int = Field(100_000, ge=1)  # documents per shard: what one replica serves
+    search: SearchOptions = SearchOptions()
+    evaluate: dict[str, EvaluationSet] = {}
+    measure: Measures = Measures()
+    examples: tuple[str, ...] = ()  # queries shown at the end of a run
+    run: Run = Run()
+    resources: StepResources = StepResources()
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by name or path and apply ``key=value`` overrides in their order.
+
+    Raises:
+        RecipeError: no such recipe, an unknown key, a value that does not fit; the message names the key.
+    """
+    tree = _read(name)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(_explain(name, error)) from error
+
+
+def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = RECIPES / f"{name}.toml" if name in names() else Path(name)
+    if not path.is_file():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise RecipeError(f"no recipe {name!r}: {hint}expected one of {', '.join(names())} or the path of a TOML file")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    tree.setdefault("name", path.stem)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if parent in above:
+        raise RecipeError(f"recipes extend each other in a circle: {' → '.join((*above, parent))}")
+    return _merge(_read(parent, (*above, parent)), tree)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``, table by table; a table of another kind replaces the one below."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        same = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
+        merged[key] = _merge(old, value) if same else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"expected --set section.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word: --set source.path=data/xquad
+    *path, last = key.strip().split(".")
+    table = tree
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {key}: {name} is a value, not a table with keys below it")
+    if last == "kind" and table.get("kind") not in (None, value):
+        table.clear()
+    table[last] = value
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = [f"recipe {name}:"]
+    for item in error.errors():
+        key = ".".join(str(p) for p in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  unknown key {key}{_suggest(item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"  {key} is missing: add it to the file, or --set {key}=…")
+        else:
+            lines.append(f"  {key}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
+    return "\n".join(lines)
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    known = sorted(_keys(Recipe))
+    close = difflib.get_close_matches(str(loc[-1]), known, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _keys(model: type[Component]) -> set[str]:
+    """All key names that occur anywhere in a recipe, for suggestions."""
+    schema = TypeAdapter(model).json_schema()
+    tables = [schema, *schema.get("$defs", {}).values()]
+    return {key for table in tables for key in table.get("properties", {})}

@@ -1,0 +1,158 @@
+"""Results for people: pages for a terminal and a chart. Functions return what rich prints; none of them prints.
+
+Passages in several scripts are set below each other, never in columns: a terminal turns right-to-left text around
+within its line, which would tear a table's columns apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import languages
+from pipelines.significance import Comparison
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+POOL = "all"
+PASSAGE = 280  # characters of a passage that are shown
+SIGNIFICANT = 0.05
+
+Systems = Mapping[str, Mapping[str, Mapping[str, float]]]  # system → language → measure → value
+
+
+def measures_page(set_name: str, systems: Systems) -> "RenderableType":
+    """The first measure per language, and all measures over the pool of languages; the best system is bold."""
+    from rich.console import Group
+
+    names = list(systems)
+    first = next(iter(systems.values()))
+    measures = list(next(iter(first.values())))
+    langs = sorted(first, key=lambda lang: (lang != POOL, list(first).index(lang)))
+    main = _table(f"{set_name}: {measures[0]}", "language", names)
+    for lang in langs:
+        main.add_row(_language(lang), *_best_bold([_value(systems[s], lang, measures[0]) for s in names]))
+    every = _table(f"{set_name}: all languages as one pool", "measure", names)
+    for measure in measures:
+        every.add_row(measure, *_best_bold([_value(systems[s], POOL, measure) for s in names]))
+    return Group(main, "", every, "")
+
+
+def examples_page(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> "RenderableType":
+    """Queries, each with the passages found for it: a line with rank, language, score and id, and the text below.
+
+    A result has ``lang``, ``doc_id``, ``score`` and ``text``, and may have a ``title``.
+    """
+    from rich.console import Group
+
+    lines: list[RenderableType] = []
+    for query, found in results.items():
+        lines.append(_line((query, "bold cyan")))
+        lines += [part for rank, result in enumerate(found, 1) for part in _passage(rank, result)]
+        lines += [] if found else [_line(("  nothing found", "dim"))]
+        lines.append("")
+    return Group(*lines)
+
+
+def comparison_page(set_name: str, a: str, b: str, rows: Sequence[Comparison]) -> "RenderableType":
+    """Two systems: the means, their difference with its 95 % interval, and whether it is more than chance."""
+    from rich.console import Group
+
+    table = _table(
+        f"{set_name}: {a} against {b}", "language", ["measure", a, b, "difference", "95 %", "+/=/−", "p", "p (Holm)"]
+    )
+    for row in rows:
+        significant = row.p_holm is not None and row.p_holm < SIGNIFICANT
+        table.add_row(
+            _language(row.lang),
+            row.measure,
+            f"{row.a:.3f}",
+            f"{row.b:.3f}",
+            _line((f"{row.difference:+.3f}", "bold" if significant else "")),
+            "–" if row.low is None else f"{row.low:+.3f} … {row.high:+.3f}",
+            f"{row.wins}/{row.ties}/{row.losses}",
+            _p(row.p),
+            _p(row.p_holm),
+        )
+    note = f"+ queries where {a} is better; bold: p (Holm) below {SIGNIFICANT}, by a paired two-sided test over queries"
+    return Group(table, _line((note, "dim")), "")
+
+
+def next_page(command: str, recipe: str) -> "RenderableType":
+    """What to type next."""
+    from rich.console import Group
+
+    return Group(_line((f"{recipe} is ready. Serve it:  ", ""), (command, "bold green")))
+
+
+def plot_measures(systems: Systems, measure: str, file: Path) -> None:
+    """Write a bar chart of one measure: a group of bars per language, a bar per system. The suffix gives the format."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    langs = [lang for lang in next(iter(systems.values())) if lang != POOL] + [POOL]
+    figure = Figure(figsize=(1.5 + 0.9 * len(langs), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    width = 0.8 / len(systems)
+    for i, (name, values) in enumerate(systems.items()):
+        places = [x + (i - (len(systems) - 1) / 2) * width for x in range(len(langs))]
+        axes.bar(places, [_value(values, lang, measure) or 0.0 for lang in langs], width, label=name)
+    axes.set_xticks(range(len(langs)), langs)
+    axes.set_ylabel(measure)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, ncols=len(systems), loc="upper center", bbox_to_anchor=(0.5, 1.15))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+
+
+def _passage(rank: int, result: Mapping[str, Any]) -> "list[RenderableType]":
+    from rich.padding import Padding
+
+    title, text = result.get("title") or "", " ".join(result["text"].split())
+    shown = text if len(text) <= PASSAGE else text[: PASSAGE - 1].rstrip() + "…"
+    head = _line(
+        (f"  {rank}. ", "dim"), (f"[{result['lang']}]", "yellow"), (f" {result['score']:.3f} {result['doc_id']}", "dim")
+    )
+    body = [_line((title, "bold"))] if title else []
+    return [head, *(Padding(part, (0, 0, 0, 5)) for part in [*body, _line((shown, ""))])]
+
+
+def _table(title: str, first: str, columns: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _best_bold(values: Sequence[float | None]) -> "list[Text]":
+    """The values with three digits, the greatest (as shown) in bold."""
+    shown = ["–" if value is None else f"{value:.3f}" for value in values]
+    best = max((text for text in shown if text != "–"), default=None, key=float)
+    return [_line((text, "bold" if text == best else "")) for text in shown]
+
+
+def _value(of_system: Mapping[str, Mapping[str, float]], lang: str, measure: str) -> float | None:
+    return of_system.get(lang, {}).get(measure)
+
+
+def _language(lang: str) -> str:
+    return "all languages" if lang == POOL else f"{lang}  {languages.name(lang)}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _line(*parts: tuple[str, str]) -> "Text":
+    """A line of styled text. Text, not markup: brackets in a passage are brackets."""
+    from rich.text import Text
+
+    return Text.assemble(*parts)

@@ -1,0 +1,11 @@
+"""Scorers: the teachers that say how relevant a document is to a query. The union below is their registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.scorers.bm25 import Bm25Scorer
+from pipelines.scorers.cross_encoder import CrossEncoderScorer
+from pipelines.scorers.dense import DenseScorer
+
+Scorer = Annotated[CrossEncoderScorer | DenseScorer | Bm25Scorer, Field(discriminator="kind")]

@@ -1,0 +1,39 @@
+"""What a teacher is: scores for pairs of a query and a document, and what it may know of the collection."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cluster.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The documents that are scored, as a whole, and the languages of the two sides."""
+
+    docs: Artifact
+    query_lang: str
+    doc_lang: str
+
+    def texts(self) -> Iterator[list[str]]:
+        """The text of every document (title first, where there is one), one part after another."""
+        for rows in self.docs.tables(["title", "text"]):
+            titles, texts = rows["title"].to_pylist(), rows["text"].to_pylist()
+            yield [full_text(title, text) for title, text in zip(titles, texts, strict=True)]
+
+
+class Teacher(Protocol):
+    """Scores pairs: the larger, the more relevant. A score says how one document compares with others for one query."""
+
+    def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:
+        """Return float32 ``scores_P`` for P pairs: row ``(i, j)`` of ``pairs_P2`` is ``queries[i]`` with ``docs[j]``.
+
+        Queries and documents come once each, so that what depends on one text alone is computed once.
+        """
+
+
+def full_text(title: str | None, text: str) -> str:
+    """A document as a model reads it: the title, a space and the text; the text alone where there is no title."""
+    return f"{title} {text}" if title else text

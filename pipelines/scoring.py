@@ -1,0 +1,83 @@
+"""The step *score*: RANKINGS of a selection -> RANKINGS of the same documents under a teacher.
+
+The languages of the teacher's inputs are its own: the artifacts given as ``queries`` and ``docs`` decide what it reads,
+whatever the selector searched and whatever the student will see. Scores fall along a row; ties stand in the order of
+doc ids. A document without text (its translation was rejected) is left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.artifact import Artifact
+from cluster.component import Component
+from pipelines.docstore import Docstore
+from pipelines.scorers import Scorer
+from pipelines.scorers.base import Collection, Teacher
+from pipelines.tables import RANKINGS
+
+
+class ScoreConfig(Component):
+    """The teacher, and the languages of the queries and documents that it is given."""
+
+    scorer: Scorer
+    query_lang: str
+    doc_lang: str
+
+
+class Score:
+    """RowWork: rows of RANKINGS -> the same queries with the teacher's scores.
+
+    ``inputs["queries"]`` is a QUERIES artifact and ``inputs["docs"]`` a DOCS artifact, in the teacher's languages.
+    Queries are held in memory as one Arrow table, documents are memory-mapped; the pairs of a part are scored together.
+    """
+
+    def __init__(self, config: ScoreConfig, inputs: Mapping[str, Artifact]) -> None:
+        self._docs = Docstore.open(inputs["docs"])
+        self._queries = inputs["queries"].read(["query_id", "text"])
+        self._teacher: Teacher = config.scorer.build(Collection(inputs["docs"], config.query_lang, config.doc_lang))
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Score a part."""
+        found = pc.index_in(rows["query_id"], value_set=self._queries["query_id"])
+        texts = self._queries["text"].take(found).to_pylist()
+        selections = [self._selection(row, text) for row, text in zip(rows.to_pylist(), texts, strict=True)]
+        scores = iter(self._scores([s for s in selections if s.reject is None]).tolist())
+        return RANKINGS.of([_ranked(s, [next(scores) for _ in s.doc_ids]) for s in selections])
+
+    def _selection(self, row: dict[str, Any], query: str | None) -> "_Selection":
+        """What there is to score of a row, or why there is nothing."""
+        if row["reject"] is not None:
+            return _Selection(row["query_id"], "", [], row["reject"])
+        if query is None:
+            return _Selection(row["query_id"], "", [], "the query has no text")
+        doc_ids = [doc_id for doc_id in row["doc_ids"] if doc_id in self._docs]
+        return _Selection(row["query_id"], query, doc_ids, None if doc_ids else "no selected document has a text")
+
+    def _scores(self, selections: "list[_Selection]") -> np.ndarray:
+        """The teacher's scores for all documents of all selections, one after another."""
+        if not selections:
+            return np.empty(0, np.float32)
+        doc_ids = list(dict.fromkeys(doc_id for s in selections for doc_id in s.doc_ids))
+        place = {doc_id: j for j, doc_id in enumerate(doc_ids)}
+        pairs_P2 = np.array([(i, place[doc_id]) for i, s in enumerate(selections) for doc_id in s.doc_ids])
+        return self._teacher.score([s.query for s in selections], self._docs.texts(doc_ids), pairs_P2)
+
+
+class _Selection(NamedTuple):
+    query_id: str
+    query: str
+    doc_ids: list[str]
+    reject: str | None
+
+
+def _ranked(selection: _Selection, scores: list[float]) -> dict[str, Any]:
+    """A row of RANKINGS: scores falling, ties by doc id."""
+    row = {"query_id": selection.query_id, "reject": selection.reject}
+    if selection.reject is not None:
+        return row
+    order = sorted(zip(scores, selection.doc_ids, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    return {**row, "doc_ids": [doc_id for _, doc_id in order], "scores": [score for score, _ in order]}

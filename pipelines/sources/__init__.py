@@ -1,0 +1,16 @@
+"""Sources: where documents, questions and judgements come from. The union is the registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.sources.atlas import AtlasSource
+from pipelines.sources.beir import Beir
+from pipelines.sources.irdatasets import IrDatasets
+from pipelines.sources.jsonl import Jsonl
+from pipelines.sources.msmarco import Mmarco, MsMarco
+from pipelines.sources.parallel import Parallel
+
+AnySource = Annotated[
+    MsMarco | Mmarco | Parallel | Beir | Jsonl | IrDatasets | AtlasSource, Field(discriminator="kind")
+]

@@ -1,0 +1,145 @@
+"""Where each territory lies: sub-region and continent codes of the UN M49 standard, which CLDR names in every language.
+
+Babel ships the names of these regions but not CLDR's containment table, so the table is kept here. The table is also
+the list of the territories that atlas knows: states and larger dependencies whose CLDR name needs no brackets.
+"""
+
+CONTINENTS: dict[str, str] = {
+    "002": "015 011 017 014 018",
+    "019": "021 013 029 005",
+    "142": "143 030 034 035 145",
+    "150": "151 154 039 155",
+    "009": "053 054 057 061",
+}
+
+SUBREGIONS: dict[str, str] = {
+    "015": "DZ EG LY MA SD TN",
+    "011": "BF BJ CI CV GH GM GN GW LR ML MR NE NG SL SN TG",
+    "017": "AO CF CM GA GQ ST TD",
+    "014": "BI DJ ER ET KE KM MG MU MW MZ RE RW SC SO SS TZ UG ZM ZW",
+    "018": "BW LS NA SZ ZA",
+    "021": "BM CA GL US",
+    "013": "BZ CR GT HN MX NI PA SV",
+    "029": "AG AW BB BS CU CW DM DO GD HT JM KN KY LC PR TT VC",
+    "005": "AR BO BR CL CO EC GY PE PY SR UY VE",
+    "143": "KG KZ TJ TM UZ",
+    "030": "CN JP KP KR MN TW",
+    "034": "AF BD BT IN IR LK MV NP PK",
+    "035": "BN ID KH LA MM MY PH SG TH TL VN",
+    "145": "AE AM AZ BH CY GE IL IQ JO KW LB OM PS QA SA SY TR YE",
+    "151": "BG BY CZ HU MD PL RO RU SK UA",
+    "154": "DK EE FI FO GB IE IS LT LV NO SE",
+    "039": "AD AL BA ES GI GR HR IT ME MK MT PT RS SI SM VA XK",
+    "155": "AT BE CH DE FR LI LU MC NL",
+    "053": "AU NZ",
+    "054": "FJ NC PG SB VU",
+    "057": "FM GU KI MH NR PW",
+    "061": "PF TO TV WS",
+}
+
+
+def region_of() -> dict[str, tuple[str, str]]:
+    """Map each territory to ``(sub-region, continent)``."""
+    continent = {sub: code for code, subs in CONTINENTS.items() for sub in subs.split()}
+    return {t: (sub, continent[sub]) for sub, codes in SUBREGIONS.items() for t in codes.split()}
+
+
+# Cities of territories that span several time zones; elsewhere the territory's only zone names its city.
+CITIES: dict[str, str] = {
+    "AR": "America/Argentina/Buenos_Aires America/Argentina/Salta",
+    "AU": "Australia/Sydney Australia/Perth Australia/Adelaide Australia/Brisbane Australia/Darwin",
+    "BR": "America/Sao_Paulo America/Manaus America/Recife",
+    "CA": "America/Toronto America/Vancouver America/Winnipeg America/Halifax America/Edmonton",
+    "CL": "America/Santiago America/Punta_Arenas",
+    "CN": "Asia/Shanghai Asia/Urumqi",
+    "CY": "Asia/Nicosia",
+    "DE": "Europe/Berlin",
+    "EC": "America/Guayaquil",
+    "ES": "Europe/Madrid",
+    "GL": "America/Nuuk",
+    "ID": "Asia/Jakarta Asia/Makassar Asia/Jayapura",
+    "KZ": "Asia/Almaty Asia/Aqtobe",
+    "MN": "Asia/Ulaanbaatar Asia/Hovd",
+    "MX": "America/Monterrey America/Tijuana America/Cancun",
+    "MY": "Asia/Kuala_Lumpur Asia/Kuching",
+    "NZ": "Pacific/Auckland",
+    "PG": "Pacific/Port_Moresby",
+    "PT": "Europe/Lisbon",
+    "RU": "Europe/Moscow Asia/Vladivostok Asia/Novosibirsk Asia/Yekaterinburg Europe/Kaliningrad Asia/Irkutsk",
+    "US": "America/New_York America/Los_Angeles America/Chicago America/Denver America/Phoenix Pacific/Honolulu",
+    "UZ": "Asia/Tashkent Asia/Samarkand",
+}
+
+# Zones named after an island, an atoll or the territory itself rather than a city.
+NOT_CITIES = frozenset(
+    [
+        "Africa/El_Aaiun",
+        "America/Anguilla",
+        "America/Antigua",
+        "America/Aruba",
+        "America/Barbados",
+        "America/Belize",
+        "America/Cayman",
+        "America/Costa_Rica",
+        "America/Curacao",
+        "America/Dominica",
+        "America/El_Salvador",
+        "America/Grand_Turk",
+        "America/Grenada",
+        "America/Guadeloupe",
+        "America/Guatemala",
+        "America/Guyana",
+        "America/Jamaica",
+        "America/Kralendijk",
+        "America/Martinique",
+        "America/Miquelon",
+        "America/Montserrat",
+        "America/Panama",
+        "America/Puerto_Rico",
+        "America/St_Barthelemy",
+        "America/St_Kitts",
+        "America/St_Lucia",
+        "America/St_Vincent",
+        "Asia/Bahrain",
+        "Asia/Brunei",
+        "Asia/Kuwait",
+        "Asia/Qatar",
+        "Asia/Singapore",
+        "Atlantic/Bermuda",
+        "Atlantic/Canary",
+        "Atlantic/Cape_Verde",
+        "Atlantic/Faroe",
+        "Atlantic/St_Helena",
+        "Europe/Gibraltar",
+        "Europe/Guernsey",
+        "Europe/Isle_of_Man",
+        "Europe/Jersey",
+        "Europe/Luxembourg",
+        "Europe/Malta",
+        "Europe/Monaco",
+        "Europe/San_Marino",
+        "Europe/Vatican",
+        "Indian/Christmas",
+        "Indian/Comoro",
+        "Indian/Mahe",
+        "Indian/Maldives",
+        "Indian/Mauritius",
+        "Indian/Mayotte",
+        "Indian/Reunion",
+        "Pacific/Efate",
+        "Pacific/Fakaofo",
+        "Pacific/Fiji",
+        "Pacific/Funafuti",
+        "Pacific/Guadalcanal",
+        "Pacific/Guam",
+        "Pacific/Nauru",
+        "Pacific/Niue",
+        "Pacific/Norfolk",
+        "Pacific/Palau",
+        "Pacific/Pitcairn",
+        "Pacific/Rarotonga",
+        "Pacific/Saipan",
+        "Pacific/Tongatapu",
+        "Pacific/Wallis",
+    ]
+)

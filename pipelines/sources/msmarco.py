@@ -1,0 +1,115 @@
+"""MS MARCO passage ranking, and mMARCO, its translations: the tab-separated files as they are published.
+
+    collection.tsv  queries.{train,dev,dev.small}.tsv  qrels.{train,dev,dev.small}.tsv
+    mmarco/data/google/collections/<language>_collection.tsv
+    mmarco/data/google/queries/{train,dev}/<language>_queries.{train,dev,dev.small}.tsv
+
+One set of ids runs through all languages, and mMARCO has no judgements but MS MARCO's.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Literal
+
+from cluster.component import Component, Location
+from cluster.errors import RecipeError
+from cluster.storage import Place
+from pipelines import languages
+from pipelines.sources.base import Entry
+from pipelines.sources.files import File, TableName, find
+from pipelines.sources.records import trec_qrels, tsv_docs, tsv_queries
+
+SPLITS = {"train": ("train",), "dev": ("dev",), "dev.small": ("dev.small",), "all": ("train", "dev")}
+TRANSLATIONS = "mmarco/data/google"
+
+
+class MsMarco(Component):
+    """MS MARCO in its one language. ``dev.small`` is the part of ``dev`` that papers report; "all" is train and dev."""
+
+    kind: Literal["msmarco"] = "msmarco"
+    path: Location
+    lang: str = "en"
+
+    def docs(self, lang: str, split: str) -> Iterator[Entry]:
+        """All passages: every split shares the collection."""
+        return _docs(self.files("docs", lang, split), lang)
+
+    def queries(self, lang: str, split: str) -> Iterator[Entry]:
+        """The questions of the split."""
+        return _queries(self.files("queries", lang, split), lang)
+
+    def qrels(self, lang: str, split: str) -> Iterator[Entry]:
+        """The split's judgements: relevance is 1, and what is not judged is not listed."""
+        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+
+    def files(self, table: TableName, lang: str, split: str) -> list[File]:
+        """See ``FileSource``."""
+        parts = _splits(split)
+        if lang != self.lang:
+            raise RecipeError(f"this MS MARCO source is in {self.lang}, asked for {lang}: use source.kind=mmarco")
+        place = Place.of(self.path)
+        return [
+            find(place, name)
+            for name in (["collection.tsv"] if table == "docs" else [f"{table}.{p}.tsv" for p in parts])
+        ]
+
+    def ids(self, table: TableName) -> Iterator[str]:
+        """See ``FileSource``."""
+        return _ids(self, table, self.lang)
+
+
+class Mmarco(Component):
+    """mMARCO beside MS MARCO: English is the original, any other language its translation.
+
+    ``path`` holds MS MARCO's files; ``translations`` holds mMARCO's ``collections`` and ``queries``, and is
+    ``<path>/mmarco/data/google`` unless set.
+    """
+
+    kind: Literal["mmarco"] = "mmarco"
+    path: Location
+    translations: Location | None = None
+
+    def docs(self, lang: str, split: str) -> Iterator[Entry]:
+        """All passages in ``lang``: every split shares the collection."""
+        return _docs(self.files("docs", lang, split), lang)
+
+    def queries(self, lang: str, split: str) -> Iterator[Entry]:
+        """The questions of the split in ``lang``."""
+        return _queries(self.files("queries", lang, split), lang)
+
+    def qrels(self, lang: str, split: str) -> Iterator[Entry]:
+        """MS MARCO's judgements, which hold for every language."""
+        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+
+    def files(self, table: TableName, lang: str, split: str) -> list[File]:
+        """See ``FileSource``."""
+        if table == "qrels" or lang == "en":
+            return MsMarco(path=self.path).files(table, "en", split)
+        parts, name = _splits(split), languages.mmarco_name(lang)
+        root = Place.of(self.translations) if self.translations else Place.of(self.path) / TRANSLATIONS
+        if table == "docs":
+            return [find(root, f"collections/{name}_collection.tsv")]
+        return [find(root, f"queries/{p.partition('.')[0]}/{name}_queries.{p}.tsv") for p in parts]
+
+    def ids(self, table: TableName) -> Iterator[str]:
+        """See ``FileSource``: MS MARCO's, for every language has the same."""
+        return _ids(MsMarco(path=self.path), table, "en")
+
+
+def _splits(split: str) -> tuple[str, ...]:
+    if split not in SPLITS:
+        raise RecipeError(f"MS MARCO has no split {split!r}; it has {', '.join(SPLITS)}")
+    return SPLITS[split]
+
+
+def _docs(files: list[File], lang: str) -> Iterator[Entry]:
+    return chain.from_iterable(tsv_docs(file, lang) for file in files)
+
+
+def _queries(files: list[File], lang: str) -> Iterator[Entry]:
+    return chain.from_iterable(tsv_queries(file, lang) for file in files)
+
+
+def _ids(source: MsMarco, table: TableName, lang: str) -> Iterator[str]:
+    read, key = (source.docs, "doc_id") if table == "docs" else (source.queries, "query_id")
+    return (entry.row[key] for entry in read(lang, "all") if entry.row)

@@ -1,0 +1,112 @@
+"""Records: from a line of a file to an ``Entry``, or to the reason why it is none.
+
+The reasons are part of the interface: manifests count them, and users look for them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.sources.base import Entry
+from pipelines.sources.files import File
+
+MALFORMED = "malformed line"
+NOT_UTF8 = "invalid UTF-8"
+EMPTY = "empty text"
+DUPLICATE = "duplicate id"
+UNKNOWN_QUERY = "unknown query id"
+UNKNOWN_DOC = "unknown doc id"
+NOT_RELEVANCE = "invalid relevance"
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # fits the column's int32
+_BLANKS = re.compile(r"[ \t]+")
+
+
+def tsv_docs(file: File, lang: str, columns: tuple[int, ...] = (2,)) -> Iterator[Entry]:
+    """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are left out."""
+    for where, cells, reject in _cells(file, columns):
+        yield Entry(where, None, reject) if reject else doc(where, cells[0], cells[1], lang)
+
+
+def tsv_queries(file: File, lang: str) -> Iterator[Entry]:
+    """Queries of ``query_id<TAB>text``."""
+    for where, cells, reject in _cells(file, (2,)):
+        yield Entry(where, None, reject) if reject else query(where, cells[0], cells[1], lang)
+
+
+def trec_qrels(file: File) -> Iterator[Entry]:
+    """Judgements: ``query_id 0 doc_id relevance`` between tabs or blanks (TREC, MS MARCO), or the three columns of BEIR
+    below their header."""
+    for at, (where, line) in enumerate(file.lines()):
+        if line is None:
+            yield Entry(where, None, NOT_UTF8)
+            continue
+        cells = line.split("\t") if "\t" in line else _BLANKS.split(line.strip())
+        if at == 0 and cells[0] == "query-id":
+            continue
+        if len(cells) not in (3, 4):
+            yield Entry(where, None, MALFORMED)
+            continue
+        yield judgement(where, cells[0], cells[-2], cells[-1])
+
+
+def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Objects, one per line, as (where, object, reject); an empty object beside each reject."""
+    for where, line in file.lines():
+        if line is None:
+            yield where, {}, NOT_UTF8
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # RecursionError: brackets a thousand deep
+            record = None
+        yield (where, record, "") if isinstance(record, dict) else (where, {}, MALFORMED)
+
+
+def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry:
+    """An entry of DOCS, or its reject: no id, no string, nothing to read."""
+    title = "" if title is None else title
+    if not isinstance(title, str):
+        return Entry(where, None, MALFORMED)
+    if reject := _fault(doc_id, text) or _fault(doc_id, f"{title}."):  # a title may be empty
+        return Entry(where, None, reject)
+    return Entry(where, {"doc_id": str(doc_id), "lang": lang, "title": title, "text": text})
+
+
+def query(where: str, query_id: Any, text: Any, lang: str) -> Entry:
+    """An entry of QUERIES, or its reject."""
+    reject = _fault(query_id, text)
+    return (
+        Entry(where, None, reject) if reject else Entry(where, {"query_id": str(query_id), "lang": lang, "text": text})
+    )
+
+
+def judgement(where: str, query_id: Any, doc_id: Any, relevance: Any) -> Entry:
+    """An entry of QRELS, or its reject. Relevance is a whole number, written or as one."""
+    if reject := _fault(query_id, ".") or _fault(doc_id, "."):
+        return Entry(where, None, reject)
+    if isinstance(relevance, bool) or not _INTEGER.fullmatch(str(relevance)):
+        return Entry(where, None, NOT_RELEVANCE)
+    return Entry(where, {"query_id": str(query_id), "doc_id": str(doc_id), "relevance": int(relevance)})
+
+
+def _cells(file: File, columns: tuple[int, ...]) -> Iterator[tuple[str, list[str], str]]:
+    for where, line in file.lines():
+        if line is None:
+            yield where, [], NOT_UTF8
+            continue
+        cells = line.split("\t")
+        yield where, cells, "" if len(cells) in columns else MALFORMED
+
+
+def _fault(key: Any, text: Any) -> str:
+    """Why a record with this id and text is none; ids that are whole numbers are taken as written."""
+    whole = isinstance(key, int) and not isinstance(key, bool)
+    if not (whole or (isinstance(key, str) and key.strip())) or not isinstance(text, str):
+        return MALFORMED
+    try:
+        f"{key}{text}".encode()
+    except UnicodeEncodeError:  # JSON can write half a surrogate pair, which no UTF-8 file can hold
+        return NOT_UTF8
+    return "" if text.strip() else EMPTY

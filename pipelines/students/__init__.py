@@ -1,0 +1,26 @@
+"""Students: what is trained, and how a trained one is opened. Importing this loads no model library."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.students.base import Corpus, Encoder
+from pipelines.students.dense import Dense
+from pipelines.students.late_interaction import LateInteraction
+
+AnyStudent = Annotated[LateInteraction | Dense, Field(discriminator="kind")]
+
+
+def load_encoder(model: str | Path, device: str | None = None) -> Encoder:
+    """Open a trained student or any other encoder: a directory of ours, a sentence-transformers or PyLate or Stanford
+    ColBERT checkpoint, or a plain Hugging Face transformer (mean-pooled, as sentence-transformers reads it).
+
+    ``device`` None takes the accelerator where there is one. Loading torch and the library takes seconds.
+    """
+    from pipelines.students.encoder import load
+
+    return load(str(model), device)
+
+
+__all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "load_encoder"]

@@ -1,0 +1,26 @@
+"""A student that begins from weights trained elsewhere."""
+
+from typing import TYPE_CHECKING, Literal
+
+from cluster.component import Component
+from pipelines.models import resolve
+from pipelines.students.base import Corpus
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Checkpoint(Component):
+    """The transformer of a Hugging Face or sentence-transformers checkpoint, without its heads and pooling.
+
+    ``model`` is a Hugging Face id, a directory, an ``s3://`` directory, or ``minilm``.
+    """
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    model: str
+
+    def module(self, corpus: Corpus, seed: int) -> "nn.Module":
+        """See ``Base``. Reads nothing of the corpus."""
+        from sentence_transformers.sentence_transformer.modules import Transformer
+
+        return Transformer(resolve(self.model)).float()

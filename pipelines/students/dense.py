@@ -1,0 +1,41 @@
+"""Dense: one vector per text, compared by dot product of unit vectors (cosine).
+
+What is built is an ordinary sentence-transformers ``SentenceTransformer``: token encoder, pooling, L2 normalisation.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from cluster.component import Component
+from pipelines.students.base import Corpus
+from pipelines.students.late_interaction import AnyBase
+
+if TYPE_CHECKING:
+    from pipelines.students.encoder import TextEncoder
+
+
+class Dense(Component):
+    """A bi-encoder. The prefixes are those of E5. Cosines lie in [-1, 1], so the loss needs a ``temperature`` near 0.05
+    and an ``alpha`` that brings the teacher's scores into the same range."""
+
+    kind: Literal["dense"] = "dense"
+    base: AnyBase
+    pooling: Literal["mean", "cls"] = "mean"
+    query_prefix: str = "query: "
+    doc_prefix: str = "passage: "
+    query_length: int = Field(64, ge=4)
+    doc_length: int = Field(180, ge=4)
+
+    def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
+        """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+        from pipelines.students.encoder import TextEncoder
+
+        tokens: Any = self.base.module(corpus, seed)
+        tokens.query_length, tokens.document_length = self.query_length, self.doc_length
+        modules = [tokens, Pooling(tokens.get_embedding_dimension(), self.pooling), Normalize()]
+        prompts = {"query": self.query_prefix, "document": self.doc_prefix}
+        return TextEncoder(SentenceTransformer(modules=modules, prompts=prompts, device="cpu"))

@@ -1,0 +1,89 @@
+"""Late interaction: a vector per token, compared by MaxSim (ColBERT, and ColBERT-X across languages).
+
+What is built is an ordinary sentence-transformers ``MultiVectorEncoder``: token encoder, bias-free projection, scoring
+mask, L2 normalisation. A saved student opens with that library alone.
+"""
+
+import string
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from cluster.component import Component
+from pipelines.students.base import Corpus
+from pipelines.students.checkpoint import Checkpoint
+from pipelines.students.scratch import Scratch
+
+if TYPE_CHECKING:
+    from pipelines.students.encoder import TextEncoder
+
+AnyBase = Annotated[Checkpoint | Scratch, Field(discriminator="kind")]
+
+
+class LateInteraction(Component):
+    """The defaults are those of ColBERT-X (MTD, checkpoints' ``artifact.metadata``): 128 dimensions, queries of 32
+    tokens padded with unattended [MASK], a marker token for each side, no vectors for punctuation in documents.
+
+    A marker that the vocabulary lacks is added to it. Lengths count tokens, with [CLS], marker and [SEP].
+    """
+
+    kind: Literal["late_interaction"] = "late_interaction"
+    base: AnyBase
+    dim: int = Field(128, ge=1)
+    query_length: int = Field(32, ge=4)
+    doc_length: int = Field(180, ge=4)
+    expansion: bool = True  # pad queries with [MASK] up to query_length
+    attend_to_expansion: bool = False
+    query_marker: str = "[unused0]"  # "" for none
+    doc_marker: str = "[unused1]"
+    skip_punctuation: bool = True
+
+    def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
+        """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
+        import torch
+        from sentence_transformers import MultiVectorEncoder
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+        from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+
+        from pipelines.students.encoder import TextEncoder
+
+        tokens: Any = self.base.module(corpus, seed)
+        _add_markers(tokens, [m for m in (self.query_marker, self.doc_marker) if m], seed)
+        tokens.query_length, tokens.document_length = self.query_length, self.doc_length
+        if self.expansion:
+            tokens.query_expansion = {
+                "strategy": "fixed",
+                "length": self.query_length,
+                "attend": self.attend_to_expansion,
+            }
+        torch.manual_seed(seed)
+        projection = Dense(
+            tokens.get_embedding_dimension(),
+            self.dim,
+            bias=False,
+            activation_function=None,
+            module_input_name="token_embeddings",
+        )
+        mask = MultiVectorMask(list(string.punctuation) if self.skip_punctuation else [])
+        prompts = {"query": _prefix(self.query_marker), "document": _prefix(self.doc_marker)}
+        modules = [tokens, projection, mask, Normalize("token_embeddings")]
+        return TextEncoder(MultiVectorEncoder(modules=modules, prompts=prompts, device="cpu"))
+
+
+def _prefix(marker: str) -> str:
+    return f"{marker} " if marker else ""
+
+
+def _add_markers(tokens: Any, markers: list[str], seed: int) -> None:
+    """Make each marker one token, with an embedding of its own where the vocabulary lacks it."""
+    import torch
+    from transformers import AddedToken
+
+    new = [m for m in markers if tokens.tokenizer.tokenize(m) != [m]]
+    if not new:
+        return
+    # extended, not replaced: a checkpoint may have special tokens of its own
+    tokens.tokenizer.add_tokens([AddedToken(m, normalized=False, special=True) for m in new], special_tokens=True)
+    if len(tokens.tokenizer) > tokens.model.get_input_embeddings().num_embeddings:
+        torch.manual_seed(seed)
+        tokens.model.resize_token_embeddings(len(tokens.tokenizer), mean_resizing=False)

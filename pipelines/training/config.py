@@ -1,0 +1,77 @@
+"""What a training run is: the student, the loss, the batches, the optimiser. Importing this loads no model library."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cluster.component import Component, Resources
+from pipelines.students import AnyStudent
+from pipelines.training.batches import Draw, Mixing, Sampling
+from pipelines.training.losses import AnyLoss, KullbackLeibler
+
+
+class TrainResources(Resources):
+    """How a training is spread. ``workers`` share each batch; gradients are averaged over them, so a change moves the
+    weights by rounding only."""
+
+    workers: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)  # of one worker; None: the node's cores, divided by its workers
+    failures: int = Field(2, ge=0)  # lost workers that are replaced before the run gives up; preemptions do not count
+
+
+class Validation(Component):
+    """How the student is measured while it learns: nDCG@20 of dev queries over a pool of dev documents in all languages,
+    searched exactly. The pool keeps every relevant document and fills up with others, always the same."""
+
+    every: int = Field(500, ge=1)  # steps
+    max_docs: int = Field(2000, ge=1)
+    max_queries: int = Field(200, ge=1)
+
+
+class TrainConfig(Component):
+    """The defaults are those of MTD (papers' release): AdamW without decay, warm-up or schedule, gradients clipped at 2,
+    64 queries a step, 6 of 50 passages each.
+
+    ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each.
+    ``lr_groups`` gives parameters whose name contains the key another learning rate.
+    ``consistency`` weighs the language-consistency term of round-robin batches; 1 is what the released code has.
+    """
+
+    student: AnyStudent
+    loss: AnyLoss = KullbackLeibler()
+    consistency: float = Field(0.0, ge=0)
+    mixing: Mixing = "mix_passages"
+    sampling: Sampling = "random"
+    steps: int = Field(200_000, ge=1)
+    batch: int = Field(64, ge=1)
+    ways: int = Field(6, ge=2)
+    pool: int = Field(50, ge=2)
+    lr: float = Field(5e-6, gt=0)
+    lr_groups: dict[str, float] = {}
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(0, ge=0)  # steps
+    schedule: Literal["none", "linear", "cosine"] = "none"
+    clip: float = Field(2.0, gt=0)
+    accumulation: int = Field(1, ge=1)  # pieces that a worker cuts its share of a batch into, to save memory
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    validation: Validation = Validation()
+    checkpoint_every: int = Field(1000, ge=1)  # steps; a validation makes a checkpoint as well
+    seed: int = Field(12345, ge=0, lt=2**63)
+    resources: TrainResources = TrainResources()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainConfig":
+        if self.ways > self.pool:
+            raise ValueError(f"ways = {self.ways} passages cannot be drawn from a pool of {self.pool}")
+        if self.consistency and self.mixing != "round_robin_entries":
+            raise ValueError("consistency compares languages within a query: it needs mixing = round_robin_entries")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
+        if self.resources.workers > self.batch:
+            raise ValueError(f"{self.resources.workers} workers cannot share a batch of {self.batch} queries")
+        return self
+
+    @property
+    def draw(self) -> Draw:
+        """How passages are drawn."""
+        return Draw(self.mixing, self.ways, self.pool, self.sampling)

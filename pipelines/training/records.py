@@ -1,0 +1,107 @@
+"""What a training leaves to read: its curves as tables and as a plot, and how far it is while it runs."""
+
+import io
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cluster.storage import Place
+
+POINTS = 1000  # of the loss curve, each the mean of the steps since the one before
+PROGRESS_SECONDS = {True: 1.0, False: 10.0}  # between two writes of progress.json: local, object store
+
+
+@dataclass
+class Records:
+    """The curves so far. Travels in every checkpoint, so that a resumed training has the whole of them.
+
+    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds).
+    """
+
+    steps: int
+    done: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float, float, float]] = field(default_factory=list)
+    validations: list[tuple[int, float, float]] = field(default_factory=list)
+    skipped: int = 0
+    languages: dict[str, int] = field(default_factory=dict)
+    pending: list[float] = field(default_factory=list)
+
+    @staticmethod
+    def parse(text: str) -> "Records":
+        """Read what ``text`` wrote."""
+        return Records(**json.loads(text))
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    def step(self, loss: float, lr: float, seconds: float) -> None:
+        """One more step is done. ``seconds`` are those of the whole training, of earlier runs too."""
+        self.done, self.seconds = self.done + 1, round(seconds, 3)
+        self.pending.append(loss)
+        if self.done % max(1, self.steps // POINTS) == 0 or self.done == self.steps:
+            self.losses.append((self.done, sum(self.pending) / len(self.pending), lr, self.seconds))
+            self.pending = []
+
+    def validation(self, score: float) -> None:
+        """The student was measured after the last step."""
+        self.validations.append((self.done, score, self.seconds))
+
+    def count(self, skipped: int, languages: Counter[str]) -> None:
+        """Add what the batches drew since the last time."""
+        self.skipped += skipped
+        self.languages = dict(sorted((Counter(self.languages) + languages).items()))
+
+    def write(self, out: Place) -> None:
+        """``losses.tsv``, ``validation.tsv`` and ``curves.png`` below ``out``."""
+        losses = [f"{step}\t{loss:.6f}\t{lr:.4g}\t{seconds:.1f}" for step, loss, lr, seconds in self.losses]
+        scores = [f"{step}\t{score:.4f}\t{seconds:.1f}" for step, score, seconds in self.validations]
+        (out / "losses.tsv").write("\n".join(["step\tloss\tlr\tseconds", *losses, ""]).encode())
+        (out / "validation.tsv").write("\n".join(["step\tnDCG@20\tseconds", *scores, ""]).encode())
+        (out / "curves.png").write(self._plot())
+
+    def _plot(self) -> bytes:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axis: Any = figure.add_subplot()
+        axis.plot([p[0] for p in self.losses], [p[1] for p in self.losses], color="tab:blue", linewidth=1)
+        axis.set(xlabel="step", ylabel="loss (nats)")
+        axis.yaxis.label.set_color("tab:blue")
+        if self.validations:
+            right = axis.twinx()
+            right.plot([p[0] for p in self.validations], [p[1] for p in self.validations], "o-", color="tab:orange")
+            right.set(ylabel="dev nDCG@20", ylim=(0, 1))
+            right.yaxis.label.set_color("tab:orange")
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=120)
+        return image.getvalue()
+
+
+class ProgressFile:
+    """Says in ``progress.json`` how far the training is, not more often than is cheap."""
+
+    def __init__(self, out: Place):
+        self.place = out / "progress.json"
+        self.pause = PROGRESS_SECONDS[out.is_local]
+        self.started, self.written, self.first = time.monotonic(), 0.0, 0
+
+    def say(self, records: Records, now: bool = False) -> str | None:
+        """Write the state, if it is time; returns the line that was written."""
+        moment = time.monotonic()
+        self.first = self.first or records.done
+        if moment - self.written < self.pause and not now:
+            return None
+        self.written = moment
+        rate = (moment - self.started) / max(1, records.done - self.first)
+        loss = records.pending[-1] if records.pending else records.losses[-1][1] if records.losses else float("nan")
+        note = f"loss {loss:.4f}" + (f", nDCG@20 {records.validations[-1][1]:.3f}" if records.validations else "")
+        left = round((records.steps - records.done) * rate, 1) if records.done > self.first else None
+        said = {"done": records.done, "total": records.steps, "note": note, "seconds_left": left}
+        self.place.write(json.dumps(said).encode())
+        return f"step {records.done:,}/{records.steps:,}, {note}" + ("" if left is None else f", {left:.0f} s left")

@@ -1,0 +1,10 @@
+"""Translators: how the text of one language becomes text of another. The union below is their registry."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.translators.nmt import Nmt
+from pipelines.translators.parallel import Parallel
+
+Translator = Annotated[Parallel | Nmt, Field(discriminator="kind")]

@@ -1,0 +1,200 @@
+"""What the verbs do. Each returns a ``Shown``: data for ``--json`` and a page for people."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import executor
+from cluster.artifact import MANIFEST, Artifact, read_part
+from cluster.errors import RecipeError
+from cluster.progress import Progress, span
+from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
+from cluster.step import Step
+from cluster.storage import Place
+from pipelines import plan as planning
+from pipelines.plan import STUDENT, Plan
+from pipelines.recipe import load
+
+SHOWN_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A result twice: ``data`` is JSON, ``page`` is anything that rich prints."""
+
+    data: Any
+    page: Any
+
+
+def _planned(name: str, sets: Sequence[str]) -> tuple[Plan, Place]:
+    recipe = load(name, sets)
+    return planning.plan(recipe), Place.of(recipe.root)
+
+
+def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Shown:
+    """Make the named steps and what they need, or all; end with the measures and some examples."""
+    plan, root = _planned(name, sets)
+    if steps:
+        executor.run([step for wanted in steps for step in plan.named(wanted)], root, Progress(console))
+        return status(name, sets)
+    executor.run(plan.targets, root, Progress(console))
+    from rich.console import Group
+
+    from pipelines import report
+
+    measures = _measures(plan, root)
+    pages = [report.measures_page(name, systems) for name, systems in measures.items()]
+    if plan.examples:
+        pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
+    again = " ".join(f"--set {s}" for s in sets)
+    pages.append(report.next_page(f"python -m serving {name} {again}".strip(), name))
+    return Shown({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
+
+
+def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], console: Any) -> Shown:
+    """The measures of a recipe; with another recipe, the differences between the two."""
+    plan, root = _planned(name, sets)
+    if system not in {s for _, s in plan.evaluations}:
+        raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
+    executor.run(list(plan.evaluations.values()), root, Progress(console))
+    from rich.console import Group
+
+    from pipelines import report
+
+    measures = _measures(plan, root)
+    if other is None:
+        pages = [report.measures_page(set_name, systems) for set_name, systems in measures.items()]
+        return Shown({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
+    from pipelines.significance import compare
+
+    second, second_root = _planned(other, sets)
+    shared = [key for key in plan.evaluations if key in second.evaluations and key[1] == system]
+    if not shared:
+        raise RecipeError(
+            f"{name} and {other} share no evaluation set: they have {sorted(measures)} and {sorted(second.collections)}"
+        )
+    executor.run([second.evaluations[key] for key in shared], second_root, Progress(console))
+    rows = {
+        key[0]: compare(
+            plan.evaluations[key].artifact(root).directory(), second.evaluations[key].artifact(second_root).directory()
+        )
+        for key in shared
+    }
+    data = {set_name: [row.model_dump(mode="json") for row in found] for set_name, found in rows.items()}
+    return Shown(data, Group(*(report.comparison_page(s, name, other, found) for s, found in rows.items())))
+
+
+def _measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
+    """Set → system → language → measure → value."""
+    from pipelines.evaluate import read_measures
+
+    found: dict[str, dict[str, Any]] = {}
+    for (set_name, system), step in plan.evaluations.items():
+        found.setdefault(set_name, {})[system] = read_measures(step.artifact(root))
+    return found
+
+
+def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Shown:
+    """Search the student's index."""
+    plan, root = _planned(name, sets)
+    from pipelines import report
+
+    hits = _hits(plan, root, query, k, langs)
+    return Shown({"query": query, "results": hits}, report.examples_page({query: hits}))
+
+
+def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
+    """Search the first evaluation set's collection, which is also what is served."""
+    from pipelines.searcher import Searcher
+
+    name, collection = next(iter(plan.collections.items()))
+    if unknown := set(langs) - set(collection.docs):
+        raise RecipeError(f"no passages in {sorted(unknown)}; the index has {', '.join(collection.docs)}")
+    docs = {lang: step.artifact(root) for lang, step in collection.docs.items()}
+    searcher = Searcher(plan.indexes[name, STUDENT].artifact(root), plan.train.artifact(root), docs)
+    return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
+
+
+def status(name: str, sets: Sequence[str]) -> Shown:
+    """Every step of the plan with what is there of it."""
+    plan, root = _planned(name, sets)
+    from rich.table import Table
+
+    rows = [_state(step, root) for step in plan.steps]
+    table = Table(
+        "step", "state", "rows", "rejects", "time", title=f"{plan.recipe.name} in {root.shown}", title_justify="left"
+    )
+    for row in rows:
+        style = {"done": "green", "going on": "yellow"}.get(row["state"], "dim")
+        name_, _, digits = row["step"].partition("@")
+        table.add_row(
+            f"{name_}[dim]@{digits}[/dim]",
+            f"[{style}]{row['state']}[/{style}]",
+            f"{row['rows']:,}" if row["rows"] else "",
+            f"{row['rejects']:,}" if row["rejects"] else "",
+            span(row["seconds"]) if row["seconds"] else "",
+        )
+    return Shown(rows, table)
+
+
+def _state(step: Step, root: Place) -> dict[str, Any]:
+    place = root / step.id
+    row: dict[str, Any] = {"step": step.id, "place": place.shown}
+    if (place / MANIFEST).exists():
+        manifest = Artifact(place).manifest
+        rejects = sum(r.count for r in manifest.rejects.values())
+        return {**row, "state": "done", "rows": manifest.rows, "rejects": rejects, "seconds": manifest.seconds}
+    receipts = read_receipts(place / RECEIPTS) if step.table else {}
+    begun = "going on" if place.exists() else "to come"
+    rows, rejects = sum(r.rows for r in receipts.values()), sum(r.rejected for r in receipts.values())
+    return {
+        **row,
+        "state": begun,
+        "rows": rows,
+        "rejects": rejects,
+        "seconds": sum(r.seconds for r in receipts.values()),
+    }
+
+
+def show(name: str, wanted: str, sets: Sequence[str]) -> Shown:
+    """One step, or those that share its name."""
+    plan, root = _planned(name, sets)
+    from rich.console import Group
+
+    found = [_shown(step, root) for step in plan.named(wanted)]
+    return Shown([s.data for s in found], Group(*(s.page for s in found)))
+
+
+def _shown(step: Step, root: Place) -> Shown:
+    from rich.json import JSON
+    from rich.panel import Panel
+
+    data: dict[str, Any] = {**_state(step, root), "config": step.config.model_dump(mode="json")}
+    data["inputs"] = {role: parent.id for role, parent in step.inputs.items()}
+    if data["state"] == "done":
+        artifact = Artifact(root / step.id)
+        data |= {
+            k: v for k, v in artifact.manifest.model_dump(mode="json").items() if k in ("facts", "created", "software")
+        }
+        data["rejected"] = {k: r.model_dump(mode="json") for k, r in artifact.manifest.rejects.items()}
+        if artifact.parts:
+            head = read_part(artifact.parts[0]).slice(0, SHOWN_ROWS)
+            data["first rows"] = [{k: _brief(v) for k, v in row.items()} for row in head.to_pylist()]
+        else:
+            data["files"] = [place.name for place in artifact.place.list()]
+    elif step.table:
+        receipts = read_receipts(root / step.id / RECEIPTS)
+        data["rejected"] = {k: r.model_dump(mode="json") for k, r in merge_rejects(receipts.values()).items()}
+    return Shown(data, Panel(JSON.from_data(data, ensure_ascii=False), title=step.id, title_align="left"))
+
+
+def _brief(value: Any) -> Any:
+    """A cell short enough to read."""
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, list) and len(value) > 5:
+        return [*value[:5], f"… {len(value)} in all"]
+    if isinstance(value, str) and len(value) > 200:
+        return value[:200] + "…"
+    return value

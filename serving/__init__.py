@@ -1,0 +1,1 @@
+"""Serving: a finished recipe behind HTTP, on Ray Serve."""

@@ -1,0 +1,193 @@
+"""The Serve application: which deployments a recipe becomes, for ``python -m serving`` and for ``serve deploy``.
+
+    gateway ─┬─ encoder              one model, queries in batches (none where the index is searched with words)
+             └─ shard-<name> …       one deployment per shard of the index, each sized, healed and rolled on its own
+
+A config file for ``serve deploy`` names ``serving.app:build`` and gives it ``ServeArgs``:
+
+    applications:
+      - name: babelray
+        import_path: serving.app:build
+        args: {recipe: atlas, overrides: [root=s3://bucket/runs], scale: {shard_replicas: 2}}
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application, Deployment
+
+from cluster.artifact import Artifact
+from cluster.errors import RecipeError
+from cluster.storage import Place
+from pipelines import languages
+from pipelines.indexes.base import SearchOptions
+from serving.api import Info, LanguageInfo, Limits, ShardInfo
+from serving.encoder import Encoder
+from serving.gateway import Gateway
+from serving.shard import Shard
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
+NAME = "babelray"
+SHARD = "shard-"  # what the name of a shard's deployment begins with
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scale(_Settings):
+    """How many replicas of each deployment, and what each takes.
+
+    ``cpus`` are Ray's logical ones: they place replicas and hold back no thread. The small default lets a laptop of two
+    cores serve a dozen shards. A shard also reserves its bytes as memory, so that a node gets no more than it can map.
+    """
+
+    gateways: int = Field(1, ge=1)
+    encoders: int = Field(1, ge=1)
+    encoder_gpus: float = Field(0, ge=0)
+    shard_replicas: int = Field(1, ge=1)
+    cpus: float = Field(0.1, ge=0)
+
+
+class ServeArgs(_Settings):
+    """What a config file may say: the recipe and its overrides, which of its systems, how large, and the limits."""
+
+    recipe: str
+    overrides: list[str] = []
+    system: str = "student"
+    scale: Scale = Scale()
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Served:
+    """The artifacts behind one application. ``student`` is None where the index is searched with words."""
+
+    recipe: str
+    system: str
+    index: Artifact
+    docs: Mapping[str, Artifact]
+    student: Artifact | None = None
+    checkpoint: str = "best"
+    options: SearchOptions = field(default_factory=SearchOptions)
+
+
+def build(args: ServeArgs) -> Application:
+    """The application for a recipe: what ``serve deploy`` calls."""
+    from pipelines import recipe
+
+    return application(find(recipe.load(args.recipe, args.overrides), args.system), args.scale, args.limits)
+
+
+def find(recipe: "Recipe", system: str) -> Served:
+    """The artifacts of a system of a recipe, on its first evaluation set. Raises RecipeError for an unknown system."""
+    from pipelines.plan import UNTRAINED, plan
+
+    planned, root = plan(recipe), Place.of(recipe.root)
+    name, collection = next(iter(planned.collections.items()))
+    systems = {of: step for (on, of), step in planned.evaluations.items() if on == name}
+    if system not in systems:
+        raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(systems)}, not {system!r}")
+    searches = [step for role, step in systems[system].inputs.items() if role.startswith("rankings-")]
+    index = searches[0].inputs["index"]
+    return Served(
+        recipe=recipe.name,
+        system=system,
+        index=index.artifact(root),
+        docs={lang: step.artifact(root) for lang, step in collection.docs.items()},
+        student=None if index.config.index.kind == "bm25" else planned.train.artifact(root),
+        checkpoint="start" if system == UNTRAINED else "best",
+        options=recipe.search,
+    )
+
+
+def application(served: Served, scale: Scale | None = None, limits: Limits | None = None) -> Application:
+    """Bind the deployments to the artifacts. Raises StepError where one is not complete."""
+    scale, limits = scale or Scale(), limits or Limits()
+    about = describe(served, limits)
+    shards = {
+        shard.name: _deploy(Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes).bind(
+            served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place
+        )
+        for shard in about.shards
+    }
+    encoder = None
+    if served.student:
+        encoder = _deploy(Encoder, "encoder", scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus).bind(
+            served.student.place, served.checkpoint
+        )
+    gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus)
+    return gateway.bind(about, served.options, shards, encoder)
+
+
+def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
+    """A deployment of one of the three classes; ``takes`` is what a replica of it takes, in Ray's resources."""
+    return serve.deployment(
+        name=name, num_replicas=replicas, max_ongoing_requests=part.ONGOING, ray_actor_options=takes
+    )(part)
+
+
+def describe(served: Served, limits: Limits) -> Info:
+    """What ``GET /info`` says. Raises StepError where the index, the student or a language's documents are missing."""
+    for artifact in (served.index, served.student, *served.docs.values()):
+        _ = artifact and artifact.manifest  # it is complete, or this raises and says what to run
+    index = json.loads((served.index.place / "index.json").read())
+    shards = [
+        ShardInfo(
+            name=f"{SHARD}{shard['name']}",
+            lang=shard["lang"],
+            docs=shard["docs"],
+            passages=shard.get("passages") or shard["docs"],
+            bytes=shard["bytes"],
+        )
+        for shard in index["shards"]
+    ]
+    codes = sorted({shard.lang for shard in shards})
+    if missing := [code for code in codes if code not in served.docs]:
+        raise RecipeError(f"expected documents for every language of {served.index.name}, got none for {missing}")
+    return Info(
+        recipe=served.recipe,
+        system=served.system,
+        model=served.student.name if served.student else None,
+        index=served.index.name,
+        kind=index["kind"],
+        dim=index.get("dim"),
+        languages=[
+            LanguageInfo(
+                code=code,
+                name=languages.name(code),
+                autonym=languages.autonym(code),
+                dir="rtl" if languages.is_rtl(code) else "ltr",
+                documents=sum(shard.docs for shard in shards if shard.lang == code),
+            )
+            for code in codes
+        ],
+        documents=sum(shard.docs for shard in shards),
+        shards=shards,
+        limits=limits,
+        versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
+    )
+
+
+def config(args: ServeArgs, host: str, port: int) -> dict[str, Any]:
+    """The config file for ``serve deploy`` that serves this."""
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": host, "port": port},
+        "applications": [
+            {
+                "name": NAME,
+                "route_prefix": "/",
+                "import_path": "serving.app:build",
+                "args": args.model_dump(exclude_defaults=True),
+            }
+        ],
+    }

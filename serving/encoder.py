@@ -1,0 +1,36 @@
+"""The encoder deployment: texts of queries in, token vectors out, several queries per forward pass.
+
+No time is spent waiting for a batch to fill: while one batch is encoded the next one gathers, so an idle server answers
+at once and a busy one works in full batches.
+"""
+
+import asyncio
+from typing import ClassVar
+
+import numpy as np
+from ray import serve
+
+from cluster.storage import Place
+
+MAX_BATCH = 32
+
+
+class Encoder:
+    """Holds the student. ``student`` is its artifact's place, ``checkpoint`` a directory in it."""
+
+    ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
+
+    def __init__(self, student: Place, checkpoint: str):
+        from pipelines.students import load_encoder
+
+        self.model = load_encoder((student / checkpoint).fetch())
+        self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
+    async def encode(self, texts: list[str]) -> list[np.ndarray]:
+        """Vectors of each query, float32 [tokens, dim] ([1, dim] of a dense student). Calls pass one text each."""
+        return await asyncio.to_thread(self.model.encode_queries, texts)
+
+    async def ping(self) -> bool:
+        """Answer: this replica is up, its model is loaded."""
+        return True

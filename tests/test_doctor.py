@@ -1,0 +1,144 @@
+"""The doctor on a real cluster of two nodes with good, broken and S3 storage; its diagnosis on made-up findings."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.doctor import Node, Report, Storage, diagnose, software
+
+# Ray Data trips over its own deprecated settings when it is imported
+pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
+VERSIONS = dict.fromkeys(software(), "1.0")
+FINE = Storage(milliseconds={"write": 1, "read": 1, "list": 1, "delete": 1}, shared=True)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes: a head without CPUs and a worker. This process is connected through RAY_ADDRESS, as a job is."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        nodes.add_node(num_cpus=1)
+        patch.setenv("RAY_ADDRESS", nodes.address)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def doctor(*arguments):
+    from cluster.__main__ import app
+
+    result = CliRunner().invoke(app, ["doctor", *arguments], catch_exceptions=False)
+    return result.exit_code, result.stdout
+
+
+def test_good_root_on_two_nodes_is_well(cluster, tmp_path):
+    code, out = doctor("--root", str(tmp_path), "--json")
+    report = json.loads(out)
+    assert (code, report["problems"]) == (0, [])
+    assert sorted((n["head"], n["alive"], n["cpus"]) for n in report["nodes"]) == [(False, True, 1), (True, True, 0)]
+    for node in report["nodes"]:
+        assert node["storage"]["shared"]
+        assert set(node["storage"]["milliseconds"]) == {"write", "read", "list", "delete"}
+        assert node["software"] == report["driver"]["software"] == software()
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_s3_root_is_well(cluster, s3_root):
+    code, out = doctor("--root", s3_root, "--json")
+    report = json.loads(out)
+    assert (code, report["problems"]) == (0, [])
+    assert [node["storage"]["error"] for node in report["nodes"]] == [None, None]
+
+
+def test_missing_bucket_is_reported_for_every_node(cluster, s3_root):
+    code, out = doctor("--root", s3_root.replace("//babelray", "//nowhere"), "--json")
+    problems = json.loads(out)["problems"]
+    assert code == 1
+    assert len(problems) == 3  # the driver and two nodes
+    assert all("bucket" in problem["todo"] for problem in problems)
+
+
+def test_unwritable_root_is_reported_to_people(cluster, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, out = doctor("--root", str(tmp_path / "file" / "runs"))
+    assert code == 1
+    assert "all is well" not in out
+    assert out.count("NotADirectoryError") == 3
+    assert "check that the path exists" in " ".join(out.split())
+
+
+def test_without_root_storage_is_not_checked(cluster):
+    code, out = doctor("--json")
+    assert code == 0
+    assert [node["storage"] for node in json.loads(out)["nodes"]] == [None, None]
+
+
+def test_lost_node_is_listed_and_the_others_are_examined(cluster):
+    extra = cluster.add_node(num_cpus=1)
+    cluster.remove_node(extra)
+    code, out = doctor("--json")
+    report = json.loads(out)
+    assert code == 0  # an autoscaler ends nodes all day
+    assert sorted(node["alive"] for node in report["nodes"]) == [False, True, True]
+
+
+def test_unreachable_cluster_says_what_to_check():
+    env = os.environ | {"RAY_ADDRESS": "nowhere"}
+    done = subprocess.run([sys.executable, "-m", "cluster", "doctor"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "RAY_ADDRESS" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def report(*nodes, driver=None, root="/runs"):
+    driver = driver or Node(id="driver", ip="10.0.0.1", alive=True, software=VERSIONS, storage=FINE)
+    return Report(address="10.0.0.1:6379", root=root, driver=driver, nodes=nodes)
+
+
+def node(number, **found):
+    found = {"software": VERSIONS, "storage": FINE} | found
+    return Node(id=f"{number:06d}", ip=f"10.0.0.{number}", alive=True, **found)
+
+
+def test_diagnosis_of_equal_nodes_is_empty():
+    assert diagnose(report(node(1), node(2))) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (
+            {"software": VERSIONS | {"ray": "2.59.0"}},
+            "10.0.0.1 (000001); 2.59.0 on 10.0.0.2 (000002)",
+        ),
+        ({"software": VERSIONS | {"faiss": None}}, "faiss: 1.0 on"),
+        ({"storage": FINE.model_copy(update={"shared": False})}, "does not see the file that the driver wrote"),
+        ({"storage": Storage(error="OSError: No space left on device")}, "No space left on device"),
+        ({"error": "No module named 'cluster'", "software": {}, "storage": None}, "No module named 'cluster'"),
+        ({"accelerators": {"L4": 1}, "software": VERSIONS | {"torch": "1.0+cpu"}}, "has L4, but torch 1.0+cpu"),
+    ],
+    ids=["version", "missing", "other disk", "full disk", "no answer", "cpu build"],
+)
+def test_diagnosis_finds_the_one_problem_and_its_remedy(other, expected):
+    problems = diagnose(report(node(1), node(2, **other)))
+    assert len(problems) == 1
+    assert expected in problems[0].what
+    assert problems[0].todo
+
+
+def test_builds_of_one_version_and_vllm_on_some_nodes_are_no_mismatch():
+    cpu = node(1, software=VERSIONS | {"torch": "2.13.0+cpu", "vllm": None})
+    gpu = node(2, software=VERSIONS | {"torch": "2.13.0+cu128"})
+    driver = Node(id="driver", ip="10.0.0.1", alive=True, software=cpu.software, storage=FINE)
+    assert diagnose(report(cpu, gpu, driver=driver)) == []
+
+
+def test_dead_cluster_is_a_problem():
+    assert [p.what for p in diagnose(report())] == ["no node is alive"]

@@ -1,0 +1,196 @@
+"""PLAID: the codec, the build, the search, and the files that fast-plaid reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.errors import StepError
+from pipelines.indexes.exact import Exact
+from pipelines.indexes.plaid import Plaid
+from pipelines.indexes.plaid.codec import Codec, assign, pack, train, unpack
+from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vectors_artifact
+
+
+def sample(count: int = 4000, dim: int = 32, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    topics = rng.normal(size=(60, dim))
+    return unit(topics[rng.integers(60, size=count)] + 0.5 * rng.normal(size=(count, dim))).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=st.sampled_from([1, 2, 4]), rows=st.integers(1, 20), width=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_packing_round_trip(bits: int, rows: int, width: int, seed: int) -> None:
+    buckets = np.random.default_rng(seed).integers(0, 1 << bits, (rows, 8 * width)).astype(np.uint8)
+    packed = pack(buckets, bits)
+    assert packed.shape == (rows, bits * width)
+    assert packed.dtype == np.uint8
+    np.testing.assert_array_equal(unpack(packed, bits), buckets)
+
+
+def test_bit_order_is_fast_plaids() -> None:
+    """Written out by hand: buckets 1, 2, 3, 0 at two bits are 10 01 11 00, each lowest bit first."""
+    assert pack(np.array([[1, 2, 3, 0]], np.uint8), 2).tolist() == [[0b10011100]]
+    assert pack(np.array([[1, 14]], np.uint8), 4).tolist() == [[0b10000111]]
+    assert pack(np.array([[1, 0, 0, 0, 0, 0, 1, 1]], np.uint8), 1).tolist() == [[0b10000011]]
+
+
+def test_error_falls_with_bits() -> None:
+    vectors = sample()
+    errors = []
+    for bits in (1, 2, 4):
+        codec = train(vectors, centroids=64, bits=bits, iterations=4, seed=0)
+        codes, residuals = (np.concatenate(x) for x in zip(*codec.encode(vectors), strict=True))
+        decoded = codec.decode(codes, residuals)
+        np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, rtol=1e-5)
+        errors.append(float(np.linalg.norm(decoded - vectors, axis=1).mean()))
+    centroids_only = float(np.linalg.norm(codec.centroids_CN[codes] - vectors, axis=1).mean())
+    assert centroids_only > errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.2 * centroids_only
+
+
+def test_encode_is_nearest_centroid_and_quantile_buckets() -> None:
+    vectors = sample(500)
+    codec = train(vectors, centroids=32, bits=2, iterations=4, seed=0)
+    ((codes, residuals),) = codec.encode(vectors)
+    np.testing.assert_array_equal(codes, (vectors @ codec.centroids_CN.T).argmax(axis=1))
+    differences = vectors - codec.centroids_CN[codes]
+    np.testing.assert_array_equal(unpack(residuals, 2), np.digitize(differences, codec.cutoffs, right=True))
+    assert codec.bits == 2
+    assert np.all(np.diff(codec.cutoffs) > 0)
+    assert np.all(np.diff(codec.weights) > 0)
+
+
+def test_buckets_are_filled_evenly_by_unseen_vectors() -> None:
+    codec = train(sample(20_000), centroids=64, bits=2, iterations=4, seed=0)
+    ((_, residuals),) = codec.encode(sample(3000, seed=0)[:2000])
+    shares = np.bincount(unpack(residuals, 2).ravel(), minlength=4) / residuals.size / 4
+    assert np.all(np.abs(shares - 0.25) < 0.03)
+
+
+def test_training_is_seeded() -> None:
+    one, same, other = (train(sample(), 32, 2, 4, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.centroids_CN, same.centroids_CN)
+    assert not np.array_equal(one.centroids_CN, other.centroids_CN)
+
+
+def test_codec_files_round_trip(tmp_path: Path) -> None:
+    codec = train(sample(), 32, 4, 2, 0)
+    codec.save(tmp_path)
+    again = Codec.load(tmp_path)
+    for name in ("centroids_CN", "cutoffs", "weights", "avg_residual_N"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(codec, name))
+
+
+def test_vectors_that_plaid_cannot_keep_are_refused() -> None:
+    with pytest.raises(StepError, match="unit vectors, got document vectors of norm 2.000"):
+        train(2 * sample(100), 8, 2, 2, 0)
+    with pytest.raises(StepError, match="does not fill whole bytes"):
+        train(sample(100, dim=6), 8, 2, 2, 0)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_full_search_scores_the_decoded_vectors(bits: int, tmp_path: Path) -> None:
+    """With everything probed and kept, PLAID is exact search over what its codec kept."""
+    docs = make_docs(60)
+    place = build(
+        tmp_path / "i", Plaid(bits=bits, centroids=64), {"vectors-en": vectors_artifact(tmp_path / "v", docs)}
+    )
+    codec = Codec.load((place / "codec").path)
+    kept = []
+    for name, passages in docs:
+        coded = [next(codec.encode(p.astype(np.float32))) for p in passages]
+        kept.append((name, [codec.decode(*c) for c in coded]))
+    queries = make_queries(docs, 8)
+    for query, found in zip(queries, find(place, queries, k=30, probes=64, candidates=10**6), strict=True):
+        truth = oracle(query, kept, 30)
+        assert [n for n, _ in found] == [n for n, _ in truth]
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in truth], rtol=1e-5)
+
+
+def test_weighted_queries_find_what_their_directions_find(tmp_path: Path) -> None:
+    """A norm of the whole query scales every score; the threshold of the pruning is a cosine and must not see it."""
+    docs = make_docs(300)
+    place = build(tmp_path / "i", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    query = make_queries(docs, 1)[0]
+    for candidates in (20, 100, 10_000):
+        plain, weighted = find(place, [query, 16 * query], k=10, candidates=candidates)
+        assert [n for n, _ in plain] == [n for n, _ in weighted]
+        np.testing.assert_allclose([16 * s for _, s in plain], [s for _, s in weighted], rtol=1e-5)
+
+
+def test_equal_documents_tie(tmp_path: Path) -> None:
+    docs = make_docs(50)
+    mixed = [("z", docs[7][1]), *docs, ("a", docs[7][1])]
+    index = Plaid(centroids=32)
+    place = build(tmp_path / "i", index, {"vectors-en": vectors_artifact(tmp_path / "v", mixed, 5)}, 12)
+    (found,) = find(place, [docs[7][1][0].astype(np.float32)], k=3, probes=32, candidates=1000)
+    assert [n for n, _ in found] == sorted(["a", docs[7][0], "z"])
+    assert len({s for _, s in found}) == 1
+
+
+def test_depth_and_probes_are_the_users(tmp_path: Path) -> None:
+    docs = make_docs(400)
+    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", docs)}
+    exact, plaid = build(tmp_path / "e", Exact(), vectors), build(tmp_path / "p", Plaid(bits=4, centroids=128), vectors)
+    queries = make_queries(docs, 20)
+    truth = find(exact, queries, k=20)
+    recalls = [
+        np.mean([recall(f, t) for f, t in zip(find(plaid, queries, k=20, **options), truth, strict=True)])
+        for options in (
+            {"probes": 1, "candidates": 20},
+            {"probes": 4, "candidates": 200},
+            {"probes": 128, "candidates": 4000},
+        )
+    ]
+    assert recalls[0] < recalls[1] < recalls[2]
+    assert recalls[2] > 0.85
+
+
+def test_threshold_that_nothing_reaches_still_answers(tmp_path: Path) -> None:
+    docs = make_docs(200)
+    place = build(tmp_path / "i", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    (found,) = find(place, make_queries(docs, 1), k=10, probes=4, candidates=40, threshold=1.0)
+    assert len(found) == 10
+
+
+def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
+    docs = make_docs(80)
+    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 3)})
+    shard = (place / "shards" / "en-00000").path
+    codes, lengths = np.load(shard / "0.codes.npy"), json.loads((shard / "doclens.0.json").read_text())
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    expected = [sorted(set(owner[codes == cell].tolist())) for cell in range(32)]
+    ivf, sizes = np.load(shard / "ivf.npy"), np.load(shard / "ivf_lengths.npy")
+    assert [part.tolist() for part in np.split(ivf, np.cumsum(sizes)[:-1])] == expected
+
+
+def test_assign_ties_and_blocks() -> None:
+    vectors = sample(300)
+    np.testing.assert_array_equal(assign(vectors, vectors), np.arange(300))
+
+
+def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:
+    """Theirs reads ours and finds the same. Skipped where it is not installed: it pins another torch than ours."""
+    pytest.importorskip("fast_plaid")
+    docs = make_docs(300, dim=32, passages=1)
+    place = build(tmp_path / "i", Plaid(centroids=64), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    queries = [unit(q).astype(np.float32) for q in make_queries(docs, 5)]
+    np.save(tmp_path / "queries.npy", np.stack(queries))
+    ours = find(place, queries, k=5, probes=64, candidates=4096)  # before theirs: it moves codes into files of its own
+    script = (
+        "import sys, json, numpy, torch; from fast_plaid import search\n"
+        "index = search.FastPlaid(index=sys.argv[1], device='cpu')\n"
+        "found = index.search(torch.from_numpy(numpy.load(sys.argv[2])), top_k=5, n_ivf_probe=64, n_full_scores=4096)\n"
+        "print(json.dumps(found))"
+    )
+    command = [sys.executable, "-c", script, str((place / "shards" / "en-00000").path), str(tmp_path / "queries.npy")]
+    theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    for one, other in zip(ours, theirs, strict=True):
+        assert [n for n, _ in one] == [docs[number][0] for number, _ in other]
+        np.testing.assert_allclose([s for _, s in one], [s for _, s in other], rtol=5e-3)

@@ -1,0 +1,134 @@
+"""Recipes: they load, they validate, they fingerprint; every key is in reach of --set, and a wrong one is told."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import RecipeError
+from pipelines.plan import Plan, plan
+from pipelines.recipe import load, names
+
+SMALL = ["source.territories=12"]
+XQUAD = "source.path={}"
+
+
+def parallel(directory: Path) -> list[str]:
+    """A tiny parallel collection, and the override that names it."""
+    texts = {"en": "one", "de": "eins", "zh": "一", "ar": "واحد", "es": "uno", "hi": "एक", "ru": "один"}
+    for lang, words in texts.items():
+        (directory / f"collection.{lang}.tsv").write_text(f"d0\t{words}\nd1\t{words}\n", encoding="utf-8")
+        (directory / f"queries.{lang}.tsv").write_text("q0\twhich?\nq1\twhat?\n", encoding="utf-8")
+    (directory / "qrels.tsv").write_text("q0 0 d0 1\nq1 0 d1 1\n")
+    (directory / "groups.tsv").write_text("d0\ta\nd1\tb\nq0\ta\nq1\tb\n")
+    (directory / "splits").mkdir(exist_ok=True)
+    (directory / "splits" / "fold0.tsv").write_text("q0\ttrain\nq1\ttest\n")
+    return [f"source.path={directory}"]
+
+
+def msmarco(directory: Path) -> list[str]:
+    """The files of MS MARCO and mMARCO, one line each."""
+    lines = {"collection": "0\ttext\n"} | {f"queries.{s}": "0\tq\n" for s in ("train", "dev", "dev.small")}
+    lines |= {f"qrels.{split}": "0\t0\t0\t1\n" for split in ("train", "dev", "dev.small")}
+    for name, line in lines.items():
+        (directory / f"{name}.tsv").write_text(line)
+    names_ = ("english", "german", "french", "spanish", "chinese", "russian", "italian")
+    for sub in ("collections", "queries/train", "queries/dev"):
+        (directory / "mmarco/data/google" / sub).mkdir(parents=True, exist_ok=True)
+    for name in names_:
+        (directory / f"mmarco/data/google/collections/{name}_collection.tsv").write_text("0\ttext\n")
+        for split in ("train", "dev.small", "dev"):
+            folder = "train" if split == "train" else "dev"
+            (directory / f"mmarco/data/google/queries/{folder}/{name}_queries.{split}.tsv").write_text("0\tq\n")
+    return [f"source.path={directory}", f"evaluate.msmarco.source.path={directory}"]
+
+
+def planned(name: str, directory: Path) -> Plan:
+    make = {"atlas": lambda d: SMALL, "xquad": parallel, "xquad-ed": parallel}.get(name, msmarco)
+    return plan(load(name, make(directory)))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
+    steps = planned(name, tmp_path).steps
+    kinds = {step.name.partition("-")[0] for step in steps}
+    assert {"docs", "queries", "qrels", "select", "score", "train", "encode", "index", "search", "evaluate"} <= kinds
+    assert len({step.id for step in steps}) == len(steps)
+    seen: set[str] = set()
+    for step in steps:  # inputs come first
+        assert {parent.id for parent in step.inputs.values()} <= seen
+        seen.add(step.id)
+
+
+def test_recipes_of_the_papers_have_the_papers_settings() -> None:
+    for name in ("translate-distill", "multilingual-translate-distill"):
+        recipe = load(name, ["source.path=x", "evaluate.msmarco.source.path=x"])
+        train, student = recipe.train, recipe.train.student
+        # MTD §4 and the released checkpoints' metadata
+        assert (train.steps, train.batch, train.ways, train.pool) == (200_000, 64, 6, 50)
+        assert (train.lr, train.clip) == (5e-6, 2.0)
+        assert (train.schedule, train.warmup, train.weight_decay) == ("none", 0, 0.0)
+        assert (train.loss.kind, recipe.select.k) == ("kl", 50)
+        assert (student.dim, student.query_length, student.doc_length) == (128, 32, 220)
+        assert (recipe.passage_length, recipe.passage_stride, recipe.index.bits) == (180, 90, 1)
+        assert (recipe.score.query_lang, recipe.score.doc_lang) == ("en", "en")
+
+
+def test_two_students_share_translations_and_scores(tmp_path: Path) -> None:
+    a, b = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "train.steps=7"]))
+    shared = {step.name for step in a.steps} & {step.name for step in b.steps if step.id in {s.id for s in a.steps}}
+    assert {"score", "select", "translate-de", "translate-zh", "index-bm25"} <= shared
+    assert not {"train", "encode-student-de", "index-student"} & shared
+
+
+def test_another_language_keeps_every_translation() -> None:
+    few = plan(load("atlas", [*SMALL, 'languages.docs=["en", "de"]']))
+    more = plan(load("atlas", [*SMALL, 'languages.docs=["en", "de", "ru"]']))
+    kept = {s.id for s in few.steps} & {s.id for s in more.steps}
+    assert {s.id for s in few.steps if s.name.startswith(("docs", "translate", "select", "score"))} <= kept
+
+
+def test_resources_change_no_fingerprint_and_the_seed_does() -> None:
+    base = {s.id for s in plan(load("atlas", SMALL)).steps}
+    fast = {s.id for s in plan(load("atlas", [*SMALL, "resources.encode.gpus=1", "train.resources.workers=2"])).steps}
+    other = {s.id for s in plan(load("atlas", [*SMALL, "train.seed=1"])).steps}
+    assert fast == base
+    assert other != base
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stpes=5", "unknown key train.stpes.*did you mean steps"),
+        ("train.steps=many", "train.steps.*integer.*'many'"),
+        ("nonsense", "expected --set section.key=value"),
+        ("languages.docs=[]", "languages.docs"),
+        ('languages.docs=["zho"]', "did you mean"),
+        ("index.kind=tree", "index.*plaid"),
+        ("name.x=1", "name is a value, not a table"),
+    ],
+)
+def test_wrong_overrides_are_told(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
+        load("atlas", [override])
+
+
+def test_another_kind_starts_afresh_and_nested_tables_can_be_added(tmp_path: Path) -> None:
+    own = ["evaluate.mine.source.kind=parallel", f"evaluate.mine.source.path={tmp_path}"]
+    recipe = load("atlas", ["index.kind=exact", *own])
+    assert recipe.index.kind == "exact"
+    assert set(recipe.evaluate) == {"atlas", "mine"}
+    assert recipe.evaluate["mine"].source is not None
+
+
+def test_missing_recipe_and_circle_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'atlas'"):
+        load("atlsa")
+    circle = tmp_path / "circle.toml"
+    circle.write_text(f'extends = "{circle}"')
+    with pytest.raises(RecipeError, match="circle"):
+        load(str(circle))
+
+
+def test_plan_without_evaluation_set_is_told() -> None:
+    with pytest.raises(RecipeError, match="names no evaluation set"):
+        plan(load("atlas", [*SMALL]).model_copy(update={"evaluate": {}}))

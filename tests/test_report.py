@@ -1,0 +1,116 @@
+"""Pages: what stands on them, what is bold, and that right-to-left text disturbs no table."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipelines.report import comparison_page, examples_page, measures_page, next_page, plot_measures
+from pipelines.significance import corrected, paired
+
+SYSTEMS = {
+    "student": {
+        "de": {"nDCG@20": 0.7123, "AP": 0.5},
+        "fa": {"nDCG@20": 0.61, "AP": 0.4},
+        "all": {"nDCG@20": 0.7, "AP": 0.45},
+    },
+    "bm25": {
+        "de": {"nDCG@20": 0.2, "AP": 0.1},
+        "fa": {"nDCG@20": 0.61, "AP": 0.1},
+        "all": {"nDCG@20": 0.1, "AP": 0.46},
+    },
+}
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def shown(page, width=100, color=False):
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+    )
+    console.print(page)
+    return console.file.getvalue()
+
+
+def test_the_first_measure_stands_per_language_and_all_of_them_for_the_pool():
+    lines = shown(measures_page("test", SYSTEMS)).splitlines()
+    assert lines[0].strip() == "test: nDCG@20"
+    cells = [line.split() for line in lines if line.strip()]
+    assert ["de", "German", "0.712", "0.200"] in cells
+    assert ["fa", "Persian", "0.610", "0.610"] in cells
+    assert ["all", "languages", "0.700", "0.100"] in cells
+    assert ["AP", "0.450", "0.460"] in cells
+
+
+def test_the_best_is_bold_and_so_are_equals():
+    page = shown(measures_page("test", SYSTEMS), color=True)
+    for best in ("0.712", "0.610", "0.700", "0.460"):
+        assert f"{BOLD}{best}{PLAIN}" in page
+    assert page.count(f"{BOLD}0.610{PLAIN}") == 2
+    assert f"{BOLD}0.200{PLAIN}" not in page
+
+
+def test_a_language_that_one_system_lacks_is_a_dash():
+    partial = {**SYSTEMS, "other": {"all": {"nDCG@20": 0.3, "AP": 0.2}}}
+    cells = [line.split() for line in shown(measures_page("test", partial)).splitlines()]
+    assert ["de", "German", "0.712", "0.200", "–"] in cells
+
+
+HITS = {
+    "What is the capital of Iran?": [
+        {"doc_id": "fa-1", "lang": "fa", "score": 12.3456, "title": "تهران", "text": "تهران پایتخت ایران است."},
+        {"doc_id": "zh-1", "lang": "zh", "score": 11.0, "title": "", "text": "德黑兰是伊朗的首都。" * 60},
+        {"doc_id": "de-1", "lang": "de", "score": 10.5, "text": "Teheran [Hauptstadt]\n ist /alt/."},
+    ],
+    "nothing": [],
+}
+
+
+def test_examples_stand_below_each_other_with_language_tags():
+    lines = [line.strip() for line in shown(examples_page(HITS)).splitlines()]
+    assert lines[0] == "What is the capital of Iran?"
+    assert "1. [fa] 12.346 fa-1" in lines
+    assert "تهران پایتخت ایران است." in lines  # alone on its line: nothing to its left or right to be torn apart
+    assert "Teheran [Hauptstadt] ist /alt/." in lines
+    assert "nothing found" in lines
+    chinese = "".join(line for line in lines if "首都" in line or "伊朗" in line)
+    assert chinese.endswith("…")
+    assert len(chinese) == 280
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_line_is_wider_than_the_terminal(width):
+    from rich.cells import cell_len
+
+    for page in (examples_page(HITS), measures_page("test", SYSTEMS)):
+        assert max(cell_len(line) for line in shown(page, width).splitlines()) <= width
+
+
+def test_a_comparison_shows_the_difference_and_marks_what_is_significant():
+    rng = np.random.default_rng(0)
+    b = rng.random(50)
+    rows = corrected([paired("de", "AP", b + 0.1 + 0.01 * rng.random(50), b), paired("zh", "AP", b, b)])
+    page = shown(comparison_page("test", "new", "old", rows), width=140, color=True)
+    assert f"{BOLD}+{rows[0].difference:.3f}{PLAIN}" in page
+    assert f"{BOLD}+0.000" not in page
+    assert "<0.0001" in page
+    assert "50/0/0" in page
+    assert "0/50/0" in page
+    single = [paired("de", "AP", np.array([0.5]), np.array([0.4]))]
+    assert "–" in shown(comparison_page("test", "new", "old", single), width=140)
+
+
+def test_the_next_command_is_named():
+    assert "python -m serving atlas" in shown(next_page("python -m serving atlas", "atlas"))
+
+
+def test_the_chart_has_a_bar_for_each_system_and_language(tmp_path):
+    plot_measures(SYSTEMS, "nDCG@20", tmp_path / "chart.svg")
+    drawn = (tmp_path / "chart.svg").read_text()
+    assert drawn.count('<g id="patch_') >= 6
+    plot_measures(SYSTEMS, "nDCG@20", tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,114 @@
+"""Merging and pooling rankings, and the search step over an index artifact."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.artifact import Artifact
+from pipelines.indexes.base import SearchOptions
+from pipelines.indexes.bm25 import Bm25
+from pipelines.indexes.exact import Exact
+from pipelines.indexes.plaid import Plaid
+from pipelines.search import Search, SearchConfig, merge, pool
+from pipelines.tables import QUERIES, RANKINGS, VECTORS
+from tests.artifacts import directory_artifact
+from tests.shards import build, docs_artifact, make_docs, make_queries, oracle, vectors_artifact
+
+hits = st.lists(st.tuples(st.text("abcxyz", min_size=1, max_size=3), st.floats(-2, 2, width=16)), max_size=12)
+
+
+def by_score(hit: tuple[str, float]) -> tuple[float, str]:
+    return -hit[1], hit[0]
+
+
+@given(rankings=st.lists(hits, max_size=5), k=st.integers(1, 20))
+def test_merge_is_the_sorted_union(rankings: list[list[tuple[str, float]]], k: int) -> None:
+    ranked = [sorted(ranking, key=by_score) for ranking in rankings]
+    assert merge(ranked, k) == sorted((hit for ranking in rankings for hit in ranking), key=by_score)[:k]
+
+
+@given(rankings=st.lists(hits, min_size=1, max_size=5), k=st.integers(1, 20), cut=st.integers(1, 5))
+def test_merge_in_two_steps_is_merge(rankings: list[list[tuple[str, float]]], k: int, cut: int) -> None:
+    """A gateway may merge what merging nodes send it, each the best k only."""
+    assert merge([merge(rankings[:cut], k), merge(rankings[cut:], k)], k) == merge(rankings, k)
+
+
+def test_pool_names_the_language() -> None:
+    rankings = {"fr": [("1", 0.5), ("2", 0.25)], "de": [("1", 0.5), ("3", 0.75)], "zh": []}
+    assert pool(rankings, 3) == [("de:3", 0.75), ("de:1", 0.5), ("fr:1", 0.5)]
+
+
+def step(place: object, lang: str | None, k: int) -> Search:
+    artifact: Artifact = directory_artifact(place.path)
+    return Search(SearchConfig(lang=lang, options=SearchOptions(k=k)), {"index": artifact})
+
+
+def query_rows(queries: list[np.ndarray]) -> list[dict]:
+    return [
+        {"id": f"q{i}", "tokens": [len(q)], "vectors": q.astype(np.float16).tobytes()} for i, q in enumerate(queries)
+    ]
+
+
+def test_search_step_over_vectors(tmp_path: Path) -> None:
+    docs = make_docs(60)
+    place = build(tmp_path / "index@0", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 4)}, 20)
+    queries = [q.astype(np.float16) for q in make_queries(docs, 5)]
+    rows = query_rows(queries)
+    rows.insert(2, {"id": "broken", "reject": "no text"})
+    out = RANKINGS.conform(step(place, "en", 7)(VECTORS.of(rows)))
+    assert out["query_id"].to_pylist() == [row["id"] for row in rows]
+    assert out["reject"].to_pylist() == [None, None, "no text", None, None, None]
+    assert out["doc_ids"][2].as_py() is None
+    for query, row in zip(queries, (r for r in out.to_pylist() if r["reject"] is None), strict=True):
+        assert list(zip(row["doc_ids"], row["scores"], strict=True)) == oracle(query, docs, 7)
+
+
+def test_search_step_over_texts_and_a_query_without_hits(tmp_path: Path) -> None:
+    place = build(
+        tmp_path / "i@0", Bm25(), {"docs-en": docs_artifact(tmp_path / "d", {"a": "red fox", "b": "fox"}, "en")}
+    )
+    rows = [
+        {"query_id": "1", "lang": "en", "text": "red fox"},
+        {"query_id": "2", "lang": "en", "text": "whale"},
+        {"query_id": "3", "lang": "en", "text": None, "reject": "not UTF-8"},
+    ]
+    out = RANKINGS.conform(step(place, "en", 5)(QUERIES.of(rows)))
+    assert out["doc_ids"].to_pylist() == [["a", "b"], [], None]
+    assert out["scores"][1].as_py() == []
+
+
+def test_all_languages_are_pooled(tmp_path: Path) -> None:
+    docs = {lang: make_docs(20, seed=seed) for seed, lang in enumerate(("en", "de", "zh"))}
+    inputs = {f"vectors-{lang}": vectors_artifact(tmp_path / lang, d, 2) for lang, d in docs.items()}
+    place = build(tmp_path / "i@0", Exact(), inputs, 10)
+    query = make_queries(docs["de"], 1)[0].astype(np.float16)
+    (row,) = step(place, None, 9)(VECTORS.of(query_rows([query]))).to_pylist()
+    everything = [(f"{lang}:{name}", passages) for lang, d in docs.items() for name, passages in d]
+    assert list(zip(row["doc_ids"], row["scores"], strict=True)) == oracle(query, everything, 9)
+
+
+def test_a_part_without_good_rows(tmp_path: Path) -> None:
+    place = build(tmp_path / "i@0", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", make_docs(5))})
+    out = RANKINGS.conform(step(place, "en", 5)(VECTORS.of([{"id": "x", "reject": "no text"}])))
+    assert out["doc_ids"].to_pylist() == [None]
+    assert len(step(place, None, 5)(VECTORS.of([]))) == 0
+
+
+def test_searching_texts_needs_a_lexical_index(tmp_path: Path) -> None:
+    place = build(tmp_path / "i@0", Bm25(), {"docs-en": docs_artifact(tmp_path / "d", {"a": "red fox"}, "en")})
+    with pytest.raises(ValueError, match="takes texts"):
+        step(place, "en", 5)(VECTORS.of(query_rows([np.ones((1, 4))])))
+
+
+def test_rankings_are_within_contract_for_every_chunking(tmp_path: Path) -> None:
+    docs = make_docs(30)
+    place = build(tmp_path / "i@0", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    rows = [VECTORS.of([row]) for row in query_rows(make_queries(docs, 4))]
+    chunked = pa.concat_tables(rows)
+    assert chunked["id"].num_chunks == 4
+    work = step(place, "en", 3)
+    assert work(chunked).to_pylist() == work(chunked.combine_chunks()).to_pylist()

