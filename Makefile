@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench clean
+.PHONY: help setup demo serve test check format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,13 @@ format: setup  ## mend lint and format
 
 bench: setup  ## the benchmarks of docs/results.md
 	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-lock
+	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[demo,nmt,datasets,dev]'
+	@head -1 requirements.lock > requirements.new
+	@$(VENV)-lock/bin/python -m pip freeze --exclude babelray | sed 's/+cpu$$//' >> requirements.new
+	@mv requirements.new requirements.lock && rm -rf $(VENV)-lock
 
 clean:  ## remove the virtual environment and what was made
 	rm -rf $(VENV) artifacts

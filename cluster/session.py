@@ -6,6 +6,8 @@ is started, without a dashboard and with a small object store: stages exchange f
 
 import logging
 import os
+import sys
+from typing import Any
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to reach the same object store and caches.
@@ -14,18 +16,21 @@ PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR
 
 def connect() -> None:
     """Connect this process to Ray, once. A second call does nothing."""
-    import ray
-
-    if ray.is_initialized():
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
-    env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
-    env["TOKENIZERS_PARALLELISM"] = "false"
-    options: dict[str, object] = {}
-    if not os.environ.get("RAY_ADDRESS"):
+    env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)} | {"TOKENIZERS_PARALLELISM": "false"}
+    options: dict[str, Any] = {"runtime_env": {"env_vars": env}}
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        options = {}  # a submitted job's own runtime environment reaches the workers; a second one would collide with it
+    elif not os.environ.get("RAY_ADDRESS"):
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        options = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "log_to_driver": False}
-    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": env}, **options)
+        # by the environment, since ray.init() may find a running cluster here, and that has a store already
+        os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(STORE_BYTES))
+        options |= {"include_dashboard": False, "log_to_driver": False}
+    import ray  # after the environment is set, which Ray reads as it is imported
+
+    ray.init(logging_level=logging.ERROR, **options)
     _quiet_ray_data()
 
 

@@ -13,7 +13,7 @@ student share their translations and scores, and a selection is made by the same
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cluster.component import Component
 from cluster.errors import RecipeError
@@ -30,6 +30,7 @@ from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig
 from pipelines.searcher import ExamplesConfig, find_examples
 from pipelines.sources import AnySource
+from pipelines.sources.files import TableName
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS, VECTORS
 from pipelines.training.trainer import train
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig
@@ -53,7 +54,7 @@ class System:
     index: Index
     model: str | None = None  # a ready checkpoint …
     student: Step | None = None  # … or a training artifact and which of its checkpoints
-    checkpoint: str = "best"
+    checkpoint: Literal["best", "last", "start"] = "best"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _query_languages(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys([recipe.languages.query, recipe.select.query_lang, recipe.score.query_lang]))
 
 
-def _ingest(recipe: Recipe, table: str, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
+def _ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
     work, contract = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrels": (IngestQrels, QRELS)}[
         table
     ]
@@ -210,7 +211,7 @@ def _collection(recipe: Recipe, spec: EvaluationSet) -> Collection:
     return Collection(docs, queries, qrels)
 
 
-def _encode(recipe: Recipe, system: System, name: str, role: str, rows: Step) -> Step:
+def _encode(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
     """Vectors of a DOCS or QUERIES step under the encoder of a system."""
     config = EncodeConfig(
         role=role,

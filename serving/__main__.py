@@ -1,8 +1,15 @@
 """``python -m serving RECIPE``: serve a finished recipe over HTTP, with a search page on /."""
 
-from typing import Annotated
+import os
+import socket
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cluster.errors import BabelrayError, RecipeError
+
+if TYPE_CHECKING:
+    from serving.app import ServeArgs
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
@@ -39,8 +46,6 @@ def serve(
 
         curl -s 127.0.0.1:8000/search -H 'content-type: application/json' -d '{"query": "the currency of Iran", "k": 3}'
     """
-    from cluster.errors import BabelrayError
-
     try:
         _serve(recipe, overrides or [], system, (host, port), print_config)
     except BabelrayError as error:
@@ -49,28 +54,55 @@ def serve(
 
 
 def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int], print_config: bool) -> None:
-    host, port = where
     from cluster import session
-    from serving.app import NAME, ServeArgs, build, config
+    from serving.app import NAME, ServeArgs, build
 
     args = ServeArgs(recipe=recipe, overrides=overrides, system=system)
     if print_config:
-        import yaml
-
-        from pipelines.recipe import load
-
-        load(recipe, overrides)  # a config file that cannot be built is refused here, not on the cluster
-        typer.echo(CONFIG_HEADER + yaml.safe_dump(config(args, host, port), sort_keys=False, allow_unicode=True))
+        typer.echo(CONFIG_HEADER + _config(args, where))
         return
+    if not os.environ.get("RAY_ADDRESS"):
+        _check_free(*where)
     ready = build(args)
     session.connect()
     from ray import serve as ray_serve
+    from ray.serve.api import wait_for_interrupt
 
+    host, port = where
     ray_serve.start(http_options={"host": host, "port": port})
     ray_serve.run(ready, name=NAME, route_prefix="/")
     shown = "127.0.0.1" if host == "0.0.0.0" else host
     typer.echo(f"search page  http://{shown}:{port}/\nAPI          http://{shown}:{port}/docs\nend          Ctrl-C")
-    ray_serve.api.wait_for_interrupt()
+    try:
+        wait_for_interrupt()
+    except KeyboardInterrupt:
+        ray_serve.delete(NAME)  # on a cluster that goes on, nothing else would end it
+
+
+def _config(args: "ServeArgs", where: tuple[str, int]) -> str:
+    """The config file, with a relative root made absolute: it will be read in another directory."""
+    import yaml
+
+    from cluster.storage import Place
+    from pipelines.recipe import load
+    from serving.app import config
+
+    given = load(args.recipe, args.overrides).root  # and what cannot be built is refused here, not on the cluster
+    if (root := Place.of(given).uri) != given:
+        args = args.model_copy(update={"overrides": [*args.overrides, f"root={root}"]})
+    return str(yaml.safe_dump(config(args, *where), sort_keys=False, allow_unicode=True))
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise RecipeError for a port that is taken, now: Serve would say so after a while, in a page of traceback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RecipeError(
+                f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port or --host"
+            ) from error
 
 
 if __name__ == "__main__":

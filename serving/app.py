@@ -103,7 +103,7 @@ def find(recipe: "Recipe", system: str) -> Served:
         system=system,
         index=index.artifact(root),
         docs={lang: step.artifact(root) for lang, step in collection.docs.items()},
-        student=None if index.config.index.kind == "bm25" else planned.train.artifact(root),
+        student=planned.train.artifact(root) if any(r.startswith("vectors-") for r in index.inputs) else None,
         checkpoint="start" if system == UNTRAINED else "best",
         options=recipe.search,
     )

@@ -133,9 +133,7 @@ def test_a_missing_translation_is_never_drawn_in_its_language(tmp_path, monkeypa
         pairs = {pair for e in flat(batches.entries(0)) for pair in zip(e.langs, e.doc_ids, strict=True)}
         assert not pairs & missing
         assert any(lang == "zh" for lang, _ in pairs)
-        usable = sum(
-            sum(("zh", d) not in missing for d in scores.row_at(q)["doc_ids"]) >= 3 for q in range(QUERIES)
-        )
+        usable = sum(sum(("zh", d) not in missing for d in scores.row_at(q)["doc_ids"]) >= 3 for q in range(QUERIES))
         assert usable < QUERIES  # so that round robin must replace queries, and says so
         assert (batches.skipped > 0) == (mixing == "round_robin_entries")
 

@@ -200,4 +200,4 @@ def test_page_asks_no_other_host(url):
     assert Links.found
     assert not [link for link in Links.found if "//" in link]
     for name in ("style.css", "search.js"):
-        assert not re.findall(r"https?://|url\(|import", httpx.get(f"{url}/page/{name}").text)
+        assert not re.findall(r"https?://|url\(|@import|import\s", httpx.get(f"{url}/page/{name}").text)

@@ -36,7 +36,7 @@ STUDENT = LateInteraction(
     doc_length=24,
 )  # fmt: skip
 CONFIG = TrainConfig(
-    student=STUDENT, steps=60, batch=8, ways=4, pool=8, lr=5e-3, validation=Validation(every=20), checkpoint_every=7,
+    student=STUDENT, steps=100, batch=8, ways=8, pool=8, lr=5e-3, validation=Validation(every=25), checkpoint_every=30,
     loss=KullbackLeibler(temperature=0.5), resources=TrainResources(threads=1),
 )  # fmt: skip
 
@@ -140,13 +140,14 @@ def test_the_student_learns(trained, inputs):
     out, facts = trained
     losses, curve = table(out / "losses.tsv"), table(out / "validation.tsv")
     assert losses[0] == ["step", "loss", "lr", "seconds"]
-    assert [int(row[0]) for row in losses[1:]] == list(range(1, 61))
-    assert np.mean([float(r[1]) for r in losses[-5:]]) < 0.5 * np.mean([float(r[1]) for r in losses[1:6]])
-    assert [int(row[0]) for row in curve[1:]] == [0, 20, 40, 60]
-    assert float(curve[-1][1]) > float(curve[1][1]) + 0.1
+    assert [int(row[0]) for row in losses[1:]] == list(range(1, 101))
+    loss = [float(row[1]) for row in losses[1:]]
+    assert np.mean(loss[-10:]) < 0.25 * np.mean(loss[:10])
+    assert [int(row[0]) for row in curve[1:]] == [0, 25, 50, 75, 100]
+    assert facts["best_nDCG@20"] > float(curve[1][1]) + 0.25
     assert facts["best_nDCG@20"] == pytest.approx(max(float(r[1]) for r in curve[2:]), abs=1e-4)
     assert facts["skipped_queries"] == 0
-    assert sum(facts["passages"].values()) == 60 * 8 * 4
+    assert sum(facts["passages"].values()) == 100 * 8 * 8
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in out.iterdir()) == [
         "best", "curves.png", "facts.json", "last", "losses.tsv", "progress.json", "start", "start.json", "validation.tsv",
@@ -195,19 +196,23 @@ def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     }
 
 
-def test_two_workers_make_nearly_the_same_student(inputs, shared):
+def test_two_workers_make_nearly_the_same_student(inputs, corpus, shared):
+    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
     config = CONFIG.model_copy(
-        update={"steps": 12, "student": STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})}
+        update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1)}
     )
-    two = config.model_copy(update={"resources": TrainResources(workers=2, threads=1)})
-    for setting, name in ((config, "one"), (two, "two")):
-        finish(start(setting, inputs, shared / name))
-    one, other = weights(shared / "one" / "last"), weights(shared / "two" / "last")
-    start_weights = weights(shared / "one" / "start")
+    finish(start(config, inputs, shared / "two"))
+    alone = load_encoder(shared / "two" / "start", "cpu")
+    loop = make_loop(config, alone, corpus, inputs)
+    losses = [loop.step(number)[0] for number in range(10)]
+    np.testing.assert_allclose([float(row[1]) for row in table(shared / "two" / "losses.tsv")[1:]], losses, rtol=1e-4)
+    alone.save(shared / "alone")
+    one, two, before = (weights(shared / name) for name in ("alone", "two/last", "two/start"))
     for key in one:
-        assert np.abs(one[key] - other[key]).max() <= 0.02 * max(np.abs(one[key] - start_weights[key]).max(), 1e-3), key
-    losses = [[float(row[1]) for row in table(shared / name / "losses.tsv")[1:]] for name in ("one", "two")]
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+        if "key.bias" in key[1]:  # adds the same to all of a softmax: its gradient is rounding and nothing else
+            continue
+        moved = np.abs(one[key] - before[key]).max()
+        assert np.abs(one[key] - two[key]).max() <= 0.02 * moved, key
 
 
 # --- without Ray -------------------------------------------------------------------------------------------------
@@ -250,12 +255,16 @@ def test_maxsim_ignores_what_is_masked():
             assert float(found[n, w]) == pytest.approx(expected, abs=1e-5)
 
 
+def make_loop(config, student, corpus, inputs):
+    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
+    objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
+    return Loop(config, student, batches, objective, Workers())
+
+
 def gradients(corpus, inputs, **changes):
     config = CONFIG.model_copy(update=changes)
     student = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})}).build(corpus, 0)
-    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
-    objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
-    loop = Loop(config, student, batches, objective, Workers())
+    loop = make_loop(config, student, corpus, inputs)
     loss = loop._backward(0)
     return loss, torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
 
@@ -304,7 +313,9 @@ def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
     assert len(pool.names) == 24  # every relevant document is kept, in both languages
     shares = [pool.search(student, rank, 3) for rank in range(3)]
     assert pool.evaluate(student, lambda _: shares) == pytest.approx(pool.evaluate(student, lambda value: [value]))
-    few = Pool(Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=9, max_queries=3))
+    few = Pool(
+        Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=9, max_queries=3)
+    )
     assert (len(few.queries), len(few.names)) == (3, 9)
 
 

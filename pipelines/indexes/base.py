@@ -1,9 +1,9 @@
 """What every index promises: how it is built shard by shard, and how a shard is searched.
 
 An index config (``Exact``, ``Bm25``, ``Faiss``, ``Plaid``) has two methods. ``build()`` returns its ``Builder``;
-``open()`` turns a finished shard directory into a ``Shard``. Each shard holds documents of one language. What must be the
-same in all shards for their scores to be comparable (a codec, term statistics) is made first by ``Builder.prepare`` and
-read by ``Builder.write``, so that cutting a collection into shards changes no score.
+``open()`` turns a finished shard directory into a ``Shard``. Each shard holds documents of one language. What must be
+the same in all shards for their scores to be comparable (a codec, term statistics) is made first by ``Builder.prepare``
+and read by ``Builder.write``, so that cutting a collection into shards changes no score.
 """
 
 from collections.abc import Sequence

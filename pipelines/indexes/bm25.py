@@ -32,7 +32,7 @@ from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, lo
 from pipelines.indexes.maxsim import rank
 from pipelines.tokenize import Analyser, analyser
 
-BLOCK = 1 << 20  # postings per pass over a memory-mapped array
+BLOCK = 1 << 18  # postings per pass over a memory-mapped array
 POSTINGS, STATISTICS = "postings", "statistics"
 
 

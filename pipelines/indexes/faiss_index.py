@@ -1,9 +1,9 @@
 """Faiss indexes for single-vector students, by inner product: flat (exact), IVF, HNSW.
 
-Each passage is one vector. Passages are searched, deeper and deeper until ``k`` documents are found and no passage outside
-can beat or tie the last of them (MaxP). A shard is built and held in memory: 4·dim bytes per passage, and 8·m more for
-HNSW; ``shard_rows`` bounds it. The IVF cells are the same in all shards, so with all of them probed shards score as the
-whole would.
+Each passage is one vector. Passages are searched, deeper and deeper until ``k`` documents are found and no passage
+outside can beat or tie the last of them (MaxP). A shard is built and held in memory: 4·dim bytes per passage, and 8·m
+more for HNSW; ``shard_rows`` bounds it. The IVF cells are the same in all shards, so with all of them probed shards
+score as the whole would.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The files of a shard: arrays that grow on disk, doc ids, and inverted lists made by counting.
 
-Everything is written in streams and read memory-mapped, so building and opening a shard take memory for one part and for
-a few numbers per document, however large the shard. Letters: D docs, P passages, T tokens, N dim.
+Everything is written in streams and read memory-mapped, so building and opening a shard take memory for one part and
+for a few numbers per document, however large the shard. Letters: D docs, P passages, T tokens, N dim.
 """
 
 from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ def load_npy(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VectorRows:
-    """Some rows of a VECTORS table: doc ids, passages per doc (D), tokens per passage (P), and vectors (T, N) float16."""
+    """Some rows of a VECTORS table: doc ids, passages per doc (D), tokens per passage (P), vectors (T, N) float16."""
 
     ids: pa.Array
     passages_D: IntArray

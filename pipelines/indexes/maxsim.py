@@ -3,8 +3,8 @@
     s(q, passage) = Σ_i max_j q_i · p_j          (Khattab & Zaharia 2020, section 3.3)
     s(q, doc)     = max over its passages        (MaxP, Dai & Callan 2019)
 
-Float32 sums depend in their last bits on how a matrix was cut into blocks. So that equal documents tie, and shards score
-as the whole would, what is returned is scored once more in float64 and then rounded to float32.
+Float32 sums depend in their last bits on how a matrix was cut into blocks. So that equal documents tie, and shards
+score as the whole would, what is returned is scored once more in float64 and then rounded to float32.
 Letters: Q query tokens, B queries, D docs, P passages, T tokens, N dim.
 """
 

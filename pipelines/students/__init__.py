@@ -8,8 +8,9 @@ from pydantic import Field
 from pipelines.students.base import Corpus, Encoder
 from pipelines.students.dense import Dense
 from pipelines.students.late_interaction import LateInteraction
+from pipelines.students.lexical import Lexical
 
-AnyStudent = Annotated[LateInteraction | Dense, Field(discriminator="kind")]
+AnyStudent = Annotated[LateInteraction | Dense | Lexical, Field(discriminator="kind")]
 
 
 def load_encoder(model: str | Path, device: str | None = None) -> Encoder:
@@ -23,4 +24,4 @@ def load_encoder(model: str | Path, device: str | None = None) -> Encoder:
     return load(str(model), device)
 
 
-__all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "load_encoder"]
+__all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "Lexical", "load_encoder"]

@@ -25,6 +25,7 @@ from pipelines.students.base import Similarity, Task
 TEXTS_PER_CHUNK = 8192  # tokenised and sorted together
 TEXTS_PER_CALL = 256  # of the tokenizer, which pads them for each other
 TOKENS_PER_BATCH = {"cpu": 8_192, "cuda": 131_072}  # beyond these a batch is no faster
+OUR_MODULES = "pipelines.students."  # importing from here runs no code of the checkpoint's
 DOC_PROMPTS = ("document", "passage", "corpus")  # the names sentence-transformers looks for, in its order
 
 Row = dict[str, Tensor]  # the features of one text, each [T] or [T, …]
@@ -147,7 +148,9 @@ class TextEncoder:
                 f"windows need a tokenizer that knows where its tokens stand in the text, got {type(tokenizer).__name__}: "
                 "use a checkpoint with a tokenizer.json"
             )
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+        encoded = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
         return [span for span in encoded["offset_mapping"] if span[1] > span[0]]
 
 
@@ -155,7 +158,8 @@ def load(model: str, device: str | None = None) -> TextEncoder:
     """Open any encoder; see ``pipelines.students.load_encoder``."""
     where = resolve(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    opened = (MultiVectorEncoder if _is_multi_vector(where) else SentenceTransformer)(where, device=device)
+    kind = MultiVectorEncoder if _is_multi_vector(where) else SentenceTransformer
+    opened = kind(where, device=device, trust_remote_code=_is_ours(where))
     return TextEncoder(opened.float().eval())
 
 
@@ -166,7 +170,13 @@ def _is_multi_vector(where: str) -> bool:
     return kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in (plain.get("architectures") or [])
 
 
-def _read_json(where: str, name: str) -> dict[str, Any]:
+def _is_ours(where: str) -> bool:
+    """Whether all modules of a checkpoint are this package's own, which the library wants to be told to trust."""
+    modules = _read_json(where, "modules.json") or []
+    return bool(modules) and all(module["type"].startswith(OUR_MODULES) for module in modules)
+
+
+def _read_json(where: str, name: str) -> Any:
     path = load_file_path(where, name)
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 

@@ -17,7 +17,13 @@ from pipelines.students.base import Corpus
 if TYPE_CHECKING:
     from torch import nn
 
-SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 MARKERS = ("[unused0]", "[unused1]")
 
 

@@ -27,7 +27,12 @@ class Distillation:
     """The loss of a batch's entries for a student, summed over queries. Keeps tokenised texts for the next epoch."""
 
     def __init__(
-        self, student: TextEncoder, queries: Docstore, docs: Mapping[str, Docstore], loss: AnyLoss, consistency: float = 0
+        self,
+        student: TextEncoder,
+        queries: Docstore,
+        docs: Mapping[str, Docstore],
+        loss: AnyLoss,
+        consistency: float = 0,
     ):
         self.student, self.loss, self.consistency = student, loss, consistency
         self.queries, self.docs = queries, docs

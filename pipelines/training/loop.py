@@ -68,7 +68,13 @@ class Loop:
     def __init__(
         self, config: TrainConfig, student: TextEncoder, batches: Batches, objective: Distillation, workers: Workers
     ):
-        self.config, self.student, self.batches, self.objective, self.workers = config, student, batches, objective, workers
+        self.config, self.student, self.batches, self.objective, self.workers = (
+            config,
+            student,
+            batches,
+            objective,
+            workers,
+        )
         self.optimizer = make_optimizer(student.model, config)
         half = config.precision == "fp16" or (config.precision == "auto" and _only_fp16(student.device))
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=half)
@@ -83,7 +89,9 @@ class Loop:
         factor = learning_rate_factor(self.config, number)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, number, self.workers.rank]).generate_state(1)[0]))
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.config.seed, number, self.workers.rank]).generate_state(1)[0])
+        )
         loss = self._backward(number)
         self._apply()
         return loss, self.config.lr * factor
@@ -101,7 +109,7 @@ class Loop:
         self.workers.add_up([total, *gradients])
         if not math.isfinite(value := float(total)):
             raise FloatingPointError(
-                f"the loss of step {number + 1} is {value}: lower train.lr, or set train.precision = \"fp32\""
+                f'the loss of step {number + 1} is {value}: lower train.lr, or set train.precision = "fp32"'
             )
         return value
 

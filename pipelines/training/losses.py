@@ -50,9 +50,7 @@ class KullbackLeibler(_Distillation):
     def per_entry(self, student_NW: "Tensor", teacher_NW: "Tensor") -> "Tensor":
         """[N] divergences."""
         student_NW, teacher_NW = self.log_probabilities(student_NW, teacher_NW)
-        p_NW, q_NW = (
-            (teacher_NW, student_NW) if self.direction == "teacher_student" else (student_NW, teacher_NW)
-        )
+        p_NW, q_NW = (teacher_NW, student_NW) if self.direction == "teacher_student" else (student_NW, teacher_NW)
         return (p_NW.exp() * (p_NW - q_NW)).sum(-1)
 
 

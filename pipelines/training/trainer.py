@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("babelray.train")
 DOCS, DEV_DOCS = "docs-", "dev-docs-"
 CHECKPOINTS = "checkpoints"
+WARM, WARM_FACTS = "warm", "warm.json"  # the student after its warm-up, and what that said
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
 UNMEASURED = -1.0  # below every nDCG
 
@@ -58,7 +59,7 @@ def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_o
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
-    want of translations, passages per language, seconds.
+    want of translations, passages per language, seconds, and what the student's warm-up said, where it has one.
 
     Raises:
         StepError: an input is missing, or workers failed more than ``resources.failures`` times.
@@ -72,6 +73,7 @@ def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_o
         _forget_torn_snapshot(out / CHECKPOINTS)
         finished.write(json.dumps(_publish(_fit(_Job(config, inputs, out)), out)).encode())
     (out / CHECKPOINTS).delete()
+    (out / WARM).delete()
     facts: dict[str, Any] = json.loads(finished.read())
     return facts
 
@@ -113,7 +115,9 @@ def _fit(job: _Job) -> Any:
             cause = getattr(failure, "_base_exc", failure)
             if isinstance(cause, BabelrayError):
                 raise cause from error
-        raise StepError(f"training failed; its last checkpoint is kept, so run again when it is mended:\n{error}") from error
+        raise StepError(
+            f"training failed; its last checkpoint is kept, so run again when it is mended:\n{error}"
+        ) from error
 
 
 def _publish(result: Any, out: Place) -> dict[str, Any]:
@@ -136,6 +140,8 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "passages": records.languages,
         "training_seconds": records.seconds,
     }
+    if (out / WARM_FACTS).exists():
+        facts["warm_up"] = json.loads((out / WARM_FACTS).read())
     if records.validations:
         facts["best_nDCG@20"] = metrics["score"]
         summary += f", dev nDCG@20 {metrics['score']:.3f} at step {metrics['step']}"
@@ -187,7 +193,7 @@ def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
 
     config = job.config
     corpus = Corpus(Docstore.open(job.inputs["queries"]), job.docs())
-    student = load(str(checkpoint / "model" if checkpoint else _start(job, corpus, workers)))
+    student = load(str(checkpoint / "model" if checkpoint else _warm(job, corpus, workers, _start(job, corpus, workers))))
     batches = Batches(RowStore.open(job.inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
     objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
     loop = Loop(config, student, batches, objective, workers)
@@ -242,10 +248,32 @@ def _start(job: _Job, corpus: Any, workers: "Workers") -> Path:
     """The untrained student's directory. The first worker builds it; all open the same files, so all have its weights."""
     start, complete = job.out / "start", job.out / "start.json"
     if workers.rank == 0 and not complete.exists():
-        student = job.config.student.build(corpus, job.config.seed)
-        with tempfile.TemporaryDirectory() as directory:
-            student.save(Path(directory))
-            start.put(Path(directory))
+        _put(job.config.student.build(corpus, job.config.seed), start)
         complete.write(b"{}")
     workers.wait()
     return start.fetch()
+
+
+def _warm(job: _Job, corpus: Any, workers: "Workers", start: Path) -> Path:
+    """The directory of the student that takes the first step: the untrained one, unless it has a ``warm_up``, which
+    learns from the corpus alone. The first worker does that once, and a training that begins again finds it done."""
+    from pipelines.students.encoder import load
+
+    warm_up = getattr(job.config.student, "warm_up", None)
+    if warm_up is None:
+        return start
+    warm, complete = job.out / WARM, job.out / WARM_FACTS
+    if workers.rank == 0 and not complete.exists():
+        student = load(str(start), "cpu")
+        facts = warm_up(student, corpus, job.config.seed)
+        _put(student, warm)
+        complete.write(json.dumps(facts).encode())
+        log.info("warm-up: %s", json.dumps(facts))
+    workers.wait()
+    return warm.fetch()
+
+
+def _put(student: Any, place: Place) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        student.save(Path(directory))
+        place.put(Path(directory))

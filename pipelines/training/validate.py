@@ -72,7 +72,9 @@ class Pool:
         ]
         return float(np.mean(values))
 
-    def evaluate(self, encoder: Encoder, gather: Callable[[Any], Sequence[Any]], rank: int = 0, world: int = 1) -> float:
+    def evaluate(
+        self, encoder: Encoder, gather: Callable[[Any], Sequence[Any]], rank: int = 0, world: int = 1
+    ) -> float:
         """Mean nDCG@20; ``gather`` gives every worker the findings of all."""
         shares = gather(self.search(encoder, rank, world))
         return self.measure([[pair for share in shares for pair in share[q]] for q in range(len(self.queries))])

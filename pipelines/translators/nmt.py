@@ -116,6 +116,7 @@ class NmtTranslator:
             max_batch_size=self._config.max_batch_tokens,
             batch_type="tokens",
             max_input_length=0,  # pieces() has seen to it; CTranslate2 would cut without a word
+            min_decoding_length=0,  # the default of 1 would put a word where the model has none
             max_decoding_length=self._max_output,
         )
         return [self._text(result.hypotheses[0][len(self._target_prefix) :]) for result in results]

@@ -21,7 +21,10 @@ _not_latin = re.compile(r"[^a-z0-9]")
 _vowels = re.compile(r"[aeiouyh]")
 _doubled = re.compile(r"(.)\1+")
 # spellings of similar sounds, longest first; applied in this order
-SOUNDS = [pair.split(":") for pair in "ph:f sch:s sh:s ch:s th:t kh:k gh:g dh:d ck:k x:ks qu:kf q:k c:k p:b v:f w:f z:s j:g".split()]
+SOUNDS = [
+    pair.split(":")
+    for pair in "ph:f sch:s sh:s ch:s th:t kh:k gh:g dh:d ck:k x:ks qu:kf q:k c:k p:b v:f w:f z:s j:g".split()
+]
 FIRST_VOWEL = str.maketrans("aeiouyh", "aaaaaaa")
 
 

@@ -1,0 +1,119 @@
+"""The command line: its verbs are frozen, it goes on where it was, and it prints what people and machines read."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer.main
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["source.territories=12", 'languages.docs=["en", "fa", "zh"]', "train.steps=20", "train.student.words=none"]
+
+
+def cli(root: Path, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    sets = [part for value in [*SMALL, f"root={root}"] for part in ("--set", value)]
+    command = [sys.executable, "-m", "pipelines", *words, *sets]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a small atlas has been run."""
+    directory = tmp_path_factory.mktemp("root")
+    out = cli(directory, "run", "atlas")
+    assert "all languages" in out.stdout
+    assert "What money do people pay with in Iran?" in out.stdout
+    assert "python -m serving atlas" in out.stdout
+    return directory
+
+
+def test_verbs_are_frozen() -> None:
+    from pipelines.__main__ import app
+
+    group = typer.main.get_command(app)
+    found = {name: [p.opts[0] for p in command.params] for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    assert found == {
+        "run": ["recipe", "steps", "--set", "--json"],
+        "status": ["recipe", "--set", "--json"],
+        "show": ["recipe", "step", "--set", "--json"],
+        "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
+        "evaluate": ["recipe", "other", "--system", "--set", "--json"],
+    }
+
+
+def test_finished_recipe_does_nothing_quickly_and_without_ray(root: Path) -> None:
+    sets = [part for value in [*SMALL, f"root={root}"] for part in ("--set", value)]
+    code = (
+        "import sys, atexit; from pipelines.__main__ import app\n"
+        "atexit.register(lambda: print('ray' in sys.modules, 'torch' in sys.modules, file=sys.stderr))\n"
+        f"app({['run', 'atlas', *sets]!r})"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    seconds = time.perf_counter() - begun
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.split() == ["False", "False"]
+    assert seconds < 3
+
+
+def test_evaluate_prints_measures_per_language_as_json(root: Path) -> None:
+    measures = json.loads(cli(root, "evaluate", "atlas", "--json").stdout)
+    assert set(measures) == {"atlas"}
+    assert set(measures["atlas"]) == {"all", "en", "fa", "zh"}
+    assert all(set(m) == {"nDCG@20", "AP", "R@100", "RR@10"} for m in measures["atlas"].values())
+    assert measures["atlas"]["fa"]["nDCG@20"] > 0.3
+    lexical = json.loads(cli(root, "evaluate", "atlas", "--json", "--system", "bm25").stdout)
+    assert lexical["atlas"]["fa"]["nDCG@20"] < measures["atlas"]["fa"]["nDCG@20"]
+
+
+def test_evaluate_measures_a_collection_of_ones_own(root: Path, tmp_path: Path) -> None:
+    for lang, text in {"en": "The currency of Iran is the rial", "fa": "واحد پول ایران ریال است"}.items():
+        (tmp_path / f"collection.{lang}.tsv").write_text(f"d1\t{text}\nd2\tzzz\n", encoding="utf-8")
+    (tmp_path / "queries.en.tsv").write_text("q1\tWhat is the currency of Iran?\n")
+    (tmp_path / "qrels.tsv").write_text("q1 0 d1 1\n")
+    own = ["evaluate.mine.source.kind=parallel", f"evaluate.mine.source.path={tmp_path}"]
+    own += ['evaluate.mine.languages=["en", "fa"]']
+    sets = [part for value in own for part in ("--set", value)]
+    measures = json.loads(cli(root, "evaluate", "atlas", "--json", *sets).stdout)
+    assert set(measures) == {"atlas", "mine"}
+    assert measures["mine"]["en"]["RR@10"] == 1.0
+
+
+def test_comparison_with_itself_finds_no_difference(root: Path) -> None:
+    rows = json.loads(cli(root, "evaluate", "atlas", "atlas", "--json").stdout)["atlas"]
+    assert rows
+    assert all(row["difference"] == 0 for row in rows)
+
+
+def test_search_filters_by_language(root: Path) -> None:
+    done = cli(root, "search", "atlas", "What money do people use in Iran?", "-k", "3", "--lang", "fa", "--json")
+    results = json.loads(done.stdout)["results"]
+    assert [r["lang"] for r in results] == ["fa"] * 3
+    assert [r["rank"] for r in results] == [1, 2, 3]
+    wrong = cli(root, "search", "atlas", "query", "--lang", "xx", check=False)
+    assert wrong.returncode == 1
+    assert "error: no passages in ['xx']; the index has en, fa, zh" in wrong.stderr
+
+
+def test_status_and_show_tell_what_is_there(root: Path) -> None:
+    rows = json.loads(cli(root, "status", "atlas", "--json").stdout)
+    assert {row["state"] for row in rows} == {"done"}
+    (shown,) = json.loads(cli(root, "show", "atlas", "translate-fa", "--json").stdout)
+    assert shown["rows"] == len({*range(shown["rows"])}) > 0
+    assert shown["config"]["target_lang"] == "fa"
+    assert shown["first rows"][0]["lang"] == "fa"
+    wrong = cli(root, "show", "atlas", "translate-xx", check=False)
+    assert wrong.returncode == 1
+    assert "no step 'translate-xx'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_steps_to_come_are_listed_before_anything_ran(tmp_path: Path) -> None:
+    rows = json.loads(cli(tmp_path, "status", "atlas", "--json").stdout)
+    assert {row["state"] for row in rows} == {"to come"}
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,71 @@
+"""The whole path on a cluster: ``ray start``, ``ray job submit``, ``serve deploy``, a query over HTTP."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import free_port
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+SMALL = ["source.territories=12", 'languages.docs=["en", "de", "fa"]', "train.steps=20", "train.student.words=none"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A head node started as an operator would; ends with exactly the processes that it started."""
+    port, dashboard = free_port(), free_port()
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    env.pop("RAY_ADDRESS", None)
+    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+    start = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", *ports]
+    head = subprocess.Popen(start, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    end = time.monotonic() + 120
+    while not _answers(f"{address}/api/version"):
+        assert head.poll() is None, "ray start ended"
+        assert time.monotonic() < end, "the dashboard did not come up"
+        time.sleep(0.5)
+    yield env | {"RAY_API_SERVER_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
+    head.terminate()  # --block: ends the node's processes with it
+    head.wait(timeout=60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def call(command: list[str], env: dict[str, str], seconds: int = 500) -> str:
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_recipe_runs_as_a_job_and_is_deployed_and_searched(cluster: dict[str, str], tmp_path: Path) -> None:
+    sets = [part for value in [*SMALL, f"root={tmp_path / 'root'}"] for part in ("--set", value)]
+    submit = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--"]
+    out = call([*submit, "python", "-m", "pipelines", "run", "atlas", *sets], cluster)
+    assert "nDCG@20" in out
+
+    port = free_port()
+    config = call([sys.executable, "-m", "serving", "atlas", *sets, "--port", str(port), "--print-config"], cluster)
+    file = tmp_path / "serve.yaml"
+    file.write_text(config)
+    call([str(BIN / "serve"), "deploy", str(file)], cluster)
+    base = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 240
+    while not _answers(f"{base}/health"):
+        assert time.monotonic() < end, call([str(BIN / "serve"), "status"], cluster)
+        time.sleep(1)
+    answer = httpx.post(f"{base}/search", json={"query": "What money do people use in Iran?", "k": 5}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["results"]) == 5
+    assert set(httpx.get(f"{base}/info", timeout=10).json()["languages"][0]) >= {"lang", "docs"}
