@@ -35,9 +35,10 @@ def connect() -> None:
 
 
 def _quiet_ray_data() -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # before the import, which warns that it is quiet
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # before the import, which warns that it is quiet …
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # … and sets its level anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

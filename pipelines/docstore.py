@@ -7,11 +7,7 @@ milliseconds, and the memory in use is the pages that are read. An id is found b
 Building costs one pass over the artifact, about a second per 500,000 rows, and holds one part and 16 bytes per row.
 """
 
-import fcntl
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +18,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, read_part
 from cluster.errors import TableError
 from cluster.table import good
+from pipelines.nodecache import made_once
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
 ROWS_PER_BATCH = 65_536
@@ -55,8 +52,11 @@ class RowStore:
         if table not in ID_COLUMN:
             raise TableError(f"{artifact.name}: expected a table of {', '.join(ID_COLUMN)}, got {table}")
         chosen = list(range(len(artifact.parts))) if parts is None else sorted(set(parts))
-        directory = _copy(artifact, chosen, ID_COLUMN[table])
-        return cls(directory, ID_COLUMN[table], artifact.name)
+        column = ID_COLUMN[table]
+        # `created`: an artifact that was deleted and made again may differ (a sampled translation)
+        key = [artifact.place.uri, artifact.manifest.created, chosen]
+        directory = made_once("rows", key, lambda draft: _write(artifact, chosen, column, draft))
+        return cls(directory, column, artifact.name)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -140,28 +140,8 @@ def _hash(row_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("BABELRAY_CACHE") or Path(tempfile.gettempdir()) / f"babelray-{os.getuid()}")
-
-
-def _copy(artifact: Artifact, parts: list[int], id_column: str) -> Path:
-    """The directory of this node's copy, made under a lock and renamed into place when it is complete."""
-    # `created` is in the key: an artifact that was deleted and made again may differ (a sampled translation)
-    key = hashlib.sha256(f"{artifact.place.uri}\n{artifact.manifest.created}\n{parts}".encode()).hexdigest()[:16]
-    target = _cache() / "rows" / key / artifact.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            draft = target.with_name(target.name + ".tmp")
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            _write(artifact, parts, id_column, draft)
-            os.replace(draft, target)
-    return target
-
-
 def _write(artifact: Artifact, parts: list[int], id_column: str, directory: Path) -> None:
+    directory.mkdir()
     hashes: list[np.ndarray] = []
     writer = None
     with pa.OSFile(str(directory / "rows.arrow"), "wb") as file:

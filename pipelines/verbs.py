@@ -1,6 +1,7 @@
 """What the verbs do. Each returns a ``Shown``: data for ``--json`` and a page for people."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,7 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> S
     pages = [report.measures_page(name, systems) for name, systems in measures.items()]
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
-    again = " ".join(f"--set {s}" for s in sets)
-    pages.append(report.next_page(f"python -m serving {name} {again}".strip(), name))
+    pages.append(report.next_page(shlex.join(["python", "-m", "serving", name, *(w for s in sets for w in ("--set", s))]), name))
     return Shown({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
 
 

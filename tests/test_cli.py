@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["source.territories=12", 'languages.docs=["en", "fa", "zh"]', "train.steps=20", "train.student.words=none"]
+SMALL = ["source.territories=12", 'languages.docs=["en", "fa", "zh"]', "train.steps=20", "train.student.words="]
 
 
 def cli(root: Path, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":

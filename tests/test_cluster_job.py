@@ -13,7 +13,7 @@ from conftest import free_port
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-SMALL = ["source.territories=12", 'languages.docs=["en", "de", "fa"]', "train.steps=20", "train.student.words=none"]
+SMALL = ["source.territories=12", 'languages.docs=["en", "de", "fa"]', "train.steps=20", "train.student.words="]
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,11 @@
-"""Translation: joining by id, cutting long texts, and CTranslate2 against transformers on real tiny checkpoints."""
+"""Translation: joining by id, and CTranslate2 against transformers on real tiny checkpoints."""
 
-import json
-import random
 from pathlib import Path
 
+import checkpoints
 import pytest
 import torch
 from artifacts import table_artifact
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cluster.errors import RecipeError
 from pipelines.tables import DOCS, QUERIES
@@ -17,90 +14,32 @@ from pipelines.translators import Nmt, Parallel
 from pipelines.translators.nmt import NmtTranslator, language_tokens
 from pipelines.translators.pieces import pieces
 
-TEXT = """the river runs through old city and its bridge was built of stone by people who came from north to trade
-salt wool wine every spring market day under tall tower"""
-WORDS = TEXT.split()
-
 
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
-    rng = random.Random(0)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(4, 14))).capitalize() + "." for _ in range(400)]
+    return checkpoints.sentences()
 
 
 @pytest.fixture(scope="module")
 def spm(tmp_path_factory, lines) -> Path:
-    import sentencepiece
-
-    folder = tmp_path_factory.mktemp("spm")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(folder / "m"),
-        vocab_size=100,
-        character_coverage=1.0,
-        bos_id=-1,
-        eos_id=0,
-        unk_id=1,
-        minloglevel=2,
-    )
-    return folder / "m.model"
-
-
-def marian_tokenizer(folder: Path, spm: Path, extra: tuple[str, ...] = ()):
-    import sentencepiece
-    from transformers import MarianTokenizer
-
-    folder.mkdir(exist_ok=True)
-    model = sentencepiece.SentencePieceProcessor(model_file=str(spm))
-    tokens = [*(model.id_to_piece(i) for i in range(len(model))), *extra, "<pad>"]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    for side in ("source", "target"):
-        (folder / f"{side}.spm").write_bytes(spm.read_bytes())
-    return MarianTokenizer(*(str(folder / f) for f in ("source.spm", "target.spm", "vocab.json")))
+    return checkpoints.sentencepiece_model(tmp_path_factory.mktemp("spm"), lines)
 
 
 @pytest.fixture(scope="module")
 def marian(tmp_path_factory, spm, lines) -> Path:
-    """A MarianMTModel of 50 k weights, trained for two seconds to copy, so that its outputs are words and they end."""
-    from transformers import MarianConfig, MarianMTModel
+    checkpoints.marian(folder := tmp_path_factory.mktemp("marian"), spm, lines)
+    return folder
 
-    folder = tmp_path_factory.mktemp("marian")
-    tokenizer = marian_tokenizer(folder, spm)
-    torch.manual_seed(0)
-    pad = tokenizer.pad_token_id
-    shape = {
-        f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in (("layers", 1), ("attention_heads", 4))
-    }
-    config = MarianConfig(
-        vocab_size=len(tokenizer),
-        d_model=48,
-        **shape,
-        encoder_ffn_dim=96,
-        decoder_ffn_dim=96,
-        max_position_embeddings=64,
-        pad_token_id=pad,
-        decoder_start_token_id=pad,
-        eos_token_id=0,
-        bos_token_id=0,
-        forced_eos_token_id=None,
-        scale_embedding=True,
-        activation_function="swish",
-        dropout=0.0,
-    )
-    model = MarianMTModel(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    rng = random.Random(1)
-    for _ in range(150):
-        batch = tokenizer(rng.sample(lines, 32), return_tensors="pt", padding=True)
-        labels = batch["input_ids"].masked_fill(batch["input_ids"] == pad, -100)
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    with torch.no_grad():  # Marian decodes from a zero vector, which transformers stores as the embedding of <pad>
-        model.get_input_embeddings().weight[pad] = 0
-    model.generation_config.bad_words_ids = [[pad]]  # as every published Marian checkpoint has it
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+@pytest.fixture(scope="module")
+def m2m100(tmp_path_factory, spm) -> Path:
+    checkpoints.m2m100(folder := tmp_path_factory.mktemp("m2m100"), spm)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nllb(tmp_path_factory, lines) -> Path:
+    checkpoints.nllb(folder := tmp_path_factory.mktemp("nllb"), lines)
     return folder
 
 
@@ -171,61 +110,6 @@ def test_chinese_pieces_are_joined_without_spaces(marian, lines):
     assert joined[0].replace(" ", "") == spaced[0].replace(" ", "")
 
 
-def m2m100_model(folder: Path, vocabulary: int) -> None:
-    from transformers import M2M100Config, M2M100ForConditionalGeneration
-
-    torch.manual_seed(1)
-    config = M2M100Config(
-        vocab_size=vocabulary,
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=64,
-        init_std=0.5,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-    )
-    M2M100ForConditionalGeneration(config).save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def m2m100(tmp_path_factory, spm) -> Path:
-    import sentencepiece
-    from transformers import M2M100Tokenizer
-
-    folder = tmp_path_factory.mktemp("m2m100")
-    model = sentencepiece.SentencePieceProcessor(model_file=str(spm))
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(model.id_to_piece(i) for i in range(2, len(model)))]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    tokenizer = M2M100Tokenizer(str(folder / "vocab.json"), str(spm), src_lang="en", tgt_lang="de")
-    tokenizer.save_pretrained(folder)
-    m2m100_model(folder, len(tokens) + len(tokenizer.lang_code_to_token) + 8)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def nllb(tmp_path_factory, lines) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import NllbTokenizer
-
-    folder = tmp_path_factory.mktemp("nllb")
-    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
-    bpe.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    bpe.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False))
-    model = json.loads(bpe.to_str())["model"]
-    tokenizer = NllbTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]])
-    tokenizer.save_pretrained(folder)
-    m2m100_model(folder, len(tokenizer) + 2)
-    return folder
-
-
 @pytest.mark.parametrize(("family", "source", "target"), [("m2m100", "en", "__de__"), ("nllb", "eng_Latn", "deu_Latn")])
 def test_many_language_models_are_told_both_languages(family, source, target, request, lines):
     from transformers import AutoTokenizer
@@ -251,12 +135,12 @@ def test_many_language_models_are_told_both_languages(family, source, target, re
     ],
 )
 def test_marian_is_told_the_target_where_it_has_several(tmp_path, spm, lang, tokens, expected):
-    tokenizer = marian_tokenizer(tmp_path / "m", spm, tokens)
+    tokenizer = checkpoints.marian_tokenizer(tmp_path / "m", spm, tokens)
     assert language_tokens(tokenizer, Nmt(model="m"), "en", lang) == (expected, [])
 
 
 def test_a_language_that_the_model_does_not_know_is_an_error(tmp_path, spm):
-    tokenizer = marian_tokenizer(tmp_path / "m", spm, (">>fra<<",))
+    tokenizer = checkpoints.marian_tokenizer(tmp_path / "m", spm, (">>fra<<",))
     with pytest.raises(RecipeError, match=r"m does not know language 'de'.*>>deu<<.*target_token"):
         language_tokens(tokenizer, Nmt(model="m"), "en", "de")
     assert language_tokens(tokenizer, Nmt(model="m", target_token=">>fra<<"), "en", "de")[0] == ">>fra<< "
@@ -344,39 +228,3 @@ def test_parallel_translations_are_joined_by_id(tmp_path):
         ("e", "de", None, "empty text"),
     ]
     assert out[1]["title"] == "B"
-
-
-SCRIPTS = [
-    "One. Two! Three? ",
-    "第一句。第二句！",
-    "पहला। दूसरा। ",
-    "جمله اول؟ دوم. ",
-    "ภาษาไทยไม่มีเว้นวรรค",
-    "e\u0301a\u0300",
-    "\n",
-]
-
-
-@given(st.lists(st.sampled_from(SCRIPTS) | st.text(max_size=8), max_size=12).map("".join), st.integers(1, 20))
-def test_pieces_lose_nothing(text, limit):
-    assert "".join(pieces(text, limit, len)) == text
-
-
-@given(st.lists(st.sampled_from(SCRIPTS[:4]), max_size=12).map("".join), st.integers(3, 20))
-def test_pieces_fit_the_limit(text, limit):
-    assert max(map(len, pieces(text, limit, len))) <= limit
-
-
-@pytest.mark.parametrize(
-    ("text", "limit", "expected"),
-    [
-        ("One two. Three four. Five.", 16, ["One two. ", "Three four. ", "Five."]),
-        ('He said "no." Then he left.', 15, ['He said "no." ', "Then he left."]),
-        ("第一句话。第二句话！第三句。", 9, ["第一句话。", "第二句话！第三句。"]),
-        ("alpha beta gamma delta", 12, ["alpha beta ", "gamma delta"]),
-        ("ภาษาไทย", 4, ["ภาษา", "ไทย"]),
-        ("costs 3.14 euros", 10, ["costs ", "3.14 euros"]),
-    ],
-)
-def test_pieces_are_cut_at_sentences_then_spaces_then_characters(text, limit, expected):
-    assert pieces(text, limit, len) == expected

@@ -19,6 +19,7 @@ from cluster.errors import RecipeError
 from pipelines.models import resolve
 from pipelines.scorers.base import Collection
 
+CPU_TOKENS, GPU_TOKENS = 2048, 16384
 WINDOW = 16384  # pairs tokenized at a time: sorting over more saves no padding, and their tokens stay below 100 MB
 
 
@@ -26,14 +27,15 @@ class CrossEncoderScorer(Component):
     """A sequence-classification model with one output, loaded by sentence-transformers.
 
     ``max_length`` truncates pairs, the longer side first, in tokens (None: the model's own limit). ``batch_tokens``
-    bounds a batch, padding included. ``dtype`` is that of the weights; scores are float32.
+    bounds a batch, padding included (None: 2048 on a CPU, where larger ones leave its caches, 16384 on a GPU).
+    ``dtype`` is that of the weights; scores are float32.
     """
 
     kind: Literal["cross_encoder"] = "cross_encoder"
     model: str
     revision: str | None = None
     max_length: int | None = Field(None, ge=8)
-    batch_tokens: int = Field(4096, ge=1)
+    batch_tokens: int | None = Field(None, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def build(self, collection: Collection) -> "CrossEncoderTeacher":
@@ -60,7 +62,8 @@ class CrossEncoderTeacher:
                 f"scorer 'cross_encoder': {config.model} is a {type(architecture).__name__} with {outputs} outputs; "
                 "expected a sequence-classification model with one output"
             )
-        self._batch_tokens = config.batch_tokens
+        usual = CPU_TOKENS if self._model.device.type == "cpu" else GPU_TOKENS
+        self._batch_tokens = config.batch_tokens or usual
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:
         """Raw logits, float32."""

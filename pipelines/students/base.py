@@ -16,8 +16,8 @@ Task = Literal["query", "document"]
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors, to be compared by ``similarity``: MaxSim sums, over the query's vectors, the largest dot
-    product with any vector of the document; ``dot`` is the same with one vector on each side."""
+    """Turns texts into vectors, to be compared by ``similarity``: MaxSim sums, over the query's vectors, the largest
+    dot product with any vector of the document; ``dot`` is the same with one vector on each side."""
 
     dim: int
     similarity: Similarity

@@ -145,7 +145,7 @@ class TextEncoder:
         tokenizer = self.model.tokenizer
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(
-                f"windows need a tokenizer that knows where its tokens stand in the text, got {type(tokenizer).__name__}: "
+                f"windows need a tokenizer that knows where tokens stand in the text, got {type(tokenizer).__name__}: "
                 "use a checkpoint with a tokenizer.json"
             )
         encoded = tokenizer(

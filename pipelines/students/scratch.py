@@ -1,7 +1,7 @@
 """A student that begins from nothing: a byte-pair vocabulary trained on the collection, and a small random BERT.
 
-Training the tokenizer costs a few seconds per 10 MB of text. It is BPE since the trainers of WordPiece and Unigram in the
-``tokenizers`` library break ties by chance: the same texts would give another student in every run.
+Training the tokenizer costs a few seconds per 10 MB of text. It is BPE since the trainers of WordPiece and Unigram in
+the ``tokenizers`` library break ties by chance: the same texts would give another student in every run.
 """
 
 import tempfile

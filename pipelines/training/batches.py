@@ -53,8 +53,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Draw:
-    """How a query's passages are drawn: ``ways`` of the teacher's best ``pool``, at random (both papers: 6 of 50) or the
-    best ones, in languages according to ``mixing``."""
+    """How a query's passages are drawn: ``ways`` of the teacher's best ``pool``, at random (both papers: 6 of 50) or
+    the best ones, in languages according to ``mixing``."""
 
     mixing: Mixing = "mix_passages"
     ways: int = 6

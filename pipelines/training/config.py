@@ -20,8 +20,8 @@ class TrainResources(Resources):
 
 
 class Validation(Component):
-    """How the student is measured while it learns: nDCG@20 of dev queries over a pool of dev documents in all languages,
-    searched exactly. The pool keeps every relevant document and fills up with others, always the same."""
+    """How the student is measured while it learns: nDCG@20 of dev queries over a pool of dev documents in all
+    languages, searched exactly. The pool keeps every relevant document and fills up with others, always the same."""
 
     every: int = Field(500, ge=1)  # steps
     max_docs: int = Field(2000, ge=1)
@@ -29,7 +29,7 @@ class Validation(Component):
 
 
 class TrainConfig(Component):
-    """The defaults are those of MTD (papers' release): AdamW without decay, warm-up or schedule, gradients clipped at 2,
+    """The defaults are those of MTD as released: AdamW without decay, warm-up or schedule, gradients clipped at 2,
     64 queries a step, 6 of 50 passages each.
 
     ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each.

@@ -69,7 +69,7 @@ class Distillation:
         batches = list(by_length(rows, TOKENS_AT_ONCE[self.student.device.type]))
         with half_precision(self.student.device, precision):
             parts = [self.student.embed([rows[i] for i in batch], task) for batch in batches]
-        longest = max(mask.shape[1] for _, mask in parts)
+        longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
         vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
         mask = torch.cat([pad(m, (0, longest - m.shape[1])) for _, m in parts])
         back = torch.tensor([i for batch in batches for i in batch]).argsort().to(vectors.device)

@@ -3,9 +3,10 @@
 Inputs: ``queries``, ``scores`` (the teacher's RANKINGS), ``docs-<lang>`` for each language, and, to choose the best
 checkpoint, ``dev-queries``, ``dev-qrels`` and, where they differ from the training documents, ``dev-docs-<lang>``.
 
-The artifact: ``start/`` (the untrained student), ``last/`` and ``best/`` (sentence-transformers directories),
-``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are ``checkpoints/`` (Ray Train's), from which a
-killed training goes on, and ``progress.json``. Starting the workers costs 10 to 20 s on a laptop, most of it imports.
+The artifact: ``start/`` (the untrained student; ``warm/`` after its warm-up, where it has one), ``last/`` and ``best/``
+(all sentence-transformers directories), ``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are
+``checkpoints/`` (Ray Train's), from which a killed training goes on, and ``progress.json``. Starting the workers costs
+10 to 20 s on a laptop, most of it imports.
 """
 
 import json
@@ -81,6 +82,8 @@ def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_o
 def _fit(job: _Job) -> Any:
     """Run the workers; returns Ray Train's result."""
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # else a relative path in a recipe means another file in the workers
+    # a report waits for the controller's next look; at the default of 2 s, checkpoints cost more than a small training
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
@@ -105,7 +108,7 @@ def _fit(job: _Job) -> Any:
             checkpoint_config=ray_train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),
-            logging_config=ray_train.LoggingConfig(log_level="ERROR"),
+            logging_config=ray_train.LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # of Train V2
         ),
     )
     try:
@@ -172,7 +175,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray_train.get_context()
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(job.config.resources.threads or max(1, cores // context.get_local_world_size()))
-    torch.backends.mkldnn.deterministic = True
+    torch.backends.mkldnn.deterministic = True  # type: ignore[assignment]
     workers = Workers(context.get_world_rank(), context.get_world_size())
     checkpoint = ray_train.get_checkpoint()
     if checkpoint is None:
@@ -193,7 +196,8 @@ def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
 
     config = job.config
     corpus = Corpus(Docstore.open(job.inputs["queries"]), job.docs())
-    student = load(str(checkpoint / "model" if checkpoint else _warm(job, corpus, workers, _start(job, corpus, workers))))
+    first = checkpoint / "model" if checkpoint else _warm(job, corpus, workers, _start(job, corpus, workers))
+    student = load(str(first))
     batches = Batches(RowStore.open(job.inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
     objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
     loop = Loop(config, student, batches, objective, workers)
@@ -245,7 +249,7 @@ def _report(loop: "Loop", records: Records, score: float) -> None:
 
 
 def _start(job: _Job, corpus: Any, workers: "Workers") -> Path:
-    """The untrained student's directory. The first worker builds it; all open the same files, so all have its weights."""
+    """The untrained student's directory. The first worker builds it; all open the same files and have its weights."""
     start, complete = job.out / "start", job.out / "start.json"
     if workers.rank == 0 and not complete.exists():
         _put(job.config.student.build(corpus, job.config.seed), start)

@@ -64,6 +64,7 @@ class PlaidShard:
         self.residuals_TW = load_npy(directory / "0.residuals.npy")
         self.ivf = load_npy(directory / "ivf.npy")
         self.ivf_starts_C1 = offsets(np.load(directory / "ivf_lengths.npy"))
+        self.filled = np.flatnonzero(np.diff(self.ivf_starts_C1))
         self.passages = len(self.docs.token_starts_P1) - 1
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
@@ -87,10 +88,13 @@ class PlaidShard:
         return rank(self.docs.ids, docs, np.maximum.reduceat(scores_P, first), depth.k)
 
     def _probe(self, scores_CQ: FloatArray, probes: int) -> IntArray:
-        """The passages, ascending, with a token in one of the ``probes`` nearest cells of a query token."""
-        if probes >= len(scores_CQ):
+        """The passages, ascending, with a token in one of the ``probes`` nearest cells of a query token that hold any.
+
+        Languages share their centroids: the very nearest cell of an English word may hold no token of this language.
+        """
+        if probes >= len(self.filled):
             return np.arange(self.passages)
-        cells = np.unique(np.argpartition(-scores_CQ, probes - 1, axis=0)[:probes])
+        cells = self.filled[np.unique(np.argpartition(-scores_CQ[self.filled], probes - 1, axis=0)[:probes])]
         starts = self.ivf_starts_C1[cells]
         return np.unique(self.ivf[ranges(starts, self.ivf_starts_C1[cells + 1] - starts)])
 

@@ -1,6 +1,6 @@
 """Word translation from sentence pairs: IBM's model 1 (Brown et al. 1993, §4.1), in both directions, by EM.
 
-A cell is a pair of words that stand in at least one sentence pair together; an occurrence is a cell in one sentence pair.
+A cell is a pair of words that stand in at least one sentence pair together; an occurrence is a cell in one of them.
 Words are taken once per sentence. Costs about 0.2 µs and 30 bytes per occurrence and iteration; a sentence pair of 25
 and 25 words has 625.
 
@@ -17,15 +17,15 @@ NULL = 0.02  # weight of the empty word, in mean probabilities of a cell: what n
 
 @dataclass(frozen=True)
 class Cooccurrence:
-    """Two vocabularies, and which of their words stand together: ``one_C`` and ``other_C`` are word numbers of a cell;
-    ``cell_O`` and ``pair_O`` are the cell and the sentence pair of each occurrence."""
+    """Two vocabularies, and which of their words stand together: ``cell_one`` and ``cell_other`` [C] are the words
+    of each cell; ``occurrence_cell`` and ``occurrence_pair`` [O] are the cell and the sentence pair of each occurrence."""
 
     one: list[str]
     other: list[str]
-    one_C: np.ndarray
-    other_C: np.ndarray
-    cell_O: np.ndarray
-    pair_O: np.ndarray
+    cell_one: np.ndarray
+    cell_other: np.ndarray
+    occurrence_cell: np.ndarray
+    occurrence_pair: np.ndarray
 
 
 def cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Cooccurrence:
@@ -53,25 +53,25 @@ def both_directions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """p(other | one) and p(one | other) of each cell, float64 [C]. ``boost`` gives weights [C] that the start, else
     uniform, is multiplied by."""
-    start_C = np.ones(len(found.one_C)) if boost is None else boost(found)
-    forward = _expectation_maximisation(found, start_C, (found.one_C, found.other_C), iterations)
-    return forward, _expectation_maximisation(found, start_C, (found.other_C, found.one_C), iterations)
+    start_C = np.ones(len(found.cell_one)) if boost is None else boost(found)
+    forward = _expectation_maximisation(found, start_C, (found.cell_one, found.cell_other), iterations)
+    return forward, _expectation_maximisation(found, start_C, (found.cell_other, found.cell_one), iterations)
 
 
 def _expectation_maximisation(
     found: Cooccurrence, start_C: np.ndarray, sides: tuple[np.ndarray, np.ndarray], iterations: int
 ) -> np.ndarray:
-    """p(target | source): each target word of a sentence pair is explained by its source words, or by the empty word."""
+    """p(target | source): each target word of a sentence pair comes from one of its source words, or from none."""
     source_C, target_C = sides
     if not len(source_C):
         return np.zeros(0)
-    explained_O = found.pair_O.astype(np.int64) * (int(target_C.max()) + 1) + target_C[found.cell_O]
+    explained_O = found.occurrence_pair.astype(np.int64) * (int(target_C.max()) + 1) + target_C[found.occurrence_cell]
     group_O = np.unique(explained_O, return_inverse=True)[1].astype(np.int32)
     del explained_O
     p_C = start_C / np.bincount(source_C, start_C)[source_C]
     for _ in range(iterations):
-        p_O = p_C[found.cell_O]
+        p_O = p_C[found.occurrence_cell]
         p_O /= (np.bincount(group_O, p_O) + NULL * p_C.mean())[group_O]
-        count_C = np.bincount(found.cell_O, p_O, len(p_C))
+        count_C = np.bincount(found.occurrence_cell, p_O, len(p_C))
         p_C = count_C / np.bincount(source_C, count_C)[source_C]
     return p_C

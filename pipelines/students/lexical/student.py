@@ -21,8 +21,8 @@ class Lexical(Component):
     """Static word vectors under MaxSim. What is learned: a row for each word of the training texts, how much each word
     matters in a query, and one scale of all scores; ``lr_groups`` names them word_rows, query_weights and score_scale.
 
-    ``words`` is a sentence encoder, best the teacher, whose vectors of single words are the rows of the queries' language
-    to begin with; None begins from zero. Defaults were chosen on the dev questions of XQuAD and of the built-in atlas.
+    ``words`` is a sentence encoder, best the teacher, whose vectors of single words are the first rows of the queries'
+    language; None begins from zero. Defaults were chosen on dev questions of XQuAD and of the built-in atlas.
     """
 
     kind: Literal["lexical"] = "lexical"
@@ -74,8 +74,8 @@ class Lexical(Component):
         return TextEncoder(MultiVectorEncoder(modules=[module], device="cpu"))
 
     def warm_up(self, encoder: "TextEncoder", corpus: Corpus, seed: int) -> dict[str, Any]:
-        """Learn foreign words from translations, in place, before the first step. Returns sentence pairs and words aligned
-        by language, and seconds; nothing is aligned where the corpus has one language, or lacks that of the queries."""
+        """Learn foreign words from translations, in place, before the first step. A corpus of one language, or without
+        that of the queries, teaches nothing. Returns sentence pairs and words aligned by language, and seconds."""
         from pipelines.students.lexical.align import Alignment, align
         from pipelines.students.lexical.start import pivot_of
 
@@ -83,5 +83,6 @@ class Lexical(Component):
         if pivot not in corpus.docs or not self.align_pairs:
             return {"aligned": {}, "seconds": 0.0}
         how = Alignment(self.align_pairs, self.align_iterations, self.gain, self.look_alike)
-        facts = align(encoder.model[0], corpus, pivot, how, seed)
+        module: Any = encoder.model[0]
+        facts = align(module, corpus, pivot, how, seed)
         return {"aligned": facts, "seconds": round(time.monotonic() - began, 1)}

@@ -26,6 +26,7 @@ from pipelines.students.lexical.words import is_unspaced, spans, without_article
 
 UNKNOWN = 0  # the id of a word without a row
 WORDS_FILE = "words.json"
+WHERE = ("subfolder", "token", "cache_folder", "revision", "local_files_only")  # the library's words for finding files
 SHORTEST_BEGINNING, SHORTEST_ENDING = 4, 5  # letters that kin must share …
 BEGINNING_SHARE, ENDING_SHARE = 0.5, 0.4  # … and what part of the word they must be
 KIN = 64  # at most so many words are borrowed from
@@ -45,10 +46,11 @@ class WordSpans:
 class WordVectors(InputModule):
     """See above. ``vocabulary`` are the words that have rows; word n has id n + 1."""
 
-    config_keys = (
-        "dim", "ngram_rows", "ngram_sizes", "skeleton", "beginning", "ending", "query_length", "document_length", "seed"
-    )  # fmt: skip
-    forward_kwargs = {"task"}
+    config_keys: list[str] = [  # noqa: RUF012 - as the base class declares it
+        *("dim", "ngram_rows", "ngram_sizes", "skeleton", "beginning", "ending"),
+        *("query_length", "document_length", "seed"),
+    ]
+    forward_kwargs: set[str] = {"task"}  # noqa: RUF012
     letters_of_rows: Tensor
     by_beginning: Tensor
     by_ending: Tensor
@@ -63,6 +65,8 @@ class WordVectors(InputModule):
         self.letters = LetterVectors(self.dim, self.ngram_rows, self.ngram_sizes, self.skeleton, self.seed)
         size = len(self.vocabulary) + 1
         self.word_rows = nn.Parameter(torch.zeros(size, self.dim))
+        # a text touches few rows, and a step has many passes: their gradients stay sparse until they are added up
+        self.word_rows.register_post_accumulate_grad_hook(_densify)
         self.query_weights = nn.Parameter(torch.zeros(size))  # logarithms
         self.score_scale = nn.Parameter(torch.zeros(()))  # logarithm; changes no ranking, and how sure a softmax is
         self._beginnings, by_beginning = _ordered([without_article(word) for word in self.vocabulary])
@@ -91,7 +95,10 @@ class WordVectors(InputModule):
 
     def known_vectors(self, ids_N: Tensor) -> Tensor:
         """Unit vectors [N, D] of words that have rows."""
-        return normalize(self.letters_of_rows[ids_N] + embedding(ids_N, self.word_rows, padding_idx=UNKNOWN), dim=-1)
+        return normalize(self.letters_of_rows[ids_N] + self._rows(ids_N), dim=-1)
+
+    def _rows(self, ids_N: Tensor) -> Tensor:
+        return embedding(ids_N, self.word_rows, padding_idx=UNKNOWN, sparse=True)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Features [B, T, …] of texts: ids, which words are there, and letters and kin of words without rows.
@@ -123,7 +130,7 @@ class WordVectors(InputModule):
         """Add ``token_embeddings`` [B, T, D]: unit vectors for documents, weighted ones for queries."""
         ids_BT = features["input_ids"]
         ids_N, where_BT = torch.unique(ids_BT, return_inverse=True)
-        vectors_BTD = self.known_vectors(ids_N)[where_BT]
+        vectors_BTD = embedding(where_BT, self.known_vectors(ids_N))
         unknown_BT = (ids_BT == UNKNOWN) & features["attention_mask"].bool()
         if unknown_BT.any():
             borrowed_ND = self._unknown_vectors(features["letters"][unknown_BT], features["kin"][unknown_BT])
@@ -141,7 +148,7 @@ class WordVectors(InputModule):
             within = torch.arange(int(count_N.sum()), device=count_N.device)
             starts_N = count_N.cumsum(0) - count_N
             flat = order[(first_N - starts_N).repeat_interleave(count_N) + within]
-            mean_ND = embedding_bag(flat, self.word_rows, starts_N, mode="mean", padding_idx=UNKNOWN)
+            mean_ND = embedding_bag(flat, self.word_rows, starts_N, mode="mean", sparse=True)
             vectors_ND = vectors_ND + torch.where(alone_N, 1.0, share) * mean_ND
         return normalize(vectors_ND, dim=-1)
 
@@ -168,22 +175,23 @@ class WordVectors(InputModule):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, **kwargs: Any) -> Self:
+    def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Self:
         """Read what ``save`` wrote."""
-        kwargs = {
-            k: v
-            for k, v in kwargs.items()
-            if k in ("subfolder", "token", "cache_folder", "revision", "local_files_only")
-        }
-        listed = cls.load_file_path(model_name_or_path, WORDS_FILE, **kwargs)
+        where = {key: kwargs[key] for key in WHERE if key in kwargs}
+        listed = cls.load_file_path(model_name_or_path, WORDS_FILE, **where)
         if listed is None:
             raise FileNotFoundError(
                 f"expected {WORDS_FILE} beside the weights in {model_name_or_path}: copy the whole directory"
             )
-        module = cls(
-            json.loads(Path(listed).read_text(encoding="utf-8")), **cls.load_config(model_name_or_path, **kwargs)
-        )
-        return cls.load_torch_weights(model_name_or_path, model=module, **kwargs)
+        vocabulary = json.loads(Path(listed).read_text(encoding="utf-8"))
+        module = cls(vocabulary, **cls.load_config(model_name_or_path, **where))
+        return cls.load_torch_weights(model_name_or_path, model=module, **where)
+
+
+def _densify(rows: nn.Parameter) -> None:
+    """What comes after (clipping, the sum over workers, AdamW) wants dense gradients."""
+    if rows.grad is not None and rows.grad.is_sparse:
+        rows.grad = rows.grad.to_dense()
 
 
 def _ordered(keys: list[str]) -> tuple[list[str], Tensor]:

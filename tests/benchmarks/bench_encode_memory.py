@@ -1,0 +1,56 @@
+"""Memory of encoding as the collection grows tenfold: peak resident bytes for n and 10 n parts, each in its own process.
+
+    python tests/benchmarks/bench_encode_memory.py [--parts 10] [--rows 256]
+
+Encodes parts of a table with all-MiniLM-L6-v2 as the step does, one after another, and drops each result. Prints one line
+per size and, last, JSON with the ratio.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+
+def encode(parts: int, rows: int) -> dict[str, float]:
+    """Encode ``parts`` parts of ``rows`` passages of 5 to 60 words."""
+    from pipelines.encode import Encode, EncodeConfig
+    from pipelines.tables import DOCS
+
+    work = Encode(EncodeConfig(role="docs", model="minilm"), {})
+    started = time.perf_counter()
+    for part in range(parts):
+        texts = [" ".join(str((part * rows + row) * 31 + word) for word in range(5 + row % 55)) for row in range(rows)]
+        docs = [{"doc_id": str(i), "lang": "en", "title": "", "text": text} for i, text in enumerate(texts)]
+        work(DOCS.of(docs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "rows": parts * rows,
+        "rows_per_second": round(parts * rows / (time.perf_counter() - started)),
+        "peak_mb": round(peak, 1),
+    }
+
+
+def main() -> None:
+    """Measure both sizes and print the ratio of their peaks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(encode(arguments.parts, arguments.rows)))
+        return
+    measured = []
+    for parts in (arguments.parts, 10 * arguments.parts):
+        own = [sys.executable, __file__, "--one", "--parts", str(parts), "--rows", str(arguments.rows)]
+        out = subprocess.run(own, check=True, capture_output=True, text=True).stdout
+        measured.append(json.loads(out))
+        print(out.strip())
+    print(json.dumps({"ratio": round(measured[1]["peak_mb"] / measured[0]["peak_mb"], 3)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Tiny translation checkpoints, real in every file, made in seconds: Marian, M2M100 and NLLB."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+
+TEXT = """the river runs through old city and its bridge was built of stone by people who came from north to trade
+salt wool wine every spring market day under tall tower"""
+WORDS = TEXT.split()
+
+
+def sentences() -> list[str]:
+    rng = random.Random(0)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(4, 14))).capitalize() + "." for _ in range(400)]
+
+
+def sentencepiece_model(folder: Path, lines: list[str]) -> Path:
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "m"),
+        vocab_size=100,
+        character_coverage=1.0,
+        bos_id=-1,
+        eos_id=0,
+        unk_id=1,
+        minloglevel=2,
+    )
+    return folder / "m.model"
+
+
+def marian_tokenizer(folder: Path, spm: Path, extra: tuple[str, ...] = ()):
+    import sentencepiece
+    from transformers import MarianTokenizer
+
+    folder.mkdir(exist_ok=True)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(spm))
+    tokens = [*(model.id_to_piece(i) for i in range(len(model))), *extra, "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    for side in ("source", "target"):
+        (folder / f"{side}.spm").write_bytes(spm.read_bytes())
+    return MarianTokenizer(*(str(folder / f) for f in ("source.spm", "target.spm", "vocab.json")))
+
+
+def marian(folder: Path, spm: Path, lines: list[str]) -> None:
+    """A MarianMTModel of 50 k weights, trained for two seconds to copy, so that its outputs are words and they end."""
+    from transformers import MarianConfig, MarianMTModel
+
+    tokenizer = marian_tokenizer(folder, spm)
+    torch.manual_seed(0)
+    pad = tokenizer.pad_token_id
+    sizes = {"layers": 1, "attention_heads": 4, "ffn_dim": 96}
+    shape = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        d_model=48,
+        **shape,
+        max_position_embeddings=64,
+        pad_token_id=pad,
+        decoder_start_token_id=pad,
+        eos_token_id=0,
+        bos_token_id=0,
+        forced_eos_token_id=None,
+        scale_embedding=True,
+        activation_function="swish",
+        dropout=0.0,
+    )
+    model = MarianMTModel(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    rng = random.Random(1)
+    for _ in range(150):
+        batch = tokenizer(rng.sample(lines, 32), return_tensors="pt", padding=True)
+        labels = batch["input_ids"].masked_fill(batch["input_ids"] == pad, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():  # Marian decodes from a zero vector, which transformers stores as the embedding of <pad>
+        model.get_input_embeddings().weight[pad] = 0
+    model.generation_config.bad_words_ids = [[pad]]  # as every published Marian checkpoint has it
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def m2m100(folder: Path, spm: Path) -> None:
+    """An M2M100 checkpoint of random weights."""
+    import sentencepiece
+    from transformers import M2M100Tokenizer
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(spm))
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(model.id_to_piece(i) for i in range(2, len(model)))]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    tokenizer = M2M100Tokenizer(str(folder / "vocab.json"), str(spm), src_lang="en", tgt_lang="de")
+    tokenizer.save_pretrained(folder)
+    _random(folder, len(tokens) + len(tokenizer.lang_code_to_token) + 8)
+
+
+def nllb(folder: Path, lines: list[str]) -> None:
+    """An NLLB checkpoint of random weights."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import NllbTokenizer
+
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    bpe.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False))
+    model = json.loads(bpe.to_str())["model"]
+    tokenizer = NllbTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]])
+    tokenizer.save_pretrained(folder)
+    _random(folder, len(tokenizer) + 2)
+
+
+def _random(folder: Path, vocabulary: int) -> None:
+    from transformers import M2M100Config, M2M100ForConditionalGeneration
+
+    torch.manual_seed(1)
+    config = M2M100Config(
+        vocab_size=vocabulary,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        init_std=0.5,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+    )
+    M2M100ForConditionalGeneration(config).save_pretrained(folder)

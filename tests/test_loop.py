@@ -1,0 +1,162 @@
+"""The training loop without Ray: objective, optimiser, validation, against plain loops and ir_measures."""
+
+import ir_measures
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from scipy.stats import rankdata
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
+
+from cluster.errors import RecipeError
+from pipelines.docstore import Docstore, RowStore
+from pipelines.training.batches import Batches, Draw, Entry
+from pipelines.training.config import TrainConfig, TrainResources, Validation
+from pipelines.training.distil import Distillation, maxsim
+from pipelines.training.loop import learning_rate_factor, make_optimizer
+from pipelines.training.losses import KullbackLeibler, language_consistency
+from pipelines.training.validate import Pool, ndcg, score_all
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("loop"))
+
+
+@pytest.fixture(scope="module")
+def corpus(inputs):
+    return open_corpus(inputs)
+
+
+def test_scores_equal_encoding_and_maxsim(corpus):
+    student = STUDENT.build(corpus, 0)
+    student.model.eval()
+    entries = [
+        Entry("t0-1", ("d1", "d4", "d2"), ("en", "xx", "en"), np.zeros(3, np.float32)),
+        Entry("t1-5", ("d5", "d1", "d0"), ("xx", "en", "xx"), np.zeros(3, np.float32)),
+    ]
+    found = Distillation(student, corpus.queries, corpus.docs, KullbackLeibler()).scores(entries).detach().numpy()
+    for row, entry in zip(found, entries, strict=True):
+        (query,) = student.encode_queries([corpus.queries.text(entry.query_id)])
+        for score, lang, doc_id in zip(row, entry.langs, entry.doc_ids, strict=True):
+            (doc,) = student.encode_docs([corpus.docs[lang].text(doc_id)])
+            assert score == pytest.approx((query @ doc.T).max(1).sum(), abs=1e-4)
+
+
+def test_maxsim_ignores_what_is_masked():
+    random = torch.Generator().manual_seed(0)
+    queries, docs = torch.randn(2, 4, 8, generator=random), torch.randn(2, 3, 5, 8, generator=random)
+    query_mask, doc_mask = torch.rand(2, 4, generator=random) > 0.3, torch.rand(2, 3, 5, generator=random) > 0.3
+    query_mask[:, 0] = doc_mask[:, :, 0] = True
+    found = maxsim(queries, query_mask, docs, doc_mask)
+    for n in range(2):
+        for w in range(3):
+            expected = sum(
+                max(float(queries[n, q] @ docs[n, w, t]) for t in range(5) if doc_mask[n, w, t])
+                for q in range(4)
+                if query_mask[n, q]
+            )
+            assert float(found[n, w]) == pytest.approx(expected, abs=1e-5)
+
+
+def gradients(corpus, inputs, **changes):
+    config = CONFIG.model_copy(update=changes)
+    student = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})}).build(corpus, 0)
+    loop = make_loop(config, student, corpus, inputs)
+    loss = loop._backward(0)
+    return loss, torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("mixing", ["mix_passages", "round_robin_entries"])
+def test_accumulation_changes_rounding_only(corpus, inputs, mixing):
+    extra = {"mixing": mixing, "consistency": 0.5 if mixing == "round_robin_entries" else 0.0}
+    whole, pieces = gradients(corpus, inputs, **extra), gradients(corpus, inputs, accumulation=3, **extra)
+    assert pieces[0] == pytest.approx(whole[0], rel=1e-5)
+    torch.testing.assert_close(pieces[1], whole[1], rtol=1e-3, atol=1e-6)
+
+
+def test_round_robin_loss_is_a_mean_over_entries_with_the_consistency_term(corpus, inputs):
+    student = STUDENT.build(corpus, 0)
+    student.model.eval()
+    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, Draw("round_robin_entries", ways=2, pool=8), 5, 0)
+    groups = batches.entries(0)
+    entries = [entry for group in groups for entry in group]
+    objective = Distillation(student, corpus.queries, corpus.docs, KullbackLeibler(), consistency=2.0)
+    scores = objective.scores(entries)
+    teacher = torch.tensor(np.stack([e.scores for e in entries]))
+    expected = KullbackLeibler().per_entry(scores, teacher).mean() * 5
+    expected = expected + 2 * language_consistency(scores.reshape(5, 2, 2)).sum()
+    torch.testing.assert_close(objective(groups), expected)
+
+
+def test_ndcg_equals_ir_measures():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        gains = random.integers(0, 4, 40)
+        order = random.permutation(40)
+        qrels = [ir_measures.Qrel("q", str(d), int(g)) for d, g in enumerate(gains)]
+        run = [ir_measures.ScoredDoc("q", str(d), float(40 - rank)) for rank, d in enumerate(order)]
+        expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 20], qrels, run)[ir_measures.nDCG @ 20]
+        assert ndcg(gains[order].tolist(), gains[gains > 0].tolist()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
+    random = np.random.default_rng(2)
+    queries = [random.normal(size=(n, 4)).astype(np.float32) for n in (1, 3, 2)]
+    docs = [random.normal(size=(n, 4)).astype(np.float32) for n in random.integers(1, 6, 150)]
+    expected = [[(q @ d.T).max(1).sum() for d in docs] for q in queries]
+    np.testing.assert_allclose(score_all(queries, docs), expected, rtol=1e-5, atol=1e-5)
+    student = STUDENT.build(corpus, 0)
+    pool = Pool(Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=5))
+    assert len(pool.names) == 24  # every relevant document is kept, in both languages
+    shares = [pool.search(student, rank, 3) for rank in range(3)]
+    assert pool.evaluate(student, lambda _: shares) == pytest.approx(pool.evaluate(student, lambda value: [value]))
+    few = Pool(
+        Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=9, max_queries=3)
+    )
+    assert (len(few.queries), len(few.names)) == (3, 9)
+
+
+def test_schedules():
+    def rates(**changes):
+        config = CONFIG.model_copy(update={"steps": 10, **changes})
+        return [round(learning_rate_factor(config, step), 4) for step in range(10)]
+
+    assert rates() == [1.0] * 10
+    assert rates(warmup=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    linear, cosine = rates(warmup=2, schedule="linear"), rates(schedule="cosine")
+    assert linear[1:] == [1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert rankdata(cosine).tolist() == list(range(10, 0, -1))
+    assert cosine[0] == 1.0
+    assert cosine[5] == 0.5
+
+
+def test_learning_rate_groups(corpus):
+    student = STUDENT.build(corpus, 0)
+    optimizer = make_optimizer(student.model, CONFIG.model_copy(update={"lr_groups": {"word_embeddings": 0.1}}))
+    rates = {group["base_lr"]: len(group["params"]) for group in optimizer.param_groups}
+    assert rates[0.1] == 1
+    assert sum(rates.values()) == len(list(student.model.parameters()))
+    with pytest.raises(RecipeError, match="no parameter is named 'nowhere'"):
+        make_optimizer(student.model, CONFIG.model_copy(update={"lr_groups": {"nowhere": 0.1}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ways": 9, "pool": 8}, "cannot be drawn from a pool of 8"),
+        ({"consistency": 1.0}, "round_robin_entries"),
+        ({"warmup": 101}, "longer than the training"),
+        ({"resources": {"workers": 9}}, "cannot share a batch of 8"),
+    ],
+)
+def test_configs_say_what_does_not_fit(change, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig.model_validate({**CONFIG.model_dump(), **change})
+
+
+def test_resources_are_no_part_of_the_fingerprint():
+    from cluster.component import fingerprint
+
+    faster = CONFIG.model_copy(update={"resources": TrainResources(workers=7, gpus=1)})
+    assert fingerprint(faster) == fingerprint(CONFIG)

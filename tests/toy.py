@@ -1,0 +1,72 @@
+"""A toy to train on: names in two languages, whose words share nothing, and questions about them."""
+
+from pathlib import Path
+
+import numpy as np
+from artifacts import table_artifact
+
+from pipelines.docstore import Docstore, RowStore
+from pipelines.students import Corpus, LateInteraction
+from pipelines.students.scratch import Scratch
+from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
+from pipelines.training.batches import Batches
+from pipelines.training.config import TrainConfig, TrainResources, Validation
+from pipelines.training.distil import Distillation
+from pipelines.training.loop import Loop, Workers
+from pipelines.training.losses import KullbackLeibler
+
+NAMES = ["oslo", "lima", "cairo", "tokio", "paris", "delhi", "quito", "sofia", "riga", "minsk", "accra", "dakar"]
+TRAIN_FORMS = ["where is {}", "tell me of {}", "{} please"]
+STUDENT = LateInteraction(
+    base=Scratch(vocabulary=120, hidden=32, layers=1, heads=2, positions=32, dropout=0.1), dim=16, query_length=10,
+    doc_length=24,
+)  # fmt: skip
+CONFIG = TrainConfig(
+    student=STUDENT, steps=100, batch=8, ways=8, pool=8, lr=5e-3, validation=Validation(every=25), checkpoint_every=30,
+    loss=KullbackLeibler(temperature=0.5), resources=TrainResources(threads=1),
+)  # fmt: skip
+
+
+def foreign(name):
+    return name[::-1].translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", "βγδεζηθικλμνξοπρστυφχψωабв"))
+
+
+def make_inputs(root: Path):
+    docs = {
+        "en": [f"the city of {name} lies far" for name in NAMES],
+        "xx": [f"ж {foreign(name)} ш щ" for name in NAMES],
+    }
+    random = np.random.default_rng(0)
+    rankings, queries = [], []
+    for form_number, form in enumerate(TRAIN_FORMS):
+        for n, name in enumerate(NAMES):
+            query_id = f"t{form_number}-{n}"
+            queries.append({"query_id": query_id, "lang": "en", "text": form.format(name)})
+            others = [f"d{k}" for k in random.permutation(len(NAMES)) if k != n][:7]
+            rankings.append({"query_id": query_id, "doc_ids": [f"d{n}", *others], "scores": [8.0] + [0.0] * 7})
+    dev = [{"query_id": f"v{n}", "lang": "en", "text": f"show {name}"} for n, name in enumerate(NAMES)]
+    qrels = [{"query_id": f"v{n}", "doc_id": f"d{n}", "relevance": 1} for n in range(len(NAMES))]
+    return {
+        "queries": table_artifact(root / "queries@0", QUERIES, queries),
+        "scores": table_artifact(root / "scores@0", RANKINGS, rankings),
+        "dev-queries": table_artifact(root / "dev-queries@0", QUERIES, dev),
+        "dev-qrels": table_artifact(root / "dev-qrels@0", QRELS, qrels),
+    } | {
+        f"docs-{lang}": table_artifact(
+            root / f"docs-{lang}@0",
+            DOCS,
+            [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text} for n, text in enumerate(texts)],
+        )
+        for lang, texts in docs.items()
+    }
+
+
+def open_corpus(inputs):
+    docs = {lang: Docstore.open(inputs[f"docs-{lang}"]) for lang in ("en", "xx")}
+    return Corpus(Docstore.open(inputs["queries"]), docs)
+
+
+def make_loop(config, student, corpus, inputs):
+    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
+    objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
+    return Loop(config, student, batches, objective, Workers())
