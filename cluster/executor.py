@@ -2,7 +2,8 @@
 
 For every step one of three things happens: its artifact is complete and it is skipped; some of its units have
 receipts and it goes on from there; or it starts. Ready steps that share their work run in one pool of actors (a
-*wave*), so seven languages cost one load of the model. A finished plan costs one look for a manifest per target and never starts Ray.
+*wave*), so seven languages cost one load of the model. A finished plan costs one look for a
+manifest per target and never starts Ray.
 """
 
 import json

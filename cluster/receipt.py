@@ -50,7 +50,8 @@ def receipt_place(receipts: Place, unit: int) -> Place:
 def read_receipts(receipts: Place) -> dict[int, Receipt]:
     """All receipts below a place, by unit."""
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda place: Receipt.model_validate_json(place.read()), receipts.list())
+        places = [place for place in receipts.list() if place.name.endswith(".json")]
+        found = pool.map(lambda place: Receipt.model_validate_json(place.read()), places)
         return {receipt.unit: receipt for receipt in found}
 
 

@@ -21,7 +21,7 @@ def connect() -> None:
     env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)} | {"TOKENIZERS_PARALLELISM": "false"}
     options: dict[str, Any] = {"runtime_env": {"env_vars": env}}
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        options = {}  # a submitted job's own runtime environment reaches the workers; a second one would collide with it
+        options = {}  # a submitted job's own runtime environment reaches the workers; a second would collide with it
     elif not os.environ.get("RAY_ADDRESS"):
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

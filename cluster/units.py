@@ -6,6 +6,7 @@ Cost: about 2.5 s per call for starting the pool (measured on 2 cores), plus the
 """
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from cluster.errors import StepError, TableError
 from cluster.receipt import Receipt, Tally, receipt_place, write_receipt
 from cluster.storage import Place
 from cluster.table import Table
+
+ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,23 @@ class Runner:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         job, unit = self.jobs[int(batch["job"][0])], int(batch["unit"][0])
+        try:
+            return {"job": batch["job"], "receipt": [self._receipt(job, unit).model_dump_json()], "error": [""]}
+        except Exception as error:
+            # told by the driver: not every exception survives being sent, and Ray would print the others twice
+            (job.receipts / ERROR).write(traceback.format_exc().encode())
+            return {"job": batch["job"], "receipt": [""], "error": [f"{type(error).__name__}: {error}"]}
+
+    def _receipt(self, job: Job, unit: int) -> Receipt:
         done = receipt_place(job.receipts, unit)
         if done.exists():  # Ray retries a lost task from its start: what it finished stays finished
-            receipt = Receipt.model_validate_json(done.read())
-        else:
-            if self.key != job.key:
-                self.work = None  # the old model goes before the new one comes
-                self.work, self.key = job.build(), job.key
-            receipt = job.do(self.work, unit, job.units[unit])
-            write_receipt(job.receipts, receipt)
-        return {"job": batch["job"], "receipt": [receipt.model_dump_json()]}
+            return Receipt.model_validate_json(done.read())
+        if self.key != job.key:
+            self.work = None  # the old model goes before the new one comes
+            self.work, self.key = job.build(), job.key
+        receipt = job.do(self.work, unit, job.units[unit])
+        write_receipt(job.receipts, receipt)
+        return receipt
 
 
 def perform(jobs: Sequence[Job], done: Sequence[set[int]], resources: Resources) -> Iterator[tuple[int, Receipt]]:
@@ -87,18 +97,17 @@ def perform(jobs: Sequence[Job], done: Sequence[set[int]], resources: Resources)
     )
     try:
         for row in units.iter_rows():
+            if row["error"]:
+                job = jobs[int(row["job"])]
+                raise StepError(_failed(job.name, f"{row['error']}\nThe trace is in {(job.receipts / ERROR).shown}"))
             yield int(row["job"]), Receipt.model_validate_json(row["receipt"])
     except RayError as error:
-        raise StepError(_reason(error, sorted({jobs[t["job"]].name for t in todo}))) from error
+        raise StepError(_failed(", ".join(sorted({jobs[t["job"]].name for t in todo})), str(error))) from error
 
 
-def _reason(error: BaseException, names: list[str]) -> str:
-    """The innermost cause, which is the sentence that helps, and what to do."""
-    cause: BaseException = error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
-        cause = inner
+def _failed(name: str, reason: str) -> str:
     return (
-        f"step {', '.join(names)} failed: {type(cause).__name__}: {cause}\n"
+        f"step {name} failed: {reason}\n"
         "What was finished is kept. Mend the cause and run the same command again; it goes on from there."
     )
 
@@ -112,7 +121,8 @@ def do_part(work: Any, unit: int, part: str, *, place: Place, table: Table, sour
     if came.rename_columns(list(table.key)) != went:
         raise TableError(
             f"table {table.name}: expected the {len(rows)} keys of {Place(part).shown} in order, got {len(out)} rows "
-            "with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in `reject`."
+            "with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in "
+            "`reject`."
         )
     file = f"part-{unit:05d}.parquet"
     write_part(place / file, out)

@@ -197,7 +197,7 @@ def _student(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Ste
         inputs |= {"dev-queries": dev.queries}
         inputs |= {f"dev-docs-{lang}": step for lang, step in dev.docs.items()}
         inputs["dev-qrels"] = next(iter(dev.qrels.values()))
-    return Step("train", train, recipe.train, inputs, resources=recipe.resources.train)
+    return Step("train", train, recipe.train, inputs, resources=recipe.train.resources)
 
 
 def _collection(recipe: Recipe, spec: EvaluationSet) -> Collection:

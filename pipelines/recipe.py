@@ -100,12 +100,11 @@ class Run(Component):
 
 
 class StepResources(Component):
-    """Resources of the steps, each per actor. They change the speed, never the result."""
+    """Resources of the steps, each per actor; training has its own. They change the speed, never the result."""
 
     ingest: Resources = Resources()
     translate: Resources = Resources()
     encode: Resources = Resources()
-    train: Resources = Resources()
     index: Resources = Resources()
     search: Resources = Resources()
     score: Resources = Resources()

@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cluster import executor
@@ -48,8 +50,17 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> S
     pages = [report.measures_page(name, systems) for name, systems in measures.items()]
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
-    pages.append(report.next_page(shlex.join(["python", "-m", "serving", name, *(w for s in sets for w in ("--set", s))]), name))
+    pages.append(report.next_page(_serve_command(name, sets), name))
     return Shown({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
+
+
+def _serve_command(name: str, sets: Sequence[str]) -> str:
+    """What serves this recipe, as the user would type it here."""
+    if (name, list(sets)) == ("atlas", []) and Path("Makefile").is_file():
+        return "make serve"
+    python = Path(sys.executable)
+    own = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else Path("python")
+    return shlex.join([str(own), "-m", "serving", name, *(word for s in sets for word in ("--set", s))])
 
 
 def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], console: Any) -> Shown:

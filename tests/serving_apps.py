@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from artifacts import directory_artifact, table_artifact
 from conftest import free_port
 
+from artifacts import directory_artifact, table_artifact
 from cluster.artifact import Artifact
 from cluster.storage import Place
 from pipelines.encode import Encode, EncodeConfig

@@ -5,11 +5,11 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from artifacts import table_artifact
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from artifacts import table_artifact
 from cluster.errors import StepError
 from pipelines.docstore import Docstore, RowStore
 from pipelines.tables import DOCS, RANKINGS

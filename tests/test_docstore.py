@@ -5,10 +5,10 @@ import sys
 
 import pyarrow as pa
 import pytest
-from artifacts import table_artifact
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from artifacts import table_artifact
 from cluster.artifact import Artifact
 from cluster.errors import StepError, TableError
 from cluster.storage import Place

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from artifacts import table_artifact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artifacts import table_artifact
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines.evaluate import EvaluateConfig, evaluate, falling, measure, pool_qrels, pool_runs, strictly

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from artifacts import table_artifact
 from collections_on_disk import write
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError
 from pipelines.ids import IdSet, batches

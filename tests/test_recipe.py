@@ -17,11 +17,11 @@ def parallel(directory: Path) -> list[str]:
     texts = {"en": "one", "de": "eins", "zh": "一", "ar": "واحد", "es": "uno", "hi": "एक", "ru": "один"}
     for lang, words in texts.items():
         (directory / f"collection.{lang}.tsv").write_text(f"d0\t{words}\nd1\t{words}\n", encoding="utf-8")
-        (directory / f"queries.{lang}.tsv").write_text("q0\twhich?\nq1\twhat?\n", encoding="utf-8")
-    (directory / "qrels.tsv").write_text("q0 0 d0 1\nq1 0 d1 1\n")
-    (directory / "groups.tsv").write_text("d0\ta\nd1\tb\nq0\ta\nq1\tb\n")
+        (directory / f"queries.{lang}.tsv").write_text("q0\twhich?\nq1\twhat?\nq2\twho?\n", encoding="utf-8")
+    (directory / "qrels.tsv").write_text("q0 0 d0 1\nq1 0 d1 1\nq2 0 d1 1\n")
+    (directory / "groups.tsv").write_text("d0\ta\nd1\tb\nq0\ta\nq1\tb\nq2\tb\n")
     (directory / "splits").mkdir(exist_ok=True)
-    (directory / "splits" / "fold0.tsv").write_text("q0\ttrain\nq1\ttest\n")
+    (directory / "splits" / "fold0.tsv").write_text("q0\ttrain\nq1\ttest\nq2\tdev\n")
     return [f"source.path={directory}"]
 
 

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from artifacts import table_artifact
 from pydantic import TypeAdapter, ValidationError
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from artifacts import table_artifact
 from pipelines.docstore import Docstore
 from pipelines.students import AnyStudent, Corpus, Dense, LateInteraction, load_encoder
 from pipelines.students.checkpoint import Checkpoint

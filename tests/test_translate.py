@@ -5,8 +5,8 @@ from pathlib import Path
 import checkpoints
 import pytest
 import torch
-from artifacts import table_artifact
 
+from artifacts import table_artifact
 from cluster.errors import RecipeError
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig

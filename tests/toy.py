@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from artifacts import table_artifact
 
+from artifacts import table_artifact
 from pipelines.docstore import Docstore, RowStore
 from pipelines.students import Corpus, LateInteraction
 from pipelines.students.scratch import Scratch

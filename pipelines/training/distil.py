@@ -61,7 +61,8 @@ class Distillation:
         queries_UQD, query_mask_UQ = self._embed([(None, query) for query in query_at], "query", precision)
         docs_UTD, doc_mask_UT = self._embed(list(doc_at), "document", precision)
         query_N, doc_NW = query_N.to(docs_UTD.device), doc_NW.to(docs_UTD.device)
-        return maxsim(queries_UQD[query_N], query_mask_UQ[query_N], docs_UTD[doc_NW], doc_mask_UT[doc_NW])
+        docs_NWTD, doc_mask_NWT = take(docs_UTD, doc_NW), take(doc_mask_UT, doc_NW)
+        return maxsim(take(queries_UQD, query_N), take(query_mask_UQ, query_N), docs_NWTD, doc_mask_NWT)
 
     def _embed(self, keys: Sequence[tuple[str | None, str]], task: Task, precision: str) -> tuple[Tensor, Tensor]:
         """Vectors float32 [U, T, D] and mask [U, T] of the texts named (language, id)."""
@@ -73,7 +74,7 @@ class Distillation:
         vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
         mask = torch.cat([pad(m, (0, longest - m.shape[1])) for _, m in parts])
         back = torch.tensor([i for batch in batches for i in batch]).argsort().to(vectors.device)
-        return vectors[back], mask[back]
+        return take(vectors, back), take(mask, back)
 
     def _tokenised(self, keys: Sequence[tuple[str | None, str]], task: Task) -> list[Row]:
         new = [key for key in keys if key not in self._rows]
@@ -84,6 +85,11 @@ class Distillation:
             texts = [(self.docs[lang] if lang is not None else self.queries).text(text_id) for lang, text_id in new]
             self._rows.update(zip(new, self.student.rows(texts, task), strict=True))
         return [self._rows[key] for key in keys]
+
+
+def take(rows: Tensor, at: Tensor) -> Tensor:
+    """``rows[at]``, with a gradient that adds up in the same order every time: that of indexing does not on threads."""
+    return rows.index_select(0, at.flatten()).unflatten(0, at.shape)
 
 
 def maxsim(queries_NQD: Tensor, query_mask_NQ: Tensor, docs_NWTD: Tensor, doc_mask_NWT: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Memory of encoding as the collection grows tenfold: peak resident bytes for n and 10 n parts, each in its own process.
+"""Memory of encoding as a collection grows tenfold: peak resident bytes for n and 10 n parts, in two processes.
 
-    python tests/benchmarks/bench_encode_memory.py [--parts 10] [--rows 256]
+    python tests/benchmarks/bench_encode_memory.py [--parts 4] [--rows 128]
 
-Encodes parts of a table with all-MiniLM-L6-v2 as the step does, one after another, and drops each result. Prints one line
-per size and, last, JSON with the ratio.
+Encodes parts of a table with all-MiniLM-L6-v2 as the step does, one after another, and drops each result. Prints one
+line per size and, last, JSON with the ratio.
 """
 
 import argparse

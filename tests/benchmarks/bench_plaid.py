@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_plaid.py recall     # about 3 minutes on 2 cores
     python tests/benchmarks/bench_plaid.py memory     # about 1 minute
 
-``recall``: the token vectors of all-MiniLM-L6-v2 (its last layer, turned at random from 384 to 128 dimensions) of 7,132
-passages: the squad-nqg sentences, the xquad paragraphs in English and German; real questions. The recall of the exact
+``recall``: the token vectors of all-MiniLM-L6-v2 (its last layer, along its first 128 principal directions) of 2,698
+passages: every third squad-nqg sentence, the xquad paragraphs in English and German; real questions. The recall of the exact
 top k at the default depth for that k, for 1, 2 and 4 bits. Fails below 0.95 at 2 bits.
 
 ``memory``: the peak resident memory of a process that builds one shard, of 1,000 and of 10,000 synthetic documents.
@@ -31,7 +31,7 @@ from pipelines.tables import VECTORS
 from tests.artifacts import table_artifact
 from tests.shards import build, docs_artifact, find, local_fan_out, recall, unit, vector_rows, vectors_artifact
 
-DIM, QUERIES = 128, 200
+DIM, QUERIES = 128, 100
 LEAST = 0.95
 
 
@@ -49,7 +49,6 @@ def token_vectors(passages: list[str], length: int) -> list[np.ndarray]:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(get_model_path()), AutoModel.from_pretrained(get_model_path())
-    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(384, DIM)))
     order, made = sorted(range(len(passages)), key=lambda i: len(passages[i])), dict[int, np.ndarray]()
     for start in range(0, len(order), 32):
         some = order[start : start + 32]
@@ -59,15 +58,18 @@ def token_vectors(passages: list[str], length: int) -> list[np.ndarray]:
         with torch.inference_mode():
             hidden = model(**batch).last_hidden_state.numpy()
         for i, vectors, mask in zip(some, hidden, batch["attention_mask"].numpy(), strict=True):
-            made[i] = unit(vectors[mask.astype(bool)] @ turn)
+            made[i] = vectors[mask.astype(bool)]
     return [made[i] for i in range(len(passages))]
 
 
 def bench_recall() -> None:
     """Print recall and time by bits and k; fail when 2 bits find less than they must."""
     files = ("squad-nqg/collection.en.tsv", "xquad/collection.en.tsv", "xquad/collection.de.tsv")
-    passages = token_vectors(list(texts(*files)), 180)
+    passages = token_vectors([*[*texts(files[0])][::3], *texts(*files[1:])], 180)
     questions = token_vectors([*texts("xquad/queries.en.tsv")][: 2 * QUERIES : 2], 32)
+    every = np.concatenate(passages)
+    directions = np.linalg.svd(every[::5] - every.mean(axis=0), full_matrices=False)[2][:DIM].T
+    passages, questions = ([unit(m @ directions) for m in some] for some in (passages, questions))
     docs = [(f"{i:05d}", [vectors.astype(np.float16)]) for i, vectors in enumerate(passages)]
     print(f"{len(docs)} passages, {sum(map(len, passages))} tokens, {len(questions)} queries")
     worst = 1.0
@@ -81,7 +83,7 @@ def bench_recall() -> None:
             started = time.perf_counter()
             plaid = build(Path(temp) / f"plaid{bits}", Plaid(bits=bits), vectors)
             print(f"{bits} bits: built in {time.perf_counter() - started:.1f} s")
-            for k in (10, 20, 50, 100, 1000):
+            for k in (10, 100, 1000):
                 started = time.perf_counter()
                 found = find(plaid, questions, k=k)
                 took = 1000 * (time.perf_counter() - started) / len(questions)

@@ -19,6 +19,7 @@ class Plaid(Component):
         bits: per component of a residual. The published MTD runs use 1; 2 keeps the exact ranking more faithfully.
         centroids: None is 2^⌊log2(16·√tokens)⌋, the tokens being those of one shard of every language.
         kmeans_iterations: 4 as in PLAID; more changes little.
+        buckets: of residual components: lloyd has the least squared error, quantiles are the papers'.
         sample_tokens: at most so many vectors are sampled for k-means (2 GiB of float32 at dim 128).
         seed: of the sample and of k-means.
     """
@@ -27,6 +28,7 @@ class Plaid(Component):
     bits: Literal[1, 2, 4] = 2
     centroids: int | None = Field(None, ge=1)
     kmeans_iterations: int = Field(4, ge=1)
+    buckets: Literal["lloyd", "quantiles"] = "lloyd"
     sample_tokens: int = Field(1 << 22, ge=1)
     seed: int = Field(0, ge=0)
 

@@ -17,7 +17,7 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import IntArray, ShardPlan
 from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, load_npy, offsets, stream_vectors
-from pipelines.indexes.plaid.codec import BLOCK, Codec, train
+from pipelines.indexes.plaid.codec import BLOCK, Codec, Training, train
 from pipelines.indexes.sample import draw, take_census
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class TrainCodec:
         census = take_census(self.plans, config.seed)
         centroids = config.centroids or 1 << int(np.log2(16 * np.sqrt(census.shard_tokens)))
         sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), config.sample_tokens, config.seed)
-        codec = train(sample_TN, centroids, config.bits, config.kmeans_iterations, config.seed)
+        how = Training(centroids, config.bits, config.kmeans_iterations, config.buckets, config.seed)
+        codec = train(sample_TN, how)
         with TemporaryDirectory() as temp:
             codec.save(Path(temp))
             (self.out / "codec").put(Path(temp))

@@ -2,7 +2,7 @@
 
 An n-gram's vector is a row of random signs, found by hashing (Weinberger et al. 2009, feature hashing; Bojanowski et
 al. 2017, n-grams of a word between its bounds). Signs come from Philox's raw bits, whose stream is the same on every
-machine and in every version of numpy: they need not be stored. Costs 0.3 s per 100,000 words on one core.
+machine and in every version of numpy: they need not be stored. Costs about 2 s per 100,000 new words on one core.
 
 Tensor names end in their shape: N words, L letters, S letters of the skeleton, G n-grams, D dimensions.
 """

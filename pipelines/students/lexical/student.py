@@ -39,10 +39,10 @@ class Lexical(Component):
     align_pairs: int = Field(20_000, ge=0)  # most sentence pairs per language, 20 KB of memory each; 0: no alignment
     align_iterations: int = Field(8, ge=1)  # of EM
     look_alike: float = Field(10.0, ge=0)  # what the start of EM gains where two words look the same
-    gain: float = Field(10.0, gt=0)  # length of an aligned row over that of the letters' vector
+    gain: float = Field(20.0, gt=0)  # length of an aligned row over that of the letters' vector
 
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
-        """The untrained student. Reads every text once; ``words`` costs about 20 s on one core for 30,000 words."""
+        """The untrained student. Reads every text once; ``words`` costs about 40 s on one core for 30,000 words."""
         from sentence_transformers import MultiVectorEncoder
 
         from pipelines.students.encoder import TextEncoder

@@ -4,7 +4,7 @@ A word's vector is the unit vector along letters(word) + row(word): a fixed part
 A word without a row borrows: from the words that share its beginning, and from those that share its ending (a pair of
 unspaced characters, from its characters). A query's vectors are multiplied by how much each word matters.
 
-There is no context, so a text costs a look-up per word: about 50,000 words a second on one core.
+There is no context, so a text costs a look-up per word: about 300,000 words a second on one core.
 
 Tensor names end in their shape: B texts, T words, N words, D dimensions, V words that have rows.
 """
@@ -46,11 +46,11 @@ class WordSpans:
 class WordVectors(InputModule):
     """See above. ``vocabulary`` are the words that have rows; word n has id n + 1."""
 
-    config_keys: list[str] = [  # noqa: RUF012 - as the base class declares it
+    config_keys: list[str] = [
         *("dim", "ngram_rows", "ngram_sizes", "skeleton", "beginning", "ending"),
         *("query_length", "document_length", "seed"),
     ]
-    forward_kwargs: set[str] = {"task"}  # noqa: RUF012
+    forward_kwargs: set[str] = {"task"}
     letters_of_rows: Tensor
     by_beginning: Tensor
     by_ending: Tensor
@@ -89,9 +89,8 @@ class WordVectors(InputModule):
         """The fixed parts of these words, [N, D]."""
         parts = [some[at : at + WORDS_AT_ONCE] for at in range(0, len(some), WORDS_AT_ONCE)]
         device = self.word_rows.device
-        return torch.cat(
-            [torch.zeros(0, self.dim), *(self.letters(torch.from_numpy(spelled(p)).to(device)) for p in parts)]
-        )
+        vectors = [self.letters(torch.from_numpy(spelled(part)).to(device)) for part in parts]
+        return torch.cat([torch.zeros(0, self.dim, device=device), *vectors])
 
     def known_vectors(self, ids_N: Tensor) -> Tensor:
         """Unit vectors [N, D] of words that have rows."""
@@ -136,7 +135,7 @@ class WordVectors(InputModule):
             borrowed_ND = self._unknown_vectors(features["letters"][unknown_BT], features["kin"][unknown_BT])
             vectors_BTD = vectors_BTD.index_put((unknown_BT,), borrowed_ND)
         if task == "query":
-            vectors_BTD = vectors_BTD * (self.query_weights[ids_BT] + self.score_scale).exp()[..., None]
+            vectors_BTD = vectors_BTD * (embedding(ids_BT, self.query_weights[:, None]) + self.score_scale).exp()
         return {**features, "token_embeddings": vectors_BTD}
 
     def _unknown_vectors(self, codes_NL: Tensor, kin_N4: Tensor) -> Tensor:
@@ -191,7 +190,7 @@ class WordVectors(InputModule):
 def _densify(rows: nn.Parameter) -> None:
     """What comes after (clipping, the sum over workers, AdamW) wants dense gradients."""
     if rows.grad is not None and rows.grad.is_sparse:
-        rows.grad = rows.grad.to_dense()
+        rows.grad = rows.grad.coalesce().to_dense()  # coalesced, so that sums are always taken in the same order
 
 
 def _ordered(keys: list[str]) -> tuple[list[str], Tensor]:
