@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_plaid.py memory     # about 1 minute
 
 ``recall``: the token vectors of all-MiniLM-L6-v2 (its last layer, along its first 128 principal directions) of 2,698
-passages: every third squad-nqg sentence, the xquad paragraphs in English and German; real questions. The recall of the exact
-top k at the default depth for that k, for 1, 2 and 4 bits. Fails below 0.95 at 2 bits.
+passages: every third squad-nqg sentence, the xquad paragraphs in English and German; real questions. The recall of the
+exact top k at the default depth for that k, for 1, 2 and 4 bits. Fails below 0.95 at 2 bits.
 
 ``memory``: the peak resident memory of a process that builds one shard, of 1,000 and of 10,000 synthetic documents.
 """

@@ -24,8 +24,8 @@ from pipelines.indexes.maxsim import maxsim, rank, take_passages
 from pipelines.indexes.plaid.codec import Codec
 
 TOKENS = 1 << 14  # tokens decompressed at a time
-# Up to k: probes, threshold, candidates. PLAID's own (1, .5, 256; 2, .45, 1024; 4, .4, 4096) lose 6 % of the top 10 and
-# a fifth of the top 100 that the same codec finds with everything probed (tests/benchmarks/bench_plaid.py).
+# Up to k: probes, threshold, candidates. PLAID's own (1, .5, 256; 2, .45, 1024; 4, .4, 4096) find 6 points less of the
+# top 10, and 20 less of the top 100, than everything probed would; these lose none (tests/benchmarks/bench_plaid.py).
 DEFAULTS = ((10, (8, 0.3, 1024)), (100, (16, 0.3, 4096)), (None, (32, 0.25, 16384)))
 
 
