@@ -1,7 +1,8 @@
 """Connecting to Ray: to the cluster that this process belongs to, or to a small one of its own.
 
-Inside ``ray job submit``, or with ``RAY_ADDRESS`` set, the cluster is there and is used as it is. Elsewhere a local one
-is started, without a dashboard and with a small object store: stages exchange files, not objects.
+Inside ``ray job submit``, or with ``RAY_ADDRESS`` set ("auto" finds the one on this machine), the cluster is there
+and is used as it is. Elsewhere a local one is started, without a dashboard and with a small object store: stages
+exchange files, not objects.
 """
 
 import logging
@@ -25,9 +26,9 @@ def connect() -> None:
     elif not os.environ.get("RAY_ADDRESS"):
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # by the environment, since ray.init() may find a running cluster here, and that has a store already
-        os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(STORE_BYTES))
-        options |= {"include_dashboard": False, "log_to_driver": False}
+        # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
+        options |= {"address": "local", "include_dashboard": False, "log_to_driver": False}
+        options["object_store_memory"] = STORE_BYTES
     import ray  # after the environment is set, which Ray reads as it is imported
 
     ray.init(logging_level=logging.ERROR, **options)

@@ -22,7 +22,7 @@ from cluster.table import Table
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
-from pipelines.indexes import Bm25, Index
+from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.recipe import EvaluationSet, Recipe
@@ -124,7 +124,7 @@ def plan(recipe: Recipe) -> Plan:
     if recipe.measure.bm25:
         systems.append(System(BM25, Bm25()))
     if recipe.measure.untrained:
-        systems.append(System(UNTRAINED, recipe.index, student=student, checkpoint="start"))
+        systems.append(System(UNTRAINED, Exact(), student=student, checkpoint="start"))  # loses nothing to compression
     indexes = {(name, s.name): _index(recipe, s, c.docs) for name, c in sets.items() for s in systems}
     evaluations = {
         (name, system.name): _evaluation(recipe, name, system, sets[name], indexes[name, system.name])

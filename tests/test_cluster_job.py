@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     port, dashboard = free_port(), free_port()
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     env.pop("RAY_ADDRESS", None)
+    env["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")  # short, for its sockets; its own, so that no one else finds it
     ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
     start = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", *ports]
     head = subprocess.Popen(
@@ -47,6 +49,9 @@ def _answers(url: str) -> bool:
 
 def call(command: list[str], env: dict[str, str], seconds: int = 500) -> str:
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+    if "No available agent" in done.stderr:  # the dashboard answers before the node's agent has reported to it
+        time.sleep(2)
+        return call(command, env, seconds - 2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
