@@ -24,7 +24,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     env.pop("RAY_ADDRESS", None)
     env["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")  # short, for its sockets; its own, so that no one else finds it
-    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+    agent = f"--dashboard-agent-listen-port={free_port()}"  # its default is taken where another Ray runs
+    ports = [agent, f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
     start = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", *ports]
     head = subprocess.Popen(
         start, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -47,11 +48,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def call(command: list[str], env: dict[str, str], seconds: int = 500) -> str:
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-    if "No available agent" in done.stderr:  # the dashboard answers before the node's agent has reported to it
+def call(command: list[str], env: dict[str, str], tries: int = 20) -> str:
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    if "No available agent" in done.stderr and tries:  # the dashboard answers before the node's agent reports to it
         time.sleep(2)
-        return call(command, env, seconds - 2)
+        return call(command, env, tries - 1)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
