@@ -74,7 +74,7 @@ def test_recipes_of_the_papers_have_the_papers_settings() -> None:
 
 
 def test_two_students_share_translations_and_scores(tmp_path: Path) -> None:
-    a, b = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "train.steps=7"]))
+    a, b = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "train.steps=70"]))
     shared = {step.name for step in a.steps} & {step.name for step in b.steps if step.id in {s.id for s in a.steps}}
     assert {"score", "select", "translate-de", "translate-zh", "index-bm25"} <= shared
     assert not {"train", "encode-student-de", "index-student"} & shared
