@@ -23,24 +23,32 @@ SPLITS = {"train": ("train",), "dev": ("dev",), "dev.small": ("dev.small",), "al
 TRANSLATIONS = "mmarco/data/google"
 
 
-class MsMarco(Component):
+class _Tables(Component):
+    """The tables of the published files, once ``files`` says which they are."""
+
+    def docs(self, lang: str, split: str) -> Iterator[Entry]:
+        """All passages: every split shares the collection."""
+        return chain.from_iterable(tsv_docs(file, lang) for file in self.files("docs", lang, split))
+
+    def queries(self, lang: str, split: str) -> Iterator[Entry]:
+        """The questions of the split."""
+        return chain.from_iterable(tsv_queries(file, lang) for file in self.files("queries", lang, split))
+
+    def qrels(self, lang: str, split: str) -> Iterator[Entry]:
+        """MS MARCO's judgements, which hold for every language: relevance is 1, what is not judged is not listed."""
+        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+
+    def files(self, table: TableName, lang: str, split: str) -> list[File]:
+        """See ``FileSource``."""
+        raise NotImplementedError
+
+
+class MsMarco(_Tables):
     """MS MARCO in its one language. ``dev.small`` is the part of ``dev`` that papers report; "all" is train and dev."""
 
     kind: Literal["msmarco"] = "msmarco"
     path: Location
     lang: str = "en"
-
-    def docs(self, lang: str, split: str) -> Iterator[Entry]:
-        """All passages: every split shares the collection."""
-        return _docs(self.files("docs", lang, split), lang)
-
-    def queries(self, lang: str, split: str) -> Iterator[Entry]:
-        """The questions of the split."""
-        return _queries(self.files("queries", lang, split), lang)
-
-    def qrels(self, lang: str, split: str) -> Iterator[Entry]:
-        """The split's judgements: relevance is 1, and what is not judged is not listed."""
-        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
         """See ``FileSource``."""
@@ -58,7 +66,7 @@ class MsMarco(Component):
         return _ids(self, table, self.lang)
 
 
-class Mmarco(Component):
+class Mmarco(_Tables):
     """mMARCO beside MS MARCO: English is the original, any other language its translation.
 
     ``path`` holds MS MARCO's files; ``translations`` holds mMARCO's ``collections`` and ``queries``, and is
@@ -68,18 +76,6 @@ class Mmarco(Component):
     kind: Literal["mmarco"] = "mmarco"
     path: Location
     translations: Location | None = None
-
-    def docs(self, lang: str, split: str) -> Iterator[Entry]:
-        """All passages in ``lang``: every split shares the collection."""
-        return _docs(self.files("docs", lang, split), lang)
-
-    def queries(self, lang: str, split: str) -> Iterator[Entry]:
-        """The questions of the split in ``lang``."""
-        return _queries(self.files("queries", lang, split), lang)
-
-    def qrels(self, lang: str, split: str) -> Iterator[Entry]:
-        """MS MARCO's judgements, which hold for every language."""
-        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
         """See ``FileSource``."""
@@ -100,14 +96,6 @@ def _splits(split: str) -> tuple[str, ...]:
     if split not in SPLITS:
         raise RecipeError(f"MS MARCO has no split {split!r}; it has {', '.join(SPLITS)}")
     return SPLITS[split]
-
-
-def _docs(files: list[File], lang: str) -> Iterator[Entry]:
-    return chain.from_iterable(tsv_docs(file, lang) for file in files)
-
-
-def _queries(files: list[File], lang: str) -> Iterator[Entry]:
-    return chain.from_iterable(tsv_queries(file, lang) for file in files)
 
 
 def _ids(source: MsMarco, table: TableName, lang: str) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_checkpointing.py [--rows 20000] [--cpus 4]
 
-Runs read → repartition → actor map → write three times: plain, with ``CheckpointConfig``, and again with its record of
-finished rows. Prints the seconds of each. With ``--cpus 2`` the third did not end within two minutes on Ray 2.60.0: stop
-it with Ctrl-C.
+Runs read → repartition → actor map → write three times: plain, with ``CheckpointConfig``, and again with its record
+of finished rows. Prints the seconds of each. With ``--cpus 2`` the third did not end within two minutes on Ray 2.60.0:
+stop it with Ctrl-C.
 """
 
 import argparse
