@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import free_port
-
 from artifacts import directory_artifact, table_artifact
 from cluster.artifact import Artifact
 from cluster.storage import Place
+from conftest import free_port
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from conftest import free_port
 
 LANGS = ["en", "de", "fa"]

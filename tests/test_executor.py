@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import works
 
+import works
 from cluster import executor
 from cluster.artifact import Artifact
 from cluster.component import Resources

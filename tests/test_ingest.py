@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from collections_on_disk import write
 from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError
+from collections_on_disk import write
 from pipelines.ids import IdSet, batches
 from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.sources import Beir, MsMarco, Parallel

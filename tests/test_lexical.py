@@ -10,11 +10,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from artifacts import table_artifact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import MultiVectorEncoder
 
+from artifacts import table_artifact
 from pipelines.docstore import Docstore
 from pipelines.students import Corpus, Lexical, load_encoder
 from pipelines.students.lexical.bitext import aligned, sentences

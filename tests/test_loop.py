@@ -6,7 +6,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from scipy.stats import rankdata
-from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 from cluster.errors import RecipeError
 from pipelines.docstore import Docstore, RowStore
@@ -16,6 +15,7 @@ from pipelines.training.distil import Distillation, maxsim
 from pipelines.training.loop import learning_rate_factor, make_optimizer
 from pipelines.training.losses import KullbackLeibler, language_consistency
 from pipelines.training.validate import Pool, ndcg, score_all
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 
 @pytest.fixture(scope="module")

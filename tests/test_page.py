@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+
 import serving_apps
 from conftest import free_port
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from artifacts import table_artifact
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from artifacts import table_artifact
 from cluster.errors import RecipeError
 from pipelines import models
 from pipelines.scorers import Bm25Scorer, CrossEncoderScorer, DenseScorer, Scorer

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import serving_apps
 import yaml
 from openapi_spec_validator import validate as validate_openapi
 
+import serving_apps
 from cluster.artifact import Artifact
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place

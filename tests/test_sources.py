@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
-from collections_on_disk import rejects, rows, write
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
+from collections_on_disk import rejects, rows, write
 from pipelines.sources import AnySource, Beir, Mmarco, MsMarco, Parallel
 from pipelines.sources.files import File, identity
 

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from collections_on_disk import rejects, rows, write
 
 from cluster.errors import RecipeError
+from collections_on_disk import rejects, rows, write
 from pipelines.sources import Beir, IrDatasets, Jsonl
 
 

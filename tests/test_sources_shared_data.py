@@ -1,7 +1,6 @@
 """Sources on the shared data sets: what is read is what their READMEs count, and folds do not leak."""
 
 from collections_on_disk import rejects, rows
-
 from pipelines.sources import Mmarco, MsMarco, Parallel
 
 

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 from cluster.errors import StepError
 from cluster.storage import Place
@@ -17,6 +16,7 @@ from pipelines.docstore import Docstore
 from pipelines.students import load_encoder
 from pipelines.training.config import TrainResources
 from pipelines.training.validate import Pool
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 RUN = """
 import pickle, sys

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import checkpoints
 import pytest
 import torch
 
+import checkpoints
 from artifacts import table_artifact
 from cluster.errors import RecipeError
 from pipelines.tables import DOCS, QUERIES
