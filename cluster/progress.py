@@ -115,7 +115,7 @@ class Progress:
         self._maybe_log(step, line)
 
     def _maybe_log(self, step: str, line: _Line) -> None:
-        if time.monotonic() - line.logged >= LOG_SECONDS:
+        if line.done != line.total and time.monotonic() - line.logged >= LOG_SECONDS:
             line.logged = time.monotonic()
             self._log(f"{step}:{_text(line)}")
 

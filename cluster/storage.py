@@ -7,8 +7,6 @@ An object store is named as ``s3://bucket/prefix``; a store other than AWS by it
 ``s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000&region=us-east-1``.
 """
 
-import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -25,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from cluster.errors import StorageError
+from cluster.nodecache import made_once
 
 COPY_BYTES = 4 << 20
 S3_ATTEMPTS = 10  # pyarrow's default is 3; AWS advises more under SlowDown answers
@@ -175,31 +174,20 @@ class Place:
         """
         if self.is_local:
             return self.path
-        cache = Path(os.environ.get("BABELRAY_CACHE") or Path(tempfile.gettempdir()) / f"babelray-{os.getuid()}")
-        target = cache / hashlib.sha256(self.uri.encode()).hexdigest()[:16] / self.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
-                filesystem, path = self._open()
-                draft = target.with_name(target.name + ".tmp")
-                shutil.rmtree(draft, ignore_errors=True)
-                if filesystem.get_file_info(path).type == fs.FileType.File:
-                    fs.copy_files(path, str(draft), source_filesystem=filesystem, destination_filesystem=_local())
-                elif not self.list():
-                    raise StorageError(f"nothing at {self.shown} to fetch")
-                else:
-                    draft.mkdir(parents=True)
-                    # use_threads=False: pyarrow's threaded S3 copy can deadlock on small pools
-                    fs.copy_files(
-                        path,
-                        str(draft),
-                        source_filesystem=filesystem,
-                        destination_filesystem=_local(),
-                        use_threads=False,
-                    )
-                os.replace(draft, target)
-        return target
+        return made_once("copies", self.uri, self._copy_into) / self.name
+
+    def _copy_into(self, directory: Path) -> None:
+        filesystem, path = self._open()
+        there = {"source_filesystem": filesystem, "destination_filesystem": _local()}
+        if filesystem.get_file_info(path).type == fs.FileType.File:
+            directory.mkdir()
+            fs.copy_files(path, str(directory / self.name), **there)
+        elif not self.list():
+            raise StorageError(f"nothing at {self.shown} to fetch")
+        else:
+            (directory / self.name).mkdir(parents=True)
+            # use_threads=False: pyarrow's threaded S3 copy can deadlock on small pools
+            fs.copy_files(path, str(directory / self.name), **there, use_threads=False)
 
 
 @lru_cache(maxsize=1)

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact, read_part
+from cluster.component import fingerprint
 from cluster.errors import TableError
+from cluster.nodecache import made_once
 from cluster.table import good
-from pipelines.nodecache import made_once
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
 ROWS_PER_BATCH = 65_536
@@ -54,7 +55,7 @@ class RowStore:
         chosen = list(range(len(artifact.parts))) if parts is None else sorted(set(parts))
         column = ID_COLUMN[table]
         # `created`: an artifact that was deleted and made again may differ (a sampled translation)
-        key = [artifact.place.uri, artifact.manifest.created, chosen]
+        key = fingerprint([artifact.place.uri, artifact.manifest.created, chosen])
         directory = made_once("rows", key, lambda draft: _write(artifact, chosen, column, draft))
         return cls(directory, column, artifact.name)
 

@@ -21,7 +21,7 @@ from pipelines.ids import IdSet, batches
 from pipelines.sources import AnySource
 from pipelines.sources.base import Entry
 from pipelines.sources.files import FileSource, TableName, identity
-from pipelines.sources.records import DUPLICATE, UNKNOWN_DOC, UNKNOWN_QUERY
+from pipelines.sources.records import DUPLICATE, SHOWN, UNKNOWN_DOC, UNKNOWN_QUERY
 from pipelines.tables import DOCS, QRELS, QUERIES
 
 BATCH = 8192  # ids looked up at a time: enough to hide numpy's overhead per call
@@ -187,4 +187,4 @@ def _good(entry: Entry) -> dict[str, Any] | None:
 def _reject(entry: Entry) -> Reject:
     """A reject with how the record begins, where it could be read at all."""
     values = [str(value) for name, value in (entry.row or {}).items() if name != "lang" and value != ""]
-    return Reject(entry.reject, entry.where, " ".join(values)[:80])
+    return Reject(entry.reject, entry.where, entry.text or " ".join(values)[:SHOWN])

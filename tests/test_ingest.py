@@ -88,9 +88,9 @@ def test_parts_are_full_and_rejects_come_with_their_lines(tmp_path):
     assert [i for part in parts for i in part["doc_id"].to_pylist()] == [f"d{i}" for i in range(8)]
     assert all(part.equals(DOCS.conform(part)) for part in parts)
     assert [(r.where, r.reason, r.text) for r in rejects] == [
-        ("collection.tsv:4", "malformed line", ""),
+        ("collection.tsv:4", "malformed line", "broken"),
         ("collection.tsv:5", "duplicate id", "d1 again"),
-        ("collection.tsv:6", "empty text", ""),
+        ("collection.tsv:6", "empty text", "d9  "),
     ]
 
 
@@ -151,7 +151,7 @@ def test_qrels_of_a_split_reject_what_is_nowhere_and_pass_over_what_is_elsewhere
         ("qrels.tsv:5", "unknown query id", "ghost a1 1"),
         ("qrels.tsv:6", "unknown doc id", "qa nowhere 1"),
         ("qrels.tsv:7", "duplicate id", "qa a1 0"),
-        ("qrels.tsv:8", "invalid relevance", ""),
+        ("qrels.tsv:8", "invalid relevance", "qa 0 a1"),
     ]
 
 

@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from cluster.component import Component
+from cluster.component import Component, fingerprint
 from cluster.errors import StepError
-from pipelines.nodecache import made_once
+from cluster.nodecache import made_once
 from pipelines.scorers.base import Collection
 from pipelines.tokenize import analyser
 
@@ -42,11 +42,7 @@ class Bm25Teacher:
     """The statistics of one collection."""
 
     def __init__(self, config: Bm25Scorer, collection: Collection) -> None:
-        key = {
-            "docs": collection.docs.place.uri,
-            "created": collection.docs.manifest.created,
-            "lang": collection.doc_lang,
-        }
+        key = fingerprint([collection.docs.place.uri, collection.docs.manifest.created, collection.doc_lang])
         counts = json.loads(made_once("bm25", key, lambda out: _count(collection, out)).read_text("utf-8"))
         if not counts["docs"]:
             raise StepError(f"scorer 'bm25': {collection.docs.name} holds no documents to count")

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple, Protocol
 class Entry(NamedTuple):
     """One record of a source: a row, or the reason why it is none.
 
-    ``where`` names the record in messages: ``collection.tsv:17`` or ``atlas:currency-IR``.
+    ``where`` names the record in messages: ``collection.tsv:17`` or ``atlas:currency-IR``; ``text`` is how a record
+    begins that is no row.
     """
 
     where: str
     row: dict[str, Any] | None
     reject: str = ""
+    text: str = ""
 
 
 class Source(Protocol):

@@ -32,9 +32,9 @@ class Beir(Component):
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``: every split shares the corpus."""
         (file,) = self.files("docs", lang, split)
-        for where, record, reject in json_lines(file):
-            if reject:
-                yield Entry(where, None, reject)
+        for where, record in json_lines(file):
+            if isinstance(record, Entry):
+                yield record
             elif self._speaks(record, lang):
                 yield doc(where, record.get("_id"), record.get("text"), lang, record.get("title"))
 
@@ -64,15 +64,14 @@ class Beir(Component):
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
         file = find(Place.of(self.path), "corpus.jsonl" if table == "docs" else "queries.jsonl")
-        for where, record, _ in json_lines(file):
-            entry = query(where, record.get("_id"), record.get("text"), self.lang)
-            if entry.row:
-                yield entry.row["query_id"]
+        for where, record in json_lines(file):
+            if isinstance(record, dict) and (row := query(where, record.get("_id"), record.get("text"), self.lang).row):
+                yield row["query_id"]
 
     def _queries(self, file: File, lang: str) -> Iterator[Entry]:
-        for where, record, reject in json_lines(file):
-            if reject:
-                yield Entry(where, None, reject)
+        for where, record in json_lines(file):
+            if isinstance(record, Entry):
+                yield record
             elif self._speaks(record, lang):
                 yield query(where, record.get("_id"), record.get("text"), lang)
 

@@ -48,8 +48,8 @@ class Jsonl(Component):
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``."""
         for where, record in self._records("docs", lang, split):
-            if isinstance(record, str):
-                yield Entry(where, None, record)
+            if isinstance(record, Entry):
+                yield record
             else:
                 text, title = record.get(self.fields.text), record.get(self.fields.title)
                 yield doc(where, _id(record, self.fields.doc_id), text, lang, title)
@@ -57,8 +57,8 @@ class Jsonl(Component):
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions in ``lang``; of the split, where ``queries_path`` holds ``{split}``."""
         for where, record in self._records("queries", lang, split):
-            if isinstance(record, str):
-                yield Entry(where, None, record)
+            if isinstance(record, Entry):
+                yield record
             else:
                 yield query(where, _id(record, self.fields.query_id), record.get(self.fields.text), lang)
 
@@ -79,10 +79,11 @@ class Jsonl(Component):
         """See ``FileSource``. Where a path holds ``{lang}``, the ids of this component's language."""
         key = self.fields.doc_id if table == "docs" else self.fields.query_id
         for file in self.files(table, self.lang, "all"):
-            for where, record, _ in json_lines(file):
-                entry = query(where, _id(record, key), record.get(self.fields.text), self.lang)
-                if entry.row:
-                    yield entry.row["query_id"]
+            for where, record in json_lines(file):
+                if isinstance(record, dict) and (
+                    row := query(where, _id(record, key), record.get(self.fields.text), self.lang).row
+                ):
+                    yield row["query_id"]
 
     def _paths(self, table: TableName, lang: str, split: str) -> list[str]:
         path = {"docs": self.docs_path, "queries": self.queries_path, "qrels": self.qrels_path}[table]
@@ -96,23 +97,26 @@ class Jsonl(Component):
             raise RecipeError(f"expected a file at {shown(place)}, found none: set the source's paths")
         return File(place.name, place)
 
-    def _records(self, table: TableName, lang: str, split: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    def _records(self, table: TableName, lang: str, split: str) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
         """Where, and the record or its reject, of those records that are in ``lang``."""
         path = self.docs_path if table == "docs" else self.queries_path
         usual = lang if "{lang}" in path else self.lang
         for file in self.files(table, lang, split):
-            for where, record, reject in json_lines(file):
-                if reject or languages.normal(str(record.get(self.fields.lang) or usual)) == lang:
-                    yield where, reject or record
+            for where, record in json_lines(file):
+                if isinstance(record, Entry) or self._in(record, usual, lang):
+                    yield where, record
+
+    def _in(self, record: dict[str, Any], usual: str, lang: str) -> bool:
+        return languages.normal(str(record.get(self.fields.lang) or usual)) == lang
 
     def _judgements(self, file: File) -> Iterator[Entry]:
         if not plain(file.name).endswith(".jsonl"):
             yield from trec_qrels(file)
             return
         names = self.fields
-        for where, record, reject in json_lines(file):
-            if reject:
-                yield Entry(where, None, reject)
+        for where, record in json_lines(file):
+            if isinstance(record, Entry):
+                yield record
             else:
                 yield judgement(
                     where, record.get(names.query_id), record.get(names.doc_id), record.get(names.relevance)

@@ -7,6 +7,7 @@
 One set of ids runs through all languages, and mMARCO has no judgements but MS MARCO's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain
 from typing import Literal
@@ -23,7 +24,7 @@ SPLITS = {"train": ("train",), "dev": ("dev",), "dev.small": ("dev.small",), "al
 TRANSLATIONS = "mmarco/data/google"
 
 
-class _Tables(Component):
+class _Tables(Component, ABC):
     """The tables of the published files, once ``files`` says which they are."""
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
@@ -38,9 +39,9 @@ class _Tables(Component):
         """MS MARCO's judgements, which hold for every language: relevance is 1, what is not judged is not listed."""
         return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
 
+    @abstractmethod
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
         """See ``FileSource``."""
-        raise NotImplementedError
 
 
 class MsMarco(_Tables):

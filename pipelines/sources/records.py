@@ -19,20 +19,22 @@ UNKNOWN_QUERY = "unknown query id"
 UNKNOWN_DOC = "unknown doc id"
 NOT_RELEVANCE = "invalid relevance"
 
+SHOWN = 80  # characters of a rejected record
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # fits the column's int32
 _BLANKS = re.compile(r"[ \t]+")
 
 
 def tsv_docs(file: File, lang: str, columns: tuple[int, ...] = (2,)) -> Iterator[Entry]:
     """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are left out."""
-    for where, cells, reject in _cells(file, columns):
-        yield Entry(where, None, reject) if reject else doc(where, cells[0], cells[1], lang)
+    for where, cells in _cells(file, columns):
+        yield doc(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
 
 
 def tsv_queries(file: File, lang: str) -> Iterator[Entry]:
     """Queries of ``query_id<TAB>text``."""
-    for where, cells, reject in _cells(file, (2,)):
-        yield Entry(where, None, reject) if reject else query(where, cells[0], cells[1], lang)
+    for where, cells in _cells(file, (2,)):
+        yield query(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
 
 
 def trec_qrels(file: File) -> Iterator[Entry]:
@@ -46,58 +48,63 @@ def trec_qrels(file: File) -> Iterator[Entry]:
         if at == 0 and cells[0] == "query-id":
             continue
         if len(cells) not in (3, 4):
-            yield Entry(where, None, MALFORMED)
+            yield _rejected(where, MALFORMED, line)
             continue
         yield judgement(where, cells[0], cells[-2], cells[-1])
 
 
-def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Objects, one per line, as (where, object, reject); an empty object beside each reject."""
+def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
+    """Objects, one per line, each with where it stands; the reject of a line that holds none."""
     for where, line in file.lines():
         if line is None:
-            yield where, {}, NOT_UTF8
+            yield where, Entry(where, None, NOT_UTF8)
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):  # RecursionError: brackets a thousand deep
             record = None
-        yield (where, record, "") if isinstance(record, dict) else (where, {}, MALFORMED)
+        yield where, record if isinstance(record, dict) else _rejected(where, MALFORMED, line)
 
 
 def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry:
     """An entry of DOCS, or its reject: no id, no string, nothing to read."""
     title = "" if title is None else title
     if not isinstance(title, str):
-        return Entry(where, None, MALFORMED)
+        return _rejected(where, MALFORMED, doc_id, title, text)
     if reject := _fault(doc_id, text) or _fault(doc_id, f"{title}."):  # a title may be empty
-        return Entry(where, None, reject)
+        return _rejected(where, reject, doc_id, title, text)
     return Entry(where, {"doc_id": str(doc_id), "lang": lang, "title": title, "text": text})
 
 
 def query(where: str, query_id: Any, text: Any, lang: str) -> Entry:
     """An entry of QUERIES, or its reject."""
-    reject = _fault(query_id, text)
-    return (
-        Entry(where, None, reject) if reject else Entry(where, {"query_id": str(query_id), "lang": lang, "text": text})
-    )
+    if reject := _fault(query_id, text):
+        return _rejected(where, reject, query_id, text)
+    return Entry(where, {"query_id": str(query_id), "lang": lang, "text": text})
 
 
 def judgement(where: str, query_id: Any, doc_id: Any, relevance: Any) -> Entry:
     """An entry of QRELS, or its reject. Relevance is a whole number, written or as one."""
     if reject := _fault(query_id, ".") or _fault(doc_id, "."):
-        return Entry(where, None, reject)
+        return _rejected(where, reject, query_id, doc_id, relevance)
     if isinstance(relevance, bool) or not _INTEGER.fullmatch(str(relevance)):
-        return Entry(where, None, NOT_RELEVANCE)
+        return _rejected(where, NOT_RELEVANCE, query_id, doc_id, relevance)
     return Entry(where, {"query_id": str(query_id), "doc_id": str(doc_id), "relevance": int(relevance)})
 
 
-def _cells(file: File, columns: tuple[int, ...]) -> Iterator[tuple[str, list[str], str]]:
+def _cells(file: File, columns: tuple[int, ...]) -> Iterator[tuple[str, list[str] | Entry]]:
     for where, line in file.lines():
         if line is None:
-            yield where, [], NOT_UTF8
+            yield where, Entry(where, None, NOT_UTF8)
             continue
         cells = line.split("\t")
-        yield where, cells, "" if len(cells) in columns else MALFORMED
+        yield where, cells if len(cells) in columns else _rejected(where, MALFORMED, line)
+
+
+def _rejected(where: str, reason: str, *parts: Any) -> Entry:
+    """A reject that shows how the record begins: what a terminal and a JSON file can hold of it."""
+    text = " ".join(str(part) for part in parts if part not in (None, ""))[:SHOWN]
+    return Entry(where, None, reason, text.encode(errors="replace").decode())
 
 
 def _fault(key: Any, text: Any) -> str:

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cluster.component import Component
+from cluster.component import Component, fingerprint
 from cluster.errors import RecipeError
+from cluster.nodecache import made_once
 from pipelines import languages
 from pipelines.models import resolve
-from pipelines.nodecache import made_once
 from pipelines.translators.pieces import pieces
 
 Floats = Literal["default", "auto", "float32", "float16", "bfloat16"]
@@ -187,7 +187,7 @@ def converted(checkpoint: Path) -> Path:
         "files": [[str(p.relative_to(checkpoint)), p.stat().st_size, p.stat().st_mtime_ns] for p in files],
         "ctranslate2": ctranslate2.__version__,
     }
-    return made_once("ctranslate2", key, lambda out: _convert(checkpoint, out))
+    return made_once("ctranslate2", fingerprint(key), lambda out: _convert(checkpoint, out))
 
 
 def _convert(checkpoint: Path, out: Path) -> None:

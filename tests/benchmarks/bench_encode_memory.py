@@ -8,10 +8,9 @@ line per size and, last, JSON with the ratio.
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
+
+from growth import compare, in_own_process, peak_mb
 
 
 def encode(parts: int, rows: int) -> dict[str, float]:
@@ -25,11 +24,10 @@ def encode(parts: int, rows: int) -> dict[str, float]:
         texts = [" ".join(str((part * rows + row) * 31 + word) for word in range(5 + row % 55)) for row in range(rows)]
         docs = [{"doc_id": str(i), "lang": "en", "title": "", "text": text} for i, text in enumerate(texts)]
         work(DOCS.of(docs))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "rows": parts * rows,
         "rows_per_second": round(parts * rows / (time.perf_counter() - started)),
-        "peak_mb": round(peak, 1),
+        "peak_mb": round(peak_mb(), 1),
     }
 
 
@@ -42,14 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(encode(arguments.parts, arguments.rows)))
-        return
-    measured = []
-    for parts in (arguments.parts, 10 * arguments.parts):
-        own = [sys.executable, __file__, "--one", "--parts", str(parts), "--rows", str(arguments.rows)]
-        out = subprocess.run(own, check=True, capture_output=True, text=True).stdout
-        measured.append(json.loads(out))
-        print(out.strip())
-    print(json.dumps({"ratio": round(measured[1]["peak_mb"] / measured[0]["peak_mb"], 3)}))
+    else:
+        sizes = (arguments.parts, 10 * arguments.parts)
+        compare(in_own_process(__file__, ["--one", "--parts", n, "--rows", arguments.rows]) for n in sizes)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ to a temporary directory first: 0.7 GB for 10 n at the default.
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from growth import compare, in_own_process, peak_mb
 
 
 def write(path: Path, lines: int) -> None:
@@ -32,13 +33,20 @@ def ingest(directory: str, rows_per_part: int) -> dict[str, float]:
     started = time.perf_counter()
     rows = sum(len(part) for part, _ in IngestDocs(config, {})())
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "rows": rows,
         "seconds": round(seconds, 2),
         "rows_per_second": round(rows / seconds),
-        "peak_mb": round(peak, 1),
+        "peak_mb": round(peak_mb(), 1),
     }
+
+
+def both(lines: int, rows_per_part: int) -> Iterator[dict[str, Any]]:
+    """Measure n and 10 n lines."""
+    for size in (lines, 10 * lines):
+        with tempfile.TemporaryDirectory() as directory:
+            write(Path(directory) / "collection.tsv", size)
+            yield in_own_process(__file__, ["--directory", directory, "--rows-per-part", rows_per_part])
 
 
 def main() -> None:
@@ -50,16 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.directory:
         print(json.dumps(ingest(arguments.directory, arguments.rows_per_part)))
-        return
-    measured = []
-    for lines in (arguments.lines, 10 * arguments.lines):
-        with tempfile.TemporaryDirectory() as directory:
-            write(Path(directory) / "collection.tsv", lines)
-            own = [sys.executable, __file__, "--directory", directory, "--rows-per-part", str(arguments.rows_per_part)]
-            out = subprocess.run(own, check=True, capture_output=True, text=True).stdout
-            measured.append(json.loads(out))
-            print(out.strip())
-    print(json.dumps({"ratio": round(measured[1]["peak_mb"] / measured[0]["peak_mb"], 3)}))
+    else:
+        compare(both(arguments.lines, arguments.rows_per_part))
 
 
 if __name__ == "__main__":
