@@ -1,4 +1,5 @@
-"""Progress: one line per step, with rows, rows/s, rejects and time left. Live on a terminal, plain in a log.
+"""Progress: one line per step, with rows, rows/s, rejects and time left. Plain in a log; on a terminal what is finished
+scrolls away above a few live lines of what runs.
 
 A step without rows (training, an index) tells what it does in ``progress.json`` below its directory:
 ``{"done": 120, "total": 400, "note": "loss 0.31"}``; a thread reads it while the step runs.
@@ -57,7 +58,7 @@ class Progress:
         if self.console is not None and self.console.is_terminal:
             from rich.live import Live
 
-            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=False)
+            self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         watcher.start()
         try:
@@ -95,7 +96,12 @@ class Progress:
         line.done, line.total = manifest.rows, manifest.rows or None
         line.rejects = sum(r.count for r in manifest.rejects.values())
         line.note = str(manifest.facts.get("summary", ""))
-        self._log(f"{step}: done{_text(line)}")
+        if self._live is None:
+            log.info(f"{step}: done{_text(line)}")
+        else:
+            from rich.text import Text
+
+            self._live.console.print(Text("✓ ", style="green") + self._named(step), _text(line).strip())
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -124,18 +130,26 @@ class Progress:
             log.info(text)
 
     def _table(self) -> Any:
+        """The running steps, as many as the terminal has lines for."""
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
-        for step, line in list(self.lines.items()):
-            mark: Any = Spinner("dots") if line.seconds is None else Text("✓", style="green")
-            name, _, digits = step.partition("@")
-            table.add_row(mark, Text.assemble(name, (f"@{digits}", "dim")), Text(_text(line).strip()))
-        if self.waiting:
-            table.add_row("", Text(f"{len(self.waiting)} more to come", style="dim"), "")
+        running = [(step, line) for step, line in list(self.lines.items()) if line.seconds is None]
+        shown = running[: max(1, self.console.height - 3)]
+        for step, line in shown:
+            table.add_row(Spinner("dots"), self._named(step), Text(_text(line).strip()))
+        if more := len(running) - len(shown) + len(self.waiting):
+            table.add_row("", Text(f"{more} more to come", style="dim"), "")
         return table
+
+    @staticmethod
+    def _named(step: str) -> Any:
+        from rich.text import Text
+
+        name, _, digits = step.partition("@")
+        return Text.assemble(name, (f"@{digits}", "dim"))
 
 
 def _text(line: _Line) -> str:
