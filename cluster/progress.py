@@ -101,7 +101,8 @@ class Progress:
         else:
             from rich.text import Text
 
-            self._live.console.print(Text("✓ ", style="green") + self._named(step), _text(line).strip())
+            said = Text.assemble(("✓ ", "green"), self._named(step), _text(line))
+            self._live.console.print(said, highlight=False)
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
