@@ -8,6 +8,9 @@ exchange files, not objects.
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
@@ -31,8 +34,28 @@ def connect() -> None:
         options["object_store_memory"] = STORE_BYTES
     import ray  # after the environment is set, which Ray reads as it is imported
 
-    ray.init(logging_level=logging.ERROR, **options)
+    with _without_greeting():
+        ray.init(logging_level=logging.ERROR, **options)
     _quiet_ray_data()
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Hold back what is written to stderr, and pass it on without the line in which Ray's core names its log level."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if b"Set ray log level" not in line:
+                    os.write(2, line)
 
 
 def _quiet_ray_data() -> None:
