@@ -86,11 +86,13 @@ def weigh_queries(module: WordVectors, found: Statistics) -> None:
     module.query_weights.data[UNKNOWN] = math.log(FLOOR - math.log(max(RAREST / (c.size + 1) for c in seen)))
 
 
-def teacher_vocabulary(model: str) -> list[str]:
-    """The whole words, in Latin letters, of a checkpoint's tokenizer."""
+def teacher_vocabulary(model: str, most: int) -> list[str]:
+    """The whole words, in Latin letters, of a checkpoint's tokenizer: the first ``most`` of its vocabulary, which
+    tokenizers list by falling frequency."""
     from transformers import AutoTokenizer
 
-    return sorted(word for word in AutoTokenizer.from_pretrained(model).get_vocab() if WHOLE_WORD.fullmatch(word))
+    ids = AutoTokenizer.from_pretrained(model).get_vocab()
+    return sorted(filter(WHOLE_WORD.fullmatch, ids), key=ids.__getitem__)[:most]
 
 
 def learn_words(module: WordVectors, some: list[str], model: str) -> None:
