@@ -14,16 +14,17 @@ from pydantic import Field, field_validator
 
 from cluster.artifact import Artifact
 from cluster.component import Component, fingerprint
-from cluster.errors import StepError
+from cluster.errors import StepError, StorageError
 from cluster.table import Reject, Table
 from pipelines import languages
 from pipelines.ids import IdSet, batches
 from pipelines.sources import AnySource
 from pipelines.sources.base import Entry
-from pipelines.sources.files import FileSource, TableName, identity
+from pipelines.sources.files import AbsentFileError, FileSource, TableName, identity
 from pipelines.sources.records import DUPLICATE, SHOWN, UNKNOWN_DOC, UNKNOWN_QUERY
 from pipelines.tables import DOCS, QRELS, QUERIES
 
+ABSENT = "absent: "  # before why, in place of the content of files that are not here
 BATCH = 8192  # ids looked up at a time: enough to hide numpy's overhead per call
 
 
@@ -44,12 +45,16 @@ class IngestConfig(Component):
 
     @classmethod
     def of(cls, source: AnySource, lang: str, split: str, rows_per_part: int, table: TableName) -> "IngestConfig":
-        """Make a config for one table; documents that every split shares are those of "all", and ingested once.
+        """Make a config for one table; documents that every split shares are those of "all", and ingested once. Where
+        the files are not here, the content says so, and the config is good for looking at a plan alone.
 
         Raises:
-            RecipeError: the source has no such language, split or file.
+            RecipeError: the source has no such language or split.
         """
-        found = identity(source, table, languages.check(lang), split)
+        try:
+            found = identity(source, table, languages.check(lang), split)
+        except (AbsentFileError, StorageError) as error:
+            return cls(source=source, lang=lang, split=split, rows_per_part=rows_per_part, content=f"{ABSENT}{error}")
         if table == "docs" and found["files"] and found == identity(source, table, lang, "all"):
             split = "all"
         content = fingerprint(found)

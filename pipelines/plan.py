@@ -24,7 +24,7 @@ from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
-from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
+from pipelines.ingest import ABSENT, IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.recipe import EvaluationSet, Recipe
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig
@@ -97,6 +97,12 @@ class Plan:
         """What a run makes; all else is made because these read it."""
         return [self.train, *self.evaluations.values(), *([self.examples] if self.examples else [])]
 
+    @property
+    def absent(self) -> list[str]:
+        """Which files of the sources are not here: such a plan can be looked at, and not run."""
+        contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
+        return list(dict.fromkeys(c.removeprefix(ABSENT) for c in contents if c.startswith(ABSENT)))
+
     def named(self, name: str) -> list[Step]:
         """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
         steps = [s for s in self.steps if name in (s.name, s.id)]
@@ -148,7 +154,8 @@ def _ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, spli
     work, contract = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrels": (IngestQrels, QRELS)}[
         table
     ]
-    config = IngestConfig.of(source, lang, split, recipe.run.rows_per_part, table)
+    size = recipe.run.queries_per_part if table == "queries" else recipe.run.rows_per_part
+    config = IngestConfig.of(source, lang, split, size, table)
     return _table(recipe, f"{table}-{lang}", work, config, contract, inputs)
 
 
@@ -178,7 +185,7 @@ def _selection(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, S
     select = recipe.select
     system = System("select", select.index, model=select.encoder.model if select.encoder else None)
     index = _index(recipe, system, {select.doc_lang: docs[select.doc_lang]})
-    options = recipe.search.model_copy(update={"k": select.k})
+    options = select.search.model_copy(update={"k": select.k})
     return _search(recipe, "select", system, index, queries[select.query_lang], select.doc_lang, options)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cluster.component import Component, Resources
 from cluster.errors import RecipeError
@@ -57,13 +57,24 @@ class Encoder(Component):
 
 
 class Select(Component):
-    """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system."""
+    """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system, with
+    options of its own, so that another depth of the student's search keeps the teacher's scores."""
 
     index: Index = Bm25()
     encoder: Encoder | None = None
+    search: SearchOptions = SearchOptions()
     k: int = Field(50, ge=2)
     query_lang: LanguageCode = "en"
     doc_lang: LanguageCode = "en"
+
+    @model_validator(mode="after")
+    def _reads(self) -> "Select":
+        reads_text = self.index.kind == "bm25"
+        if reads_text and self.encoder:
+            raise ValueError("select.index.kind = bm25 reads text: leave out select.encoder, or choose another index")
+        if not reads_text and not self.encoder:
+            raise ValueError(f"select.index.kind = {self.index.kind} searches vectors: add select.encoder.model")
+        return self
 
 
 class Score(Component):
@@ -93,9 +104,11 @@ class Measures(Component):
 
 
 class Run(Component):
-    """How a run is cut up and when it gives up."""
+    """How a run is cut up and when it gives up. A part is the unit of resume: what a killed worker does again. Cut
+    otherwise, a table is another table: changing these makes all tables anew."""
 
-    rows_per_part: int = Field(4096, ge=1)  # the unit of resume: a few minutes of a teacher's time
+    rows_per_part: int = Field(4096, ge=1)  # documents: minutes of translating
+    queries_per_part: int = Field(256, ge=1)  # questions: minutes of a teacher's time, or of a search of many shards
     max_rejects: float = Field(0.0, ge=0, le=1)  # share of the records of a step
 
 
@@ -135,6 +148,23 @@ class Recipe(Component):
     run: Run = Run()
     resources: StepResources = StepResources()
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        """What would otherwise be found after hours, by the step that fails."""
+        if (ways := self.train.draw.ways) > self.select.k:
+            raise ValueError(f"train.ways = {ways} passages cannot be drawn from select.k = {self.select.k}")
+        if self.passage_stride > self.passage_length:
+            raise ValueError(
+                f"passage_stride = {self.passage_stride} beyond passage_length = {self.passage_length} leaves text out"
+            )
+        dense = self.train.student.kind == "dense"
+        if self.index.kind == "bm25" or (self.index.kind == "faiss" and not dense):
+            raise ValueError(
+                f"index.kind = {self.index.kind} cannot hold the vectors of a {self.train.student.kind} student: "
+                f"choose {'exact, plaid or faiss' if dense else 'plaid or exact'}"
+            )
+        return self
+
 
 def names() -> list[str]:
     """The recipes that come with the package."""
@@ -153,7 +183,7 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(_explain(name, error)) from error
+        raise RecipeError(_explain(name, tree, error)) from error
 
 
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -205,17 +235,30 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _explain(name: str, error: ValidationError) -> str:
+def _explain(name: str, tree: Mapping[str, Any], error: ValidationError) -> str:
     lines = [f"recipe {name}:"]
     for item in error.errors():
-        key = ".".join(str(p) for p in item["loc"])
+        key = ".".join(_path(tree, item["loc"]))
         if item["type"] == "extra_forbidden":
             lines.append(f"  unknown key {key}{_suggest(item['loc'])}")
         elif item["type"] == "missing":
             lines.append(f"  {key} is missing: add it to the file, or --set {key}=…")
         else:
-            lines.append(f"  {key}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
+            got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"  # a rule over several keys
+            where = f"{key}: " if key else ""
+            lines.append(f"  {where}{item['msg'].removeprefix('Value error, ')}{got}")
     return "\n".join(lines)
+
+
+def _path(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Where an error stands, as a key of the file: pydantic also names the kind that it took a table for."""
+    path = []
+    for part in loc:
+        if isinstance(tree, dict) and tree.get("kind") == part and part not in tree:
+            continue
+        path.append(str(part))
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return path
 
 
 def _suggest(loc: tuple[int | str, ...]) -> str:

@@ -30,9 +30,13 @@ class Shown:
     page: Any
 
 
-def _planned(name: str, sets: Sequence[str]) -> tuple[Plan, Place]:
+def _planned(name: str, sets: Sequence[str], look: bool = False) -> tuple[Plan, Place]:
+    """The plan and its root. Only to ``look`` at a plan may files be absent."""
     recipe = load(name, sets)
-    return planning.plan(recipe), Place.of(recipe.root)
+    plan = planning.plan(recipe)
+    if plan.absent and not look:
+        raise RecipeError("\n".join(plan.absent))
+    return plan, Place.of(recipe.root)
 
 
 def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Shown:
@@ -128,8 +132,9 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
 
 
 def status(name: str, sets: Sequence[str]) -> Shown:
-    """Every step of the plan with what is there of it."""
-    plan, root = _planned(name, sets)
+    """Every step of the plan with what is there of it. Needs no data: a plan can be read before they are fetched."""
+    plan, root = _planned(name, sets, look=True)
+    from rich.console import Group
     from rich.table import Table
 
     rows = [_state(step, root) for step in plan.steps]
@@ -146,7 +151,7 @@ def status(name: str, sets: Sequence[str]) -> Shown:
             f"{row['rejects']:,}" if row["rejects"] else "",
             span(row["seconds"]) if row["seconds"] else "",
         )
-    return Shown(rows, table)
+    return Shown(rows, Group(table, *(f"not here: {absent}" for absent in plan.absent)))
 
 
 def _state(step: Step, root: Place) -> dict[str, Any]:

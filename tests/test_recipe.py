@@ -1,12 +1,15 @@
 """Recipes: they load, they validate, they fingerprint; every key is in reach of --set, and a wrong one is told."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cluster.errors import RecipeError
 from pipelines.plan import Plan, plan
 from pipelines.recipe import load, names
+from pipelines.verbs import Shown, run, status
 
 SMALL = ["source.territories=12"]
 XQUAD = "source.path={}"
@@ -39,7 +42,7 @@ def msmarco(directory: Path) -> list[str]:
         for split in ("train", "dev.small", "dev"):
             folder = "train" if split == "train" else "dev"
             (directory / f"mmarco/data/google/queries/{folder}/{name}_queries.{split}.tsv").write_text("0\tq\n")
-    return [f"source.path={directory}", f"evaluate.msmarco.source.path={directory}"]
+    return [f"source.path={directory}"]
 
 
 def planned(name: str, directory: Path) -> Plan:
@@ -61,7 +64,7 @@ def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
 
 def test_recipes_of_the_papers_have_the_papers_settings() -> None:
     for name in ("translate-distill", "multilingual-translate-distill"):
-        recipe = load(name, ["source.path=x", "evaluate.msmarco.source.path=x"])
+        recipe = load(name, ["source.path=x"])
         train, student = recipe.train, recipe.train.student
         # MTD §4 and the released checkpoints' metadata
         assert (train.steps, train.batch, train.ways, train.pool) == (200_000, 64, 6, 50)
@@ -105,11 +108,53 @@ def test_resources_change_no_fingerprint_and_the_seed_does() -> None:
         ('languages.docs=["zho"]', "did you mean"),
         ("index.kind=tree", "index.*plaid"),
         ("name.x=1", "name is a value, not a table"),
+        ("select.k=8", r"train.ways = 12 passages cannot be drawn from select.k = 8$"),
+        ("select.index.kind=exact", "add select.encoder.model"),
+        ("select.encoder.model=minilm", "leave out select.encoder"),
+        ("index.kind=faiss", "cannot hold the vectors of a lexical student: choose plaid or exact"),
+        ("passage_stride=100", "leaves text out"),
+        ("index.bits=3", r"index.bits: Input should be 1, 2 or 4, got 3$"),
+        ("train.student.dim=1", r"train.student.dim: .*, got 1$"),
     ],
 )
 def test_wrong_overrides_are_told(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=f"(?s){message}"):
         load("atlas", [override])
+
+
+def test_the_key_that_a_message_names_is_the_one_to_set(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as told:
+        load("xquad")
+    (line,) = str(told.value).splitlines()[1:]
+    assert line == "  source.path is missing: add it to the file, or --set source.path=…"
+    assert load("xquad", [f"source.path={tmp_path}"]).source.kind == "parallel"
+
+
+def test_a_plan_can_be_read_where_the_data_are_not(tmp_path: Path) -> None:
+    there = [f"source.path={tmp_path}/msmarco"]
+    before = plan(load("translate-distill", there))
+    assert {"translate-zh", "train", "index-student", "evaluate-msmarco-bm25"} <= {step.name for step in before.steps}
+    assert any("expected collection.tsv" in absent and "msmarco" in absent for absent in before.absent)
+    assert "not here: expected collection.tsv" in _page(status("translate-distill", there))
+    with pytest.raises(RecipeError, match=r"expected collection\.tsv"):
+        run("translate-distill", [], there, None)
+    (tmp_path / "msmarco").mkdir()
+    msmarco(tmp_path / "msmarco")
+    after = plan(load("translate-distill", there))
+    assert after.absent == []
+    assert not {s.id for s in before.steps if s.table} & {s.id for s in after.steps}
+
+
+def _page(shown: Shown) -> str:
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(shown.page)
+    return console.export_text()
+
+
+def test_depth_of_search_changes_neither_selection_nor_student() -> None:
+    base, deep = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "search.probes=8"]))
+    changed = {s.name.partition("-")[0] for s in base.steps if s.id not in {d.id for d in deep.steps}}
+    assert changed == {"search", "evaluate", "examples"}
 
 
 def test_another_kind_starts_afresh_and_nested_tables_can_be_added(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ COMPRESSED = (".gz", ".bz2", ".zst")
 BOM = b"\xef\xbb\xbf"
 
 
+class AbsentFileError(RecipeError):
+    """A file that a recipe names is not there."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file of a source: its name within the source (as in messages) and where it is."""
@@ -87,13 +91,13 @@ def identity(source: Any, table: TableName, lang: str, split: str) -> dict[str, 
 
 
 def find(root: Place, name: str) -> File:
-    """The file ``name`` below ``root``, plain or compressed. Raises RecipeError that lists what is there instead."""
+    """The file ``name`` below ``root``, plain or compressed. Raises AbsentFileError that lists what is there."""
     file = find_any(root, name)
     if file is not None:
         return file
     folder, _, _ = name.rpartition("/")
     there = ", ".join(names(root, folder)) or "nothing"
-    raise RecipeError(
+    raise AbsentFileError(
         f"expected {name} (or {', '.join(COMPRESSED)} of it) in {shown(root)}, found there: {there}. Set the source's "
         "path to the directory that holds it, or choose another language or split"
     )

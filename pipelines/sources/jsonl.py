@@ -16,7 +16,7 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, plain, shown
+from pipelines.sources.files import AbsentFileError, File, TableName, plain, shown
 from pipelines.sources.records import doc, json_lines, judgement, query, trec_qrels
 
 
@@ -94,7 +94,7 @@ class Jsonl(Component):
     def _file(self, path: str) -> File:
         place = Place.of(path)
         if not place.exists():
-            raise RecipeError(f"expected a file at {shown(place)}, found none: set the source's paths")
+            raise AbsentFileError(f"expected a file at {shown(place)}, found none: set the source's paths")
         return File(place.name, place)
 
     def _records(self, table: TableName, lang: str, split: str) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
