@@ -1,4 +1,4 @@
-"""The lines of the house: who may import whom, what stays light, how large files and functions may grow."""
+"""The lines of the architecture: who may import whom, what stays light, how large files and functions may grow."""
 
 import ast
 import subprocess
