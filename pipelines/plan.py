@@ -1,7 +1,7 @@
 """The whole system on one page: which steps a recipe becomes, and what each reads.
 
     ingest ─ docs, queries, qrels of every language and split                      (tables)
-    translate ─ the training passages, into each language that the student reads   (tables)
+    translate ─ the training passages, into each language that is read    (tables)
     select ─ the k passages of the training collection that look best per query    (a search)
     score ─ what the teacher thinks of them, in the teacher's languages            (rankings)
     train ─ the student, on the teacher's scores and the translated passages       (a directory)
@@ -118,9 +118,7 @@ def plan(recipe: Recipe) -> Plan:
     if not recipe.evaluate:
         raise RecipeError(f"recipe {recipe.name} names no evaluation set: add a table [evaluate.NAME]")
     docs = {lang: _training_docs(recipe, lang) for lang in _training_languages(recipe)}
-    queries = {
-        lang: _ingest(recipe, "queries", recipe.source, lang, recipe.train_split) for lang in _query_languages(recipe)
-    }
+    queries = {lang: _training_queries(recipe, lang) for lang in _query_languages(recipe)}
     selection = _selection(recipe, docs, queries)
     scores = _scores(recipe, docs, queries, selection)
     student = _student(recipe, docs, queries, scores)
@@ -178,6 +176,16 @@ def _training_docs(recipe: Recipe, lang: str) -> Step:
         inputs = {"docs": original, "translations": given}
         return _table(recipe, f"translate-{lang}", JoinTranslations, config, DOCS, inputs, "docs")
     return _table(recipe, f"translate-{lang}", Translate, config, DOCS, {"docs": original}, "docs")
+
+
+def _training_queries(recipe: Recipe, lang: str) -> Step:
+    """The training queries in one language: as the source has them, or translated where translations are made."""
+    original = recipe.languages.original
+    if lang == original or recipe.translate.kind == "parallel":
+        return _ingest(recipe, "queries", recipe.source, lang, recipe.train_split)
+    config = TranslateConfig(source_lang=original, target_lang=lang, translator=recipe.translate)
+    inputs = {"queries": _training_queries(recipe, original)}
+    return _table(recipe, f"translate-queries-{lang}", Translate, config, QUERIES, inputs, "queries")
 
 
 def _selection(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step]) -> Step:

@@ -151,6 +151,37 @@ def _page(shown: Shown) -> str:
     return console.export_text()
 
 
+def test_selector_teacher_and_student_read_languages_of_their_own() -> None:
+    own = ["select.doc_lang=de", "score.query_lang=fr", "score.doc_lang=zh", 'languages.docs=["fa", "ru"]']
+    made = plan(load("atlas", [*SMALL, *own]))
+    steps = {step.name: step for step in made.steps}
+    index = steps["index-select"]
+    assert set(index.inputs) == {"docs-de"}
+    assert index.inputs["docs-de"].name == "translate-de"
+    assert steps["select"].inputs["rows"].name == "queries-en"
+    score = steps["score"]
+    assert {role: score.inputs[role].name for role in ("queries", "docs")} == {
+        "queries": "queries-fr",
+        "docs": "translate-zh",
+    }
+    read = {role: step.name for role, step in made.train.inputs.items() if not role.startswith("dev-")}
+    assert read == {
+        "queries": "queries-en",
+        "scores": "score",
+        "docs-fa": "translate-fa",
+        "docs-ru": "translate-ru",
+    }
+
+
+def test_queries_are_translated_where_translations_are_made(tmp_path: Path) -> None:
+    own = ["translate.kind=nmt", "translate.model=some/model", "score.query_lang=zh", "score.doc_lang=zh"]
+    steps = {step.name: step for step in plan(load("xquad", [*parallel(tmp_path), *own])).steps}
+    assert steps["score"].inputs["queries"].name == "translate-queries-zh"
+    assert steps["translate-queries-zh"].inputs["queries"].name == "queries-en"
+    assert steps["score"].inputs["docs"].name == "translate-zh"
+    assert steps["train"].inputs["queries"].name == "queries-en"
+
+
 def test_depth_of_search_changes_neither_selection_nor_student() -> None:
     base, deep = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "search.probes=8"]))
     changed = {s.name.partition("-")[0] for s in base.steps if s.id not in {d.id for d in deep.steps}}

@@ -25,7 +25,7 @@ from tests.shards import build, find, recall, unit, vectors_artifact
 
 DIM, QUERIES = 128, 100
 LEAST = 0.95
-# Santhanam et al. 2022, PLAID, table 3
+# PLAID as released (Santhanam et al. 2022): its defaults by k
 PUBLISHED = (
     SearchOptions(k=10, probes=1, threshold=0.5, candidates=256),
     SearchOptions(k=100, probes=2, threshold=0.45, candidates=1024),
