@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_recall.py [RECIPE] [--queries 150] [--set KEY=VALUE]…
 
 Run the recipe first (default: atlas). Searches its index as it is, and an exact index of the same vectors, built in a
-temporary directory. Prints recall@10 at the recipe's depth, and milliseconds per query of both.
+temporary directory. Prints recall@10 at the recipe's depth, and milliseconds per query of both. Fails below 0.95.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pipelines.recipe import load
 from pipelines.search import open_shards, search
 from tests.shards import local_fan_out
 
-TOP = 10
+TOP, LEAST = 10, 0.95
 
 
 def found(index: Place, lang: str, queries: list[Query], options: SearchOptions) -> tuple[list[set[str]], float]:
@@ -61,7 +61,10 @@ def main() -> None:
             own, own_ms = found(index.artifact(root).place, lang, queries, planned.recipe.search)
             recalls.append(sum(len(a & b) / max(1, len(b)) for a, b in zip(own, exact, strict=True)) / len(queries))
             print(f"{lang}  recall@10 {recalls[-1]:.3f}  {own_ms:.1f} ms/query, exact {exact_ms:.1f}", flush=True)
-    print(f"all recall@10 {sum(recalls) / len(recalls):.3f}")
+    mean = sum(recalls) / len(recalls)
+    print(f"all recall@10 {mean:.3f}")
+    if mean < LEAST:
+        raise SystemExit(f"expected a recall of at least {LEAST}")
 
 
 if __name__ == "__main__":
