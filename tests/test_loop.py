@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from scipy.stats import rankdata
 
 from artifacts import table_artifact
+from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from pipelines.docstore import Docstore, RowStore
 from pipelines.tables import RANKINGS
@@ -221,8 +222,9 @@ def test_configs_say_what_does_not_fit(change, message):
         TrainConfig.model_validate({**CONFIG.model_dump(), **change})
 
 
-def test_resources_are_no_part_of_the_fingerprint():
-    from cluster.component import fingerprint
-
-    faster = CONFIG.model_copy(update={"resources": TrainResources(workers=7, gpus=1)})
-    assert fingerprint(faster) == fingerprint(CONFIG)
+def test_what_changes_only_the_speed_is_no_part_of_the_fingerprint():
+    for change in ({"resources": TrainResources(workers=7, gpus=1)}, {"accumulation": 4}, {"checkpoint_every": 9}):
+        faster = TrainConfig.model_validate({**CONFIG.model_dump(), **change})
+        assert faster != CONFIG
+        assert fingerprint(faster) == fingerprint(CONFIG)
+    assert fingerprint(CONFIG.model_copy(update={"batch": 9})) != fingerprint(CONFIG)
