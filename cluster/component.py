@@ -3,9 +3,9 @@
 A component is a pydantic model that is frozen, closed (unknown keys are errors) and validated at birth. The tagged
 union of the components of one role (translator, scorer, …) is the registry of that role: there is no other.
 
-``fingerprint`` hashes everything in a value that can change a result. ``Resources`` change only the speed, and a
-``Location`` only where data stand: both are left out by type, so a run may move from a laptop to a cluster, and its
-data to another directory, and keep every artifact.
+``fingerprint`` hashes everything in a value that can change a result. ``Resources`` and a ``Speed`` change only the
+speed, and a ``Location`` only where data stand: they are left out by type, so a run may move from a laptop to a
+cluster, take smaller batches where memory runs out, find its data in another directory, and keep every artifact.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -54,6 +54,19 @@ class Location(str):
         )
 
 
+class Speed(int):
+    """A number, at least 1, that decides how fast and in how much memory, not what: texts in a batch. Never part of a
+    fingerprint, and neither is the None of a field ``Speed | None``.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.int_schema(ge=1))
+
+
+LEFT_OUT = (Resources, Location, Speed)
+
+
 def canonical(value: Any) -> Any:
     """Reduce a value to JSON types with one spelling each.
 
@@ -62,10 +75,11 @@ def canonical(value: Any) -> Any:
             would silently give the same content two names, or two contents the same name.
     """
     if isinstance(value, BaseModel):
-        fields = {k: getattr(value, k) for k in type(value).model_fields}
-        return {k: canonical(v) for k, v in sorted(fields.items()) if not isinstance(v, (Resources, Location))}
+        kinds = {k: field.annotation for k, field in type(value).model_fields.items()}
+        fields = {k: getattr(value, k) for k, kind in kinds.items() if Speed not in (kind, *get_args(kind))}
+        return {k: canonical(v) for k, v in sorted(fields.items()) if not isinstance(v, LEFT_OUT)}
     if isinstance(value, Mapping):
-        return {str(k): canonical(v) for k, v in sorted(value.items()) if not isinstance(v, (Resources, Location))}
+        return {str(k): canonical(v) for k, v in sorted(value.items()) if not isinstance(v, LEFT_OUT)}
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
     if isinstance(value, Enum):

@@ -2,7 +2,8 @@
 
 An artifact's good rows are copied once per node into an Arrow file, which is memory-mapped: opening it costs
 milliseconds, and the memory in use is the pages that are read. An id is found by binary search in a sorted array of
-64-bit hashes, memory-mapped too; ids whose hashes collide are told apart by comparing the ids themselves.
+64-bit hashes, memory-mapped too; ids whose hashes collide are told apart by comparing the ids themselves. An id looked
+up alone costs 17 µs, one of fifty 1.7 µs; of these 0.7 are its hash, which is the same for stores of all languages.
 
 Building costs one pass over the artifact, about a second per 500,000 rows, and holds one part and 16 bytes per row.
 """
@@ -36,6 +37,7 @@ class RowStore:
         self.id_column = id_column
         reader = pa.ipc.open_file(pa.memory_map(str(directory / "rows.arrow")))
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self._ids = [batch.column(id_column) for batch in self._batches]
         self._ends = np.cumsum([len(b) for b in self._batches], dtype=np.int64)
         self._hashes = np.load(directory / "hashes.npy", mmap_mode="r")
         self._order = np.load(directory / "order.npy", mmap_mode="r")
@@ -63,28 +65,44 @@ class RowStore:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __contains__(self, row_id: object) -> bool:
-        return isinstance(row_id, str) and self._find(row_id) is not None
+        return isinstance(row_id, str) and bool(self.positions([row_id])[0] >= 0)
 
     @property
     def ids(self) -> Iterator[str]:
         """All ids, in the order of the artifact."""
-        for batch in self._batches:
-            yield from batch.column(self.id_column).to_pylist()
+        for column in self._ids:
+            yield from column.to_pylist()
 
     def position(self, row_id: str) -> int:
         """The position of the row with this id. Raises TableError, naming the id, where there is none."""
-        found = self._find(row_id)
-        if found is None:
+        return int(self._all_positions([row_id])[0])
+
+    def positions(self, row_ids: Sequence[str], hashed: np.ndarray | None = None) -> np.ndarray:
+        """The positions of these ids, int64; -1 for an id that is not there. ``hashed`` are their ``hashes``: given,
+        where the same ids are looked up in several stores."""
+        wanted = hashes(row_ids) if hashed is None else hashed
+        found = np.full(len(row_ids), -1, np.int64)
+        at = np.searchsorted(self._hashes, wanted)
+        left = np.arange(len(row_ids))  # the ids to look for: each is compared with all that have its hash
+        while len(left := left[at[left] < len(self._hashes)]):
+            left = left[self._hashes[at[left]] == wanted[left]]
+            candidates = self._order[at[left]]
+            their_ids = self._ids_at(candidates)
+            same = np.array([row_ids[i] == row_id for i, row_id in zip(left, their_ids, strict=True)], bool)
+            found[left[same]] = candidates[same]
+            left = left[~same]
+            at[left] += 1
+        return found
+
+    def _all_positions(self, row_ids: Sequence[str]) -> np.ndarray:
+        """As ``positions``, of ids that must be there."""
+        found = self.positions(row_ids)
+        if (found < 0).any():
             raise TableError(
-                f"no id {row_id!r} among the {len(self):,} good rows of {self.name}: "
+                f"no id {row_ids[int((found < 0).argmax())]!r} among the {len(self):,} good rows of {self.name}: "
                 "it was rejected there, or the two tables come from different collections"
             )
         return found
-
-    def positions(self, row_ids: Iterable[str]) -> np.ndarray:
-        """The positions of these ids, int64; -1 for an id that is not there."""
-        found = (self._find(row_id) for row_id in row_ids)
-        return np.fromiter((-1 if p is None else p for p in found), np.int64)
 
     def row(self, row_id: str) -> dict[str, Any]:
         """The row with this id, without ``reject``."""
@@ -97,8 +115,13 @@ class RowStore:
 
     def id_at(self, position: int) -> str:
         """The id at this position."""
-        batch, offset = self._locate(position)
-        return str(batch.column(self.id_column)[offset].as_py())
+        self._locate(position)
+        return self._ids_at(np.array([position]))[0]
+
+    def _ids_at(self, positions: np.ndarray) -> list[str]:
+        numbers = np.searchsorted(self._ends, positions, side="right")
+        offsets = positions - self._ends[numbers]  # from the end of the record batch
+        return [self._ids[n][offset].as_py() for n, offset in zip(numbers.tolist(), offsets.tolist(), strict=True)]
 
     def _locate(self, position: int) -> tuple[pa.RecordBatch, int]:
         if not 0 <= position < len(self):
@@ -106,16 +129,6 @@ class RowStore:
         number = int(np.searchsorted(self._ends, position, side="right"))
         batch = self._batches[number]
         return batch, position - int(self._ends[number]) + len(batch)
-
-    def _find(self, row_id: str) -> int | None:
-        wanted = np.uint64(_hash(row_id))
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            position = int(self._order[at])
-            if self.id_at(position) == row_id:
-                return position
-            at += 1
-        return None
 
 
 class Docstore(RowStore):
@@ -127,7 +140,7 @@ class Docstore(RowStore):
 
     def texts(self, row_ids: Iterable[str]) -> list[str]:
         """The texts of these ids, in their order."""
-        return [self.text(row_id) for row_id in row_ids]
+        return [self.text_at(position) for position in self._all_positions(list(row_ids)).tolist()]
 
     def text_at(self, position: int) -> str:
         """The text at this position."""
@@ -137,24 +150,28 @@ class Docstore(RowStore):
         return f"{title} {text}" if title else text
 
 
+def hashes(row_ids: Sequence[str]) -> np.ndarray:
+    """What ids are found by, uint64: see ``RowStore.positions``."""
+    return np.fromiter((_hash(row_id) for row_id in row_ids), np.uint64, len(row_ids))
+
+
 def _hash(row_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
 
 
 def _write(artifact: Artifact, parts: list[int], id_column: str, directory: Path) -> None:
     directory.mkdir()
-    hashes: list[np.ndarray] = []
+    hashed: list[np.ndarray] = []
     writer = None
     with pa.OSFile(str(directory / "rows.arrow"), "wb") as file:
         for number in parts:
             rows = good(read_part(artifact.parts[number])).drop_columns("reject").combine_chunks()
             writer = writer or pa.ipc.new_file(file, rows.schema)
             writer.write_table(rows, max_chunksize=ROWS_PER_BATCH)
-            ids = rows[id_column].to_pylist()
-            hashes.append(np.fromiter((_hash(i) for i in ids), np.uint64, len(ids)))
+            hashed.append(hashes(rows[id_column].to_pylist()))
         writer = writer or pa.ipc.new_file(file, pa.schema([(id_column, pa.string())]))
         writer.close()
-    joined = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+    joined = np.concatenate(hashed) if hashed else np.zeros(0, np.uint64)
     order = np.argsort(joined, kind="stable")
     np.save(directory / "hashes.npy", joined[order])
     np.save(directory / "order.npy", order.astype(np.int64))

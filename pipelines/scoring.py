@@ -54,7 +54,8 @@ class Score:
             return _Selection(row["query_id"], "", [], row["reject"])
         if query is None:
             return _Selection(row["query_id"], "", [], "the query has no text")
-        doc_ids = [doc_id for doc_id in row["doc_ids"] if doc_id in self._docs]
+        there = self._docs.positions(row["doc_ids"]) >= 0
+        doc_ids = [doc_id for doc_id, is_there in zip(row["doc_ids"], there, strict=True) if is_there]
         return _Selection(row["query_id"], query, doc_ids, None if doc_ids else "no selected document has a text")
 
     def _scores(self, selections: "list[_Selection]") -> np.ndarray:

@@ -138,6 +138,17 @@ def test_a_missing_translation_is_never_drawn_in_its_language(tmp_path, monkeypa
         assert (batches.skipped > 0) == (mixing == "round_robin_entries")
 
 
+def test_what_is_remembered_of_a_ranking_changes_no_sample(tmp_path, monkeypatch):
+    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
+    scores, docs = stores(tmp_path, {("zh", f"d{n}") for n in range(0, 40, 3)})
+    drawn = [Batches(scores, docs, Draw(ways=3), 15, 6).entries(number) for number in range(8)]  # nothing remembered
+    for most in (0, 5, QUERIES):
+        monkeypatch.setattr("pipelines.training.batches.REMEMBERED", most)
+        batches = Batches(scores, docs, Draw(ways=3), 15, 6)
+        assert [batches.entries(number) for number in range(8)] == drawn
+        assert len(batches._there) == most
+
+
 def test_nothing_to_draw_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
     scores, docs = stores(tmp_path, {("zh", f"d{n}") for n in range(40)})

@@ -1,5 +1,6 @@
 """Fingerprints: equal content has one name everywhere, different content never has."""
 
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from cluster.component import Component, Resources, canonical, fingerprint
+from cluster.component import Component, Resources, Speed, canonical, fingerprint
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -73,3 +75,30 @@ def test_unknown_and_changed_fields_are_refused() -> None:
         Inner(b=2)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="frozen"):
         Inner().a = 2  # type: ignore[misc]
+
+
+class Paced(Component):
+    batch: Speed = Speed(64)
+    most: Speed | None = None
+    depth: int = 1
+
+
+def test_a_speed_does_not_count_however_it_is_written() -> None:
+    usual = fingerprint(Paced())
+    for other in (Paced(batch=8), Paced(most=8), Paced().model_copy(update={"batch": 8}), Paced(batch=8, most=64)):
+        assert fingerprint(other) == usual
+    assert fingerprint(Paced(depth=2)) != usual
+    assert fingerprint({"batch": Speed(1), "n": 1}) == fingerprint({"batch": Speed(2), "n": 1})
+    assert fingerprint({"batch": 1}) != fingerprint({"batch": 2})
+
+
+def test_a_speed_is_shown_copied_and_checked_as_a_number() -> None:
+    paced = Paced(batch=8)
+    assert paced.model_dump(mode="json") == {"batch": 8, "most": None, "depth": 1}
+    assert paced.batch // 3 == 2
+    for again in (pickle.loads(pickle.dumps(paced)), Paced.model_validate_json(paced.model_dump_json())):
+        assert again == paced
+        assert isinstance(again.batch, Speed)
+    for wrong in (0, "many", 1.5, None):
+        with pytest.raises(ValidationError):
+            Paced(batch=wrong)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +85,29 @@ def test_colliding_hashes_are_told_apart(tmp_path, monkeypatch):
     store = Docstore.open(make_artifact(tmp_path, "docs", DOCS, [[doc(i, f"text {i}") for i in ids]]))
     assert store.texts(ids) == [f"text {i}" for i in ids]
     assert "zz" not in store
+    asked = ["07", "zz", "long", "nine", "longer", "49", "07", "00"]
+    assert store.positions(asked).tolist() == [7, -1, 50, -1, -1, 49, 7, 0]
+    assert store.positions([]).tolist() == []
+
+
+@pytest.mark.parametrize("bits", [64, 4])  # 4: sixteen hashes for everything
+def test_positions_equal_a_dictionary(tmp_path, monkeypatch, bits):
+    whole = docstore._hash
+    monkeypatch.setattr(docstore, "_hash", lambda row_id: whole(row_id) >> (64 - bits))
+    monkeypatch.setattr(docstore, "ROWS_PER_BATCH", 7)  # so that ids lie in many record batches
+    random = np.random.default_rng(0)
+    stores = {}
+    for lang in ("en", "de"):
+        kept = random.permutation(200)[:150].tolist()
+        parts = [[doc(f"d{n}") for n in kept[:60]], [doc(f"d{n}") for n in kept[60:]]]
+        stores[lang] = Docstore.open(make_artifact(tmp_path, f"docs-{lang}", DOCS, parts)), kept
+    asked = [f"d{n}" for n in random.integers(0, 250, 400)]
+    hashed = docstore.hashes(asked)
+    for store, kept in stores.values():
+        oracle = {f"d{n}": at for at, n in enumerate(kept)}
+        expected = [oracle.get(i, -1) for i in asked]
+        assert -1 in expected
+        assert store.positions(asked).tolist() == store.positions(asked, hashed).tolist() == expected
 
 
 @given(st.lists(st.lists(st.tuples(st.text(max_size=6), st.text("abé中", min_size=1), st.booleans()), max_size=8)))

@@ -7,14 +7,18 @@ import torch
 from pydantic import ValidationError
 from scipy.stats import rankdata
 
+from artifacts import table_artifact
+from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from pipelines.docstore import Docstore, RowStore
+from pipelines.tables import RANKINGS
 from pipelines.training.batches import Batches, Draw, Entry
 from pipelines.training.config import TrainConfig, TrainResources, Validation
 from pipelines.training.distil import Distillation, maxsim
 from pipelines.training.loop import learning_rate_factor, make_optimizer
 from pipelines.training.losses import KullbackLeibler, language_consistency
-from pipelines.training.validate import Pool, ndcg, score_all
+from pipelines.training.records import Records
+from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 
@@ -89,6 +93,66 @@ def test_round_robin_loss_is_a_mean_over_entries_with_the_consistency_term(corpu
     torch.testing.assert_close(objective(groups), expected)
 
 
+def with_scores(inputs, root, changed):
+    """The same inputs with other teacher scores: ``changed`` maps (query, scores) to scores."""
+    rows = inputs["scores"].read(["query_id", "doc_ids", "scores"]).to_pylist()
+    rows = [{**row, "scores": changed(row["query_id"], row["scores"])} for row in rows]
+    return {**inputs, "scores": table_artifact(root / "scores@1", RANKINGS, rows)}
+
+
+def state_of(student):
+    return torch.cat([p.detach().flatten() for p in student.model.parameters()])
+
+
+def fp16_loop(corpus, inputs):
+    return make_loop(CONFIG.model_copy(update={"precision": "fp16"}), STUDENT.build(corpus, 0), corpus, inputs)
+
+
+def test_a_step_that_overflows_is_not_taken(corpus, inputs, tmp_path):
+    one_is_bad = with_scores(
+        inputs, tmp_path, lambda query, scores: [float("inf"), *scores[1:]] if query == "t0-3" else scores
+    )
+    loop = fp16_loop(corpus, one_is_bad)
+    bad = [n for n in range(9) if any(e.query_id == "t0-3" for group in loop.batches.entries(n) for e in group)]
+    assert len(bad) == 2  # once in each of two epochs of 36 queries, eight a step
+    records, scale = Records(9), loop.scaler.get_scale()
+    for number in range(9):
+        before = state_of(loop.student)
+        loss, lr = loop.step(number)
+        records.step(loss, lr, 0.0)
+        assert np.isfinite(loss) == (number not in bad)
+        assert torch.equal(before, state_of(loop.student)) == (number in bad)
+    assert loop.overflows == 2
+    assert loop.scaler.get_scale() == scale / 4
+    assert [row[0] for row in records.losses if np.isfinite(row[1])] == [n + 1 for n in range(9) if n not in bad]
+
+
+def test_overflows_end_in_an_error_and_are_counted_across_a_resume(corpus, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.training.loop.OVERFLOWS", 4)
+    all_bad = with_scores(inputs, tmp_path, lambda _, scores: [float("inf"), *scores[1:]])
+    with pytest.raises(FloatingPointError, match=r"the loss of step 1 is nan: lower train.lr"):
+        make_loop(CONFIG, STUDENT.build(corpus, 0), corpus, all_bad).step(0)
+    loop = fp16_loop(corpus, all_bad)
+    loop.step(0)
+    loop.step(1)
+    loop.save(tmp_path)
+    again = fp16_loop(corpus, all_bad)
+    again.restore(tmp_path)
+    again.step(2)
+    with pytest.raises(FloatingPointError, match="gradients of 4 steps up to 4 overflowed fp16"):
+        again.step(3)
+    assert again.overflows == 4
+
+
+def test_half_precision_learns(corpus, inputs):
+    student = STUDENT.build(corpus, 0)
+    loop = make_loop(CONFIG.model_copy(update={"precision": "bf16"}), student, corpus, inputs)
+    losses = [loop.step(number)[0] for number in range(30)]
+    assert not loop.scaler.is_enabled()
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert all(p.dtype == torch.float32 for p in student.model.parameters())
+
+
 def test_ndcg_equals_ir_measures():
     random = np.random.default_rng(1)
     for _ in range(20):
@@ -115,6 +179,9 @@ def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
         Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=9, max_queries=3)
     )
     assert (len(few.queries), len(few.names)) == (3, 9)
+    needed = {name for names in few.relevant for name in names}
+    others = {f"{lang}:{doc}" for lang in corpus.docs for doc in corpus.docs[lang].ids} - needed
+    assert few.names == sorted([*needed, *sorted(others, key=_draw)[: 9 - len(needed)]])
 
 
 def test_schedules():
@@ -155,8 +222,9 @@ def test_configs_say_what_does_not_fit(change, message):
         TrainConfig.model_validate({**CONFIG.model_dump(), **change})
 
 
-def test_resources_are_no_part_of_the_fingerprint():
-    from cluster.component import fingerprint
-
-    faster = CONFIG.model_copy(update={"resources": TrainResources(workers=7, gpus=1)})
-    assert fingerprint(faster) == fingerprint(CONFIG)
+def test_what_changes_only_the_speed_is_no_part_of_the_fingerprint():
+    for change in ({"resources": TrainResources(workers=7, gpus=1)}, {"accumulation": 4}, {"checkpoint_every": 9}):
+        faster = TrainConfig.model_validate({**CONFIG.model_dump(), **change})
+        assert faster != CONFIG
+        assert fingerprint(faster) == fingerprint(CONFIG)
+    assert fingerprint(CONFIG.model_copy(update={"batch": 9})) != fingerprint(CONFIG)

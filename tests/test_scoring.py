@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from artifacts import table_artifact
+from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from pipelines import models
 from pipelines.scorers import Bm25Scorer, CrossEncoderScorer, DenseScorer, Scorer
@@ -230,3 +231,9 @@ def test_importing_the_components_loads_no_model_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_size_of_a_batch_is_no_part_of_the_fingerprint():
+    assert fingerprint(CrossEncoderScorer(model="m", batch_tokens=9)) == fingerprint(CrossEncoderScorer(model="m"))
+    assert fingerprint(DenseScorer(model="m", batch_size=9)) == fingerprint(DenseScorer(model="m"))
+    assert fingerprint(DenseScorer(model="m", max_length=9)) != fingerprint(DenseScorer(model="m"))

@@ -15,7 +15,7 @@ from artifacts import table_artifact
 from pipelines.docstore import Docstore
 from pipelines.students import AnyStudent, Corpus, Dense, LateInteraction, load_encoder
 from pipelines.students.checkpoint import Checkpoint
-from pipelines.students.encoder import by_length
+from pipelines.students.encoder import by_length, native_half, precision_on
 from pipelines.students.scratch import Scratch
 from pipelines.tables import DOCS, QUERIES
 
@@ -121,6 +121,23 @@ def test_by_length_keeps_to_its_budget():
     assert sorted(i for b in batches for i in b) == list(range(7))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(len(rows[i]["input_ids"]) for i in batch) <= 30
+
+
+def test_rows_carry_all_that_embed_needs(late, tmp_path):
+    late.save(tmp_path / "s")
+    rows = late.rows(["Rivers run to the sea"], "query")
+    fresh = load_encoder(tmp_path / "s", device="cpu")  # has tokenised nothing
+    vectors, mask = fresh.embed(rows, "query")
+    np.testing.assert_array_equal(vectors[mask].detach(), late.encode_queries(["Rivers run to the sea"])[0])
+
+
+@pytest.mark.parametrize(
+    ("capability", "half"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((9, 0), "bf16")]
+)
+def test_half_precision_is_what_the_gpu_computes_with(capability, half):
+    assert native_half(*capability) == half
+    assert precision_on(torch.device("cpu")) == "fp32"
+    assert precision_on(torch.device("cpu"), "bf16") == "bf16"
 
 
 def test_embed_carries_gradients_to_every_part(late):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from cluster.component import Component
+from cluster.component import Component, Speed
 from cluster.errors import RecipeError
 from pipelines.models import resolve
 from pipelines.scorers.base import Collection
@@ -35,7 +35,7 @@ class CrossEncoderScorer(Component):
     model: str
     revision: str | None = None
     max_length: int | None = Field(None, ge=8)
-    batch_tokens: int | None = Field(None, ge=1)
+    batch_tokens: Speed | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def build(self, collection: Collection) -> "CrossEncoderTeacher":

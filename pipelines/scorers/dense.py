@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from cluster.component import Component
+from cluster.component import Component, Speed
 from pipelines.models import resolve
 from pipelines.scorers.base import Collection
 
@@ -32,7 +32,7 @@ class DenseScorer(Component):
     query_prompt: str = ""
     doc_prompt: str = ""
     max_length: int | None = Field(None, ge=8)
-    batch_size: int = Field(64, ge=1)
+    batch_size: Speed = Speed(64)
 
     def build(self, collection: Collection) -> "DenseTeacher":
         """Load the model, on a GPU where there is one. The collection does not matter to it."""

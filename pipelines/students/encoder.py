@@ -28,7 +28,8 @@ TOKENS_PER_BATCH = {"cpu": 8_192, "cuda": 131_072}  # beyond these a batch is no
 OUR_MODULES = "pipelines.students."  # importing from here runs no code of the checkpoint's
 DOC_PROMPTS = ("document", "passage", "corpus")  # the names sentence-transformers looks for, in its order
 
-Row = dict[str, Tensor]  # the features of one text, each [T] or [T, …]
+# the features of one text: tensors [T] or [T, …], and what is the same for every text of a task (a prompt's length)
+Row = dict[str, Any]
 
 
 class TextEncoder:
@@ -43,7 +44,6 @@ class TextEncoder:
         self.dim = int(model.get_embedding_dimension() or 0)
         # a model that compares by cosine without normalising is normalised here, so that dot products are cosines
         self._normalize = self.similarity == "dot" and model.similarity_fn_name == "cosine"
-        self._constants: dict[Task, dict[str, Any]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -79,12 +79,12 @@ class TextEncoder:
         made: list[Row] = []
         for start in range(0, len(texts), TEXTS_PER_CALL):
             features = self.model.preprocess(list(texts[start : start + TEXTS_PER_CALL]), prompt=prompt, task=task)
-            made += self._split(features, task)
+            made += _split(features)
         return made
 
     def embed(self, rows: Sequence[Row], task: Task) -> tuple[Tensor, Tensor]:
         """Vectors float [B, T, D] and which of them count, bool [B, T]; T is 1 for a dense encoder. Gradients flow."""
-        features = {**self._constants[task], **self._pad(rows)}
+        features = self._pad(rows)
         features = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
         out = self.model(features, task=task)
         if self.similarity == "maxsim":
@@ -117,22 +117,14 @@ class TextEncoder:
         names = ("query",) if task == "query" else DOC_PROMPTS
         return next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
 
-    def _split(self, features: dict[str, Any], task: Task) -> list[Row]:
-        """Cut a padded batch into rows. What is not per token (the modality, the prompt's length) is kept aside."""
-        mask = features["attention_mask"]
-        keep = mask.bool()
-        if "query_expansion_positions" in features:
-            keep = keep | features["query_expansion_positions"].bool()
-        each = {k: v for k, v in features.items() if isinstance(v, Tensor) and v.shape[:2] == mask.shape}
-        self._constants[task] = {k: v for k, v in features.items() if k not in each}
-        return [{k: v[i][keep[i]] for k, v in each.items()} for i in range(len(mask))]
-
-    def _pad(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def _pad(self, rows: Sequence[Row]) -> dict[str, Any]:
         pad = getattr(self.model.tokenizer, "pad_token_id", None) or 0
         sequence = torch.nn.utils.rnn.pad_sequence
         return {
             name: sequence([row[name] for row in rows], batch_first=True, padding_value=pad * (name == "input_ids"))
-            for name in rows[0]
+            if isinstance(value, Tensor)
+            else value
+            for name, value in rows[0].items()
         }
 
     def _room(self) -> int:
@@ -181,6 +173,15 @@ def _read_json(where: str, name: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
 
+def _split(features: dict[str, Any]) -> list[Row]:
+    """Cut a padded batch into rows."""
+    mask = features["attention_mask"]
+    keep = mask.bool()
+    if "query_expansion_positions" in features:
+        keep = keep | features["query_expansion_positions"].bool()
+    return [{k: v[i][keep[i]] if isinstance(v, Tensor) else v for k, v in features.items()} for i in range(len(mask))]
+
+
 def by_length(rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
     """Indices of rows in batches of similar length, longest first, of at most ``tokens`` tokens with their padding."""
     lengths = np.array([len(row["input_ids"]) for row in rows])
@@ -195,9 +196,21 @@ def by_length(rows: Sequence[Row], tokens: int) -> Iterator[list[int]]:
 
 
 def half_precision(device: torch.device, precision: str = "auto") -> Any:
-    """Autocast for ``precision``: "auto" is bf16 or fp16 as the accelerator has it, and float32 on a CPU."""
-    if precision == "auto":
-        precision = "fp32" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    """Autocast for ``precision``, as ``precision_on`` understands it."""
+    precision = precision_on(device, precision)
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def precision_on(device: torch.device, precision: str = "auto") -> str:
+    """What "auto" is on a device: float32 on a CPU, else the half precision that the accelerator computes with."""
+    if precision != "auto":
+        return precision
+    return "fp32" if device.type == "cpu" else native_half(*torch.cuda.get_device_capability(device))
+
+
+def native_half(major: int, minor: int) -> str:
+    """The half precision of a GPU of this compute capability. bf16 came with 8.0; torch.cuda.is_bf16_supported() says
+    yes to a V100 (7.0) and a T4 (7.5) as well, which emulate it slowly."""
+    return "bf16" if (major, minor) >= (8, 0) else "fp16"

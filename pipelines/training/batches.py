@@ -11,11 +11,12 @@ The three strategies are those of MTD (§3.2):
     round_robin_entries   the same passages once in each language, so batch · languages entries (the paper uses 2 ways)
 
 A passage may be missing in a language (its translation was rejected). Such a passage is not drawn in that language; a
-query that has too few left is replaced by another and counted in ``skipped``. Costs about 0.1 ms per query.
+query that has too few left is replaced by another and counted in ``skipped``. With 50 passages in 7
+languages a query costs 0.7 ms when it is drawn first, for looking them up, and 0.2 ms when it is drawn again.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -23,12 +24,13 @@ from typing import Literal
 import numpy as np
 
 from cluster.errors import StepError
-from pipelines.docstore import RowStore
+from pipelines.docstore import RowStore, hashes
 
 Mixing = Literal["mix_passages", "mix_entries", "round_robin_entries"]
 Sampling = Literal["random", "top"]
 
 EPOCH_STREAM, ENTRY_STREAM = 0, 1  # the high bit of the key, so that the two never share random numbers
+REMEMBERED = 100_000  # rankings, 0.5 KB each, of which it is known what is there
 REPLACEMENTS = 1000  # queries tried in place of one that cannot be used
 
 
@@ -75,6 +77,7 @@ class Batches:
         self.langs = tuple(sorted(self.docs))
         self.skipped = 0
         self.languages: Counter[str] = Counter()  # passages drawn in each language
+        self._there: dict[int, np.ndarray] = {}
 
     def entries(self, number: int, rank: int = 0, world: int = 1) -> list[list[Entry]]:
         """The entries of batch ``number`` that worker ``rank`` of ``world`` computes, one list per query.
@@ -109,8 +112,7 @@ class Batches:
         ranking = self.scores.row_at(row)
         doc_ids = ranking["doc_ids"][: self.draw.pool]
         scores = np.asarray(ranking["scores"][: self.draw.pool], np.float32)
-        there_LK = np.stack([self.docs[lang].positions(doc_ids) >= 0 for lang in self.langs])
-        drawn = _DRAWS[self.draw.mixing](there_LK, self.draw, random)
+        drawn = _DRAWS[self.draw.mixing](self._which(row, doc_ids), self.draw, random)
         return [
             Entry(
                 ranking["query_id"],
@@ -120,6 +122,16 @@ class Batches:
             )
             for ways, langs in drawn
         ]
+
+    def _which(self, row: int, doc_ids: Sequence[str]) -> np.ndarray:
+        """Which of the K passages of a ranking there are in each of L languages, bool [L, K]."""
+        there_LK = self._there.get(row)
+        if there_LK is None:
+            hashed = hashes(doc_ids)
+            there_LK = np.stack([self.docs[lang].positions(doc_ids, hashed) >= 0 for lang in self.langs])
+            if len(self._there) < REMEMBERED:
+                self._there[row] = there_LK
+        return there_LK
 
 
 # Each of these returns pairs of arrays [W]: passages (indices into the pool) and languages (indices), one pair per

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cluster.component import Component, Resources
+from cluster.component import Component, Resources, Speed
 from pipelines.students import AnyStudent
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
@@ -12,7 +12,7 @@ from pipelines.training.losses import AnyLoss, KullbackLeibler
 
 class TrainResources(Resources):
     """How a training is spread. ``workers`` share each batch; gradients are averaged over them, so a change moves the
-    weights by rounding only."""
+    weights by rounding, and draws other masks of dropout, and changes nothing else."""
 
     workers: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)  # of one worker; None: the node's cores, divided by its workers
@@ -52,10 +52,13 @@ class TrainConfig(Component):
     warmup: int = Field(0, ge=0)  # steps
     schedule: Literal["none", "linear", "cosine"] = "none"
     clip: float = Field(2.0, gt=0)
-    accumulation: int = Field(1, ge=1)  # pieces that a worker cuts its share of a batch into, to save memory
+    # pieces that a worker cuts its share of a batch into, to save memory. A Speed, since it does what ``workers`` does:
+    # it adds the same gradients up in another order, under other masks of dropout. So a training that ran out of memory
+    # goes on from its last checkpoint with more pieces; one that is not changed resumes to the bit, as ever
+    accumulation: Speed = Speed(1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     validation: Validation = Validation()
-    checkpoint_every: int = Field(1000, ge=1)  # steps; a validation makes a checkpoint as well
+    checkpoint_every: Speed = Speed(1000)  # steps; a validation makes a checkpoint as well
     seed: int = Field(12345, ge=0, lt=2**63)
     resources: TrainResources = TrainResources()
 

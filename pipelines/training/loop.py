@@ -20,11 +20,12 @@ from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from cluster.errors import RecipeError
-from pipelines.students.encoder import TextEncoder
+from pipelines.students.encoder import TextEncoder, precision_on
 from pipelines.training.batches import Batches
 from pipelines.training.config import TrainConfig
 from pipelines.training.distil import Distillation
 
+OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
 BUCKET = 8 << 20  # numbers that are added up over the workers at once: 32 MB
 
 
@@ -76,14 +77,18 @@ class Loop:
             workers,
         )
         self.optimizer = make_optimizer(student.model, config)
-        half = config.precision == "fp16" or (config.precision == "auto" and _only_fp16(student.device))
+        half = precision_on(student.device, config.precision) == "fp16"
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=half)
+        self.overflows = self.overflows_in_a_row = 0  # steps that were not taken
 
     def step(self, number: int) -> tuple[float, float]:
         """Take step ``number`` (from 0). Returns the mean loss of the whole batch, in nats, and the learning rate.
 
+        In fp16 a step whose gradients overflow is not taken: the loss scale is halved instead, on all workers alike.
+
         Raises:
-            FloatingPointError: the loss is not a number; the weights are as before the step.
+            FloatingPointError: the loss is not a number, in fp16 the gradients overflowed too often in a row; the
+                weights are as before the step.
         """
         self.student.model.train()
         factor = learning_rate_factor(self.config, number)
@@ -93,7 +98,11 @@ class Loop:
             int(np.random.SeedSequence([self.config.seed, number, self.workers.rank]).generate_state(1)[0])
         )
         loss = self._backward(number)
-        self._apply()
+        if not (math.isfinite(loss) or self.scaler.is_enabled()):
+            raise FloatingPointError(
+                f'the loss of step {number + 1} is {loss}: lower train.lr, or set train.precision = "fp32"'
+            )
+        self._count(number, overflowed=not self._apply())
         return loss, self.config.lr * factor
 
     def _backward(self, number: int) -> float:
@@ -107,18 +116,26 @@ class Loop:
             total += loss.detach()
         gradients = [p.grad for p in self.student.model.parameters() if p.grad is not None]
         self.workers.add_up([total, *gradients])
-        if not math.isfinite(value := float(total)):
-            raise FloatingPointError(
-                f'the loss of step {number + 1} is {value}: lower train.lr, or set train.precision = "fp32"'
-            )
-        return value
+        return float(total)
 
-    def _apply(self) -> None:
+    def _apply(self) -> bool:
+        """Change the weights; False where gradients overflowed and the weights are as they were."""
+        scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.student.model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        return self.scaler.get_scale() >= scale
+
+    def _count(self, number: int, overflowed: bool) -> None:
+        self.overflows += overflowed
+        self.overflows_in_a_row = self.overflows_in_a_row + 1 if overflowed else 0
+        if self.overflows_in_a_row >= OVERFLOWS:
+            raise FloatingPointError(
+                f"the gradients of {OVERFLOWS} steps up to {number + 1} overflowed fp16, however small the loss scale: "
+                'lower train.lr, or set train.precision = "fp32"'
+            )
 
     def drawn(self) -> tuple[int, Counter[str]]:
         """Queries skipped and passages drawn per language by all workers since the last call."""
@@ -129,7 +146,11 @@ class Loop:
     def save(self, directory: Path) -> None:
         """Write the student to ``directory/model`` and the optimiser's state beside it."""
         self.student.save(directory / "model")
-        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "overflows": (self.overflows, self.overflows_in_a_row),
+        }
         torch.save(state, directory / "optimizer.pt")
 
     def restore(self, directory: Path) -> None:
@@ -137,6 +158,7 @@ class Loop:
         state = torch.load(directory / "optimizer.pt", map_location=self.student.device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.overflows, self.overflows_in_a_row = state["overflows"]
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -171,7 +193,3 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     if config.schedule == "linear":
         return left
     return 0.5 - 0.5 * math.cos(math.pi * left) if config.schedule == "cosine" else 1.0
-
-
-def _only_fp16(device: torch.device) -> bool:
-    return device.type == "cuda" and not torch.cuda.is_bf16_supported()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,9 @@ PROGRESS_SECONDS = {True: 1.0, False: 10.0}  # between two writes of progress.js
 class Records:
     """The curves so far. Travels in every checkpoint, so that a resumed training has the whole of them.
 
-    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds).
+    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds). ``skipped``
+    counts queries, ``overflows`` steps that were not taken since fp16 could not hold their gradients: a loss that is no
+    number is one of these, and left out of the means.
     """
 
     steps: int
@@ -26,6 +29,7 @@ class Records:
     losses: list[tuple[int, float, float, float]] = field(default_factory=list)
     validations: list[tuple[int, float, float]] = field(default_factory=list)
     skipped: int = 0
+    overflows: int = 0
     languages: dict[str, int] = field(default_factory=dict)
     pending: list[float] = field(default_factory=list)
 
@@ -43,7 +47,8 @@ class Records:
         self.done, self.seconds = self.done + 1, round(seconds, 3)
         self.pending.append(loss)
         if self.done % max(1, self.steps // POINTS) == 0 or self.done == self.steps:
-            self.losses.append((self.done, sum(self.pending) / len(self.pending), lr, self.seconds))
+            finite = [value for value in self.pending if math.isfinite(value)]
+            self.losses.append((self.done, sum(finite) / len(finite) if finite else math.nan, lr, self.seconds))
             self.pending = []
 
     def validation(self, score: float) -> None:

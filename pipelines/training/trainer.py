@@ -37,6 +37,9 @@ CHECKPOINTS = "checkpoints"
 WARM, WARM_FACTS = "warm", "warm.json"  # the student after its warm-up, and what that said
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
 UNMEASURED = -1.0  # below every nDCG
+# how long workers wait for one another: the first builds the student and warms it up alone, which takes hours on a
+# large collection, where torch's own 30 minutes would end the training. A worker that dies is noticed without this
+PATIENCE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_o
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
-    want of translations, passages per language, seconds, and what the student's warm-up said, where it has one.
+    want of translations, steps that overflowed fp16, passages per language, seconds, and what the student's warm-up
+    said, where it has one.
 
     Raises:
         StepError: an input is missing, or workers failed more than ``resources.failures`` times.
@@ -85,7 +89,7 @@ def _fit(job: _Job) -> Any:
     # a report waits for the controller's next look; at the default of 2 s, checkpoints cost more than a small training
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray import train as ray_train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = job.config.resources
     filesystem, path = job.out.filesystem()
@@ -95,6 +99,7 @@ def _fit(job: _Job) -> Any:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
+        torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
         scaling_config=ray_train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus > 0,
@@ -140,6 +145,7 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "loss": records.losses[-1][1],
         "best_step": metrics["step"],
         "skipped_queries": records.skipped,
+        "overflowed_steps": records.overflows,
         "passages": records.languages,
         "training_seconds": records.seconds,
     }
@@ -231,6 +237,7 @@ def _steps(job: _Job, loop: "Loop", records: Records, pool: Any) -> None:
             log.info(line)
         if last or score != UNMEASURED or records.done % config.checkpoint_every == 0:
             records.count(*loop.drawn())
+            records.overflows = loop.overflows
             _report(loop, records, score)
 
 

@@ -5,6 +5,7 @@ workers. Costs one encoding of the pool, and queries · documents MaxSims.
 """
 
 import hashlib
+import heapq
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,8 +49,8 @@ class Pool:
         """All relevant documents, then those whose hash is lowest: the same sample in any order of reading."""
         needed = {name for names in self.relevant for name in names}
         others = (f"{lang}:{doc}" for lang in docs for doc in docs[lang].ids)
-        rest = sorted((name for name in others if name not in needed), key=_draw)
-        return [*needed, *rest[: max(0, most - len(needed))]]
+        room = max(0, most - len(needed))
+        return [*needed, *heapq.nsmallest(room, (name for name in others if name not in needed), key=_draw)]
 
     def search(self, encoder: Encoder, rank: int = 0, world: int = 1) -> Found:
         """The best 20 for each query among this worker's share of the pool."""

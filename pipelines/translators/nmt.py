@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cluster.component import Component, fingerprint
+from cluster.component import Component, Speed, fingerprint
 from cluster.errors import RecipeError
 from cluster.nodecache import made_once
 from pipelines import languages
@@ -49,7 +49,7 @@ class Nmt(Component):
     revision: str | None = None
     compute_type: Floats | Integers = "default"
     beam: int = Field(1, ge=1)
-    max_batch_tokens: int = Field(2048, ge=1)
+    max_batch_tokens: Speed = Speed(2048)
     max_length: int | None = Field(None, ge=8)
     max_output: int = Field(512, ge=1)
     target_token: str | None = None

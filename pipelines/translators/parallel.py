@@ -32,14 +32,16 @@ class JoinTranslations:
         """Join a part."""
         from pipelines.tables import DOCS
 
-        keys = zip(rows["doc_id"].to_pylist(), rows["reject"].to_pylist(), strict=True)
-        return DOCS.of([self._joined(doc_id, reject) for doc_id, reject in keys])
+        doc_ids = rows["doc_id"].to_pylist()
+        keys = zip(doc_ids, rows["reject"].to_pylist(), self._translations.positions(doc_ids).tolist(), strict=True)
+        return DOCS.of([self._joined(doc_id, reject, position) for doc_id, reject, position in keys])
 
-    def _joined(self, doc_id: str, reject: str | None) -> dict[str, Any]:
+    def _joined(self, doc_id: str, reject: str | None, position: int) -> dict[str, Any]:
+        """The row, with the translation at ``position``; -1 where there is none."""
         blank = {"doc_id": doc_id, "lang": self._lang}
         if reject is not None:
             return {**blank, "reject": reject}
-        if doc_id not in self._translations:
+        if position < 0:
             return {**blank, "reject": "no translation"}
-        row = self._translations.row(doc_id)
+        row = self._translations.row_at(position)
         return {**blank, "title": row["title"], "text": row["text"]}
