@@ -86,10 +86,11 @@ def _run_tables(wave: Sequence[Step], root: Place, progress: Progress) -> None:
         progress.start(step.id, total, sum(r.rows for r in done.values()), root / step.id)
         if len(done) == len(job.units):
             _commit(step, root, [done[u] for u in range(len(job.units))], started, progress)
-    for number, receipt in units.perform(jobs, [set(done) for done in receipts], wave[0].resources):
+    for number, receipt in units.perform(jobs, [set(done) for done in receipts], wave[0].resources, progress.say):
         step, done = wave[number], receipts[number]
         done[receipt.unit] = receipt
-        progress.advance(step.id, receipt.rows, receipt.rejected)
+        if step.rows:  # a source, one unit, has told its rows part by part
+            progress.advance(step.id, receipt.rows, receipt.rejected)
         if len(done) == len(jobs[number].units):
             _commit(step, root, [done[u] for u in sorted(done)], started, progress)
 
@@ -123,7 +124,7 @@ def _run_directory(wave: Sequence[Step], root: Place, progress: Progress) -> Non
             step.id, out / RECEIPTS / label, label, partial(work, **arguments), units.do_unit, tuple(values)
         )
         done = read_receipts(job.receipts)
-        for _, receipt in units.perform([job], [set(done)], step.resources):
+        for _, receipt in units.perform([job], [set(done)], step.resources, progress.say):
             done[receipt.unit] = receipt
             progress.note(step.id, f"{label} {len(done)}/{len(values)}")
         return [done[unit].facts for unit in range(len(values))]

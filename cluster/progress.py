@@ -1,8 +1,9 @@
 """Progress: one line per step, with rows, rows/s, rejects and time left. Plain in a log; on a terminal what is finished
 scrolls away above a few live lines of what runs.
 
-A step without rows (training, an index) tells what it does in ``progress.json`` below its directory:
-``{"done": 120, "total": 400, "note": "loss 0.31"}``; a thread reads it while the step runs.
+A step that is one long piece of work tells in ``progress.json`` below its directory how far it is: training says
+``{"done": 120, "total": 400, "note": "loss 0.31"}``, ingest ``{"rows": 20000, "rejects": 3}``. A thread reads it while
+the step runs, and ``status`` after a run was stopped.
 """
 
 import json
@@ -19,6 +20,7 @@ from cluster.errors import StorageError
 from cluster.storage import Place
 
 log = logging.getLogger("babelray")
+PROGRESS = "progress.json"
 POLL_SECONDS = 1.0
 LOG_SECONDS = 15.0  # between two lines of a running step in a log
 
@@ -89,6 +91,13 @@ class Progress:
         self.lines[step].note = text
         self._maybe_log(step, self.lines[step])
 
+    def say(self, text: str) -> None:
+        """A line of its own that the user must see at once."""
+        if self._live is None:
+            log.warning(text)
+        else:
+            self._live.console.print(text, style="yellow", markup=False, highlight=False)
+
     def finish(self, step: str, manifest: Manifest) -> None:
         """A step's artifact is complete."""
         line = self.lines[step]
@@ -111,14 +120,14 @@ class Progress:
                     self._read(step, line)
 
     def _read(self, step: str, line: _Line) -> None:
-        try:
-            said = json.loads((line.place / "progress.json").read())
-        except StorageError:  # a step need not say anything
+        said = told(line.place)
+        if not said or line.seconds is not None:
             return
-        left = ""
-        if said.get("seconds_left") is not None:
-            left = f", {span(said['seconds_left'])} left"
-        line.note = f"{said.get('done', 0):,}/{said.get('total', 0):,} {said.get('note', '')}{left}".strip()
+        if "rows" in said:
+            line.done, line.rejects = said["rows"], said["rejects"]
+        else:
+            left = f", {span(said['seconds_left'])} left" if said.get("seconds_left") is not None else ""
+            line.note = f"{said.get('done', 0):,}/{said.get('total', 0):,} {said.get('note', '')}{left}".strip()
         self._maybe_log(step, line)
 
     def _maybe_log(self, step: str, line: _Line) -> None:
@@ -151,6 +160,15 @@ class Progress:
 
         name, _, digits = step.partition("@")
         return Text.assemble(name, (f"@{digits}", "dim"))
+
+
+def told(place: Place) -> dict[str, Any]:
+    """What a step last said in its ``progress.json``; nothing where it said nothing or cannot be read just now."""
+    try:
+        said: dict[str, Any] = json.loads((place / PROGRESS).read())
+    except StorageError:  # a step need not say anything, and a store may fail for a moment
+        return {}
+    return said
 
 
 def _text(line: _Line) -> str:

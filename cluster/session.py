@@ -10,12 +10,19 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from cluster.component import Resources
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to reach the same object store and caches.
 PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR")
+
+
+def is_given() -> bool:
+    """Whether the cluster was there before this process and may grow; a Ray of our own has what this machine has."""
+    return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or os.environ.get("RAY_ADDRESS"))
 
 
 def connect() -> None:
@@ -26,7 +33,7 @@ def connect() -> None:
     options: dict[str, Any] = {"runtime_env": {"env_vars": env}}
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         options = {}  # a submitted job's own runtime environment reaches the workers; a second would collide with it
-    elif not os.environ.get("RAY_ADDRESS"):
+    elif not is_given():
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
@@ -34,14 +41,17 @@ def connect() -> None:
         options["object_store_memory"] = STORE_BYTES
     import ray  # after the environment is set, which Ray reads as it is imported
 
-    with _without_greeting():
+    with nullcontext() if is_given() else _without_greeting():
         ray.init(logging_level=logging.ERROR, **options)
     _quiet_ray_data()
 
 
 @contextmanager
 def _without_greeting() -> Iterator[None]:
-    """Hold back what is written to stderr, and pass it on without the line in which Ray's core names its log level."""
+    """Hold back what is written to stderr, and pass it on without the line in which Ray's core names its log level.
+
+    The core writes from C++, to the file descriptor, so that is what is turned aside, for the whole process.
+    """
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -66,8 +76,19 @@ def _quiet_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = 5  # the default 0 lets one lost node during a model load end the run
+    # The default 0 lets one node that is lost while an actor starts end the run. Works are built later, in the actor's
+    # first call: what ends a worker there is counted by cluster.units.
+    context.max_consecutive_actor_init_deaths = 5
     context.execution_no_progress_timeout_s = -1  # one part may take hours (a teacher of 13 G parameters)
+
+
+def room(resources: Resources) -> int:
+    """How many actors that take ``resources`` fit on the cluster's nodes as they are now, were they idle."""
+    import ray
+
+    takes = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(node.get(name, 0) // amount) for name, amount in takes.items() if amount) for node in nodes)
 
 
 def cpus() -> float:

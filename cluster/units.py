@@ -5,8 +5,11 @@ come. Jobs that share a key share what was built for them: seven languages are e
 Cost: about 2.5 s per call for starting the pool (measured on 2 cores), plus the works' own ``__init__`` per actor.
 """
 
+import json
+import platform
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +19,16 @@ import pyarrow.compute as pc
 from cluster import session
 from cluster.artifact import Artifact, Part, read_part, write_part
 from cluster.component import Resources
-from cluster.errors import StepError, TableError
+from cluster.errors import StepError, StorageError, TableError
+from cluster.progress import PROGRESS
 from cluster.receipt import Receipt, Tally, receipt_place, write_receipt
-from cluster.storage import Place
+from cluster.storage import Place, passing
 from cluster.table import Table
 
 ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
+SEEN = "driver"  # written by the driver into the run's directory, for every node to see
+ATTEMPTS = 3  # times that a unit may end its worker in one run; Ray itself would restart the worker for ever
+PAUSES_S = (1, 5, 25)  # before a unit is done again whose disk or store failed for a moment
 
 
 @dataclass(frozen=True)
@@ -40,57 +47,92 @@ class Job:
 
 
 class Runner:
-    """The actor: builds a job's work when it first meets the job, keeps the last one built, does a unit per call."""
+    """The actor: builds a job's work when it first meets the job, keeps the last one built, does a unit per call.
 
-    def __init__(self, jobs: Sequence[Job]):
-        self.jobs = jobs
+    ``run`` names a directory beside the receipts that belongs to this call of ``perform``: the driver leaves a file
+    there for each node to see, and each unit the number of times that it was begun. What is begun a second time ended
+    its worker the first time, since an error comes back as a value.
+    """
+
+    def __init__(self, jobs: Sequence[Job], run: str):
+        self.jobs, self.run = jobs, run
         self.key: str | None = None
         self.work: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         job, unit = self.jobs[int(batch["job"][0])], int(batch["unit"][0])
+        answer = {"job": batch["job"], "receipt": [""], "error": [""], "trace": [""]}
         try:
-            return {"job": batch["job"], "receipt": [self._receipt(job, unit).model_dump_json()], "error": [""]}
+            return answer | {"receipt": [self._receipt(job, unit).model_dump_json()]}
         except Exception as error:
             # told by the driver: not every exception survives being sent, and Ray would print the others twice
-            (job.receipts / ERROR).write(traceback.format_exc().encode())
-            return {"job": batch["job"], "receipt": [""], "error": [f"{type(error).__name__}: {error}"]}
+            return answer | {"error": [f"{type(error).__name__}: {error}"], "trace": [traceback.format_exc()]}
 
     def _receipt(self, job: Job, unit: int) -> Receipt:
+        run = job.receipts / self.run
+        if run.is_local and not (run / SEEN).exists():
+            raise StepError(
+                f"node {platform.node()} does not see {run.shown}, which the driver wrote: the root is on a disk of "
+                "another machine. Set root to an s3:// URI, or to a directory that every node mounts"
+            )
         done = receipt_place(job.receipts, unit)
         if done.exists():  # Ray retries a lost task from its start: what it finished stays finished
             return Receipt.model_validate_json(done.read())
+        begun = run / f"{unit:05d}"
+        times = int(begun.read()) if begun.exists() else 0
+        if times == ATTEMPTS:
+            raise StepError(
+                f"unit {unit} ended its worker {ATTEMPTS} times: out of memory? Give the step more memory per worker "
+                "(resources.STEP.memory_gb) or fewer workers per node (resources.STEP.cpus), or make smaller parts"
+            )
+        begun.write(str(times + 1).encode())
+        for pause_s in PAUSES_S:
+            try:
+                return self._do(job, unit)
+            except (OSError, StorageError) as error:
+                if not passing(error):
+                    raise
+                time.sleep(pause_s)
+        return self._do(job, unit)
+
+    def _do(self, job: Job, unit: int) -> Receipt:
         if self.key != job.key:
-            self.work = None  # the old model goes before the new one comes
+            self.work = self.key = None  # the old model goes before the new one comes
             self.work, self.key = job.build(), job.key
         receipt = job.do(self.work, unit, job.units[unit])
         write_receipt(job.receipts, receipt)
         return receipt
 
 
-def perform(jobs: Sequence[Job], done: Sequence[set[int]], resources: Resources) -> Iterator[tuple[int, Receipt]]:
+def perform(
+    jobs: Sequence[Job], done: Sequence[set[int]], resources: Resources, tell: Callable[[str], None]
+) -> Iterator[tuple[int, Receipt]]:
     """Do all units of ``jobs`` that are not in ``done`` and yield (job number, receipt) as they finish.
 
+    ``tell`` is given a line for the user when the run has to wait for nodes.
+
     Raises:
-        StepError: a unit raised; the others' receipts are kept.
+        StepError: a unit raised, or no worker can ever have its resources; the others' receipts are kept.
     """
     todo = [{"job": j, "unit": u} for j, job in enumerate(jobs) for u in range(len(job.units)) if u not in done[j]]
     if not todo:
         return
+    names = ", ".join(sorted({jobs[t["job"]].name for t in todo}))
+    run = f"runs/{uuid.uuid4().hex}"
+    for number in {t["job"] for t in todo}:
+        (jobs[number].receipts / run / SEEN).write(b"")
     session.connect()
     import ray.data
     from ray.exceptions import RayError
 
-    pool = ray.data.ActorPoolStrategy(
-        min_size=1,
-        initial_size=max(1, min(len(todo), resources.actors or len(todo), int(session.cpus() // resources.cpus))),
-        max_size=min(len(todo), resources.actors or len(todo)),
-    )
+    largest = min(len(todo), resources.actors or len(todo))
     units = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
         Runner,
-        fn_constructor_kwargs={"jobs": jobs},
+        fn_constructor_kwargs={"jobs": jobs, "run": run},
         batch_size=1,
-        compute=pool,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, initial_size=max(1, min(largest, _room(names, resources, tell))), max_size=largest
+        ),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus or None,
         memory=resources.memory_gb * 2**30 if resources.memory_gb else None,
@@ -99,10 +141,28 @@ def perform(jobs: Sequence[Job], done: Sequence[set[int]], resources: Resources)
         for row in units.iter_rows():
             if row["error"]:
                 job = jobs[int(row["job"])]
+                (job.receipts / ERROR).write(row["trace"].encode())
                 raise StepError(_failed(job.name, f"{row['error']}\nThe trace is in {(job.receipts / ERROR).shown}"))
             yield int(row["job"]), Receipt.model_validate_json(row["receipt"])
     except RayError as error:
-        raise StepError(_failed(", ".join(sorted({jobs[t["job"]].name for t in todo})), str(error))) from error
+        raise StepError(_failed(names, str(error))) from error
+
+
+def _room(names: str, resources: Resources, tell: Callable[[str], None]) -> int:
+    """How many workers fit now. None at all is an error on this machine alone, and a wait where nodes may come."""
+    room = session.room(resources)
+    if room:
+        return room
+    wanted = f"{resources.cpus:g} CPUs"
+    wanted += f", {resources.gpus:g} GPUs" if resources.gpus else ""
+    wanted += f", {resources.memory_gb:g} GB of memory" if resources.memory_gb else ""
+    if session.is_given():
+        tell(f"{names}: waiting for a node with {wanted}; the cluster has none. It goes on when one comes")
+        return 0
+    raise StepError(
+        f"step {names} needs {wanted} for each worker, more than this machine has. Set less in the recipe's "
+        "[resources], as --set resources.STEP.cpus=1, or run it on a cluster"
+    )
 
 
 def _failed(name: str, reason: str) -> str:
@@ -139,8 +199,8 @@ def do_part(work: Any, unit: int, part: str, *, place: Place, table: Table, sour
 
 
 def do_source(work: Any, unit: int, _: Any, *, place: Place, table: Table) -> Receipt:
-    """Stream a table from outside. A part that a killed run wrote is not written again; the stream is read again,
-    since only its front leads to where it stopped."""
+    """Stream a table from outside, telling after each part how far it is. A part that a killed run wrote is not written
+    again; the stream is read again, since only its front leads to where it stopped."""
     started = time.perf_counter()
     parts: list[Part] = []
     tally = Tally()
@@ -152,6 +212,9 @@ def do_source(work: Any, unit: int, _: Any, *, place: Place, table: Table) -> Re
         if not (place / file).exists():
             write_part(place / file, table.conform(rows))
         parts.append(Part(file=file, rows=len(rows)))
+        told = {"rows": sum(part.rows for part in parts), "rejects": sum(tally.counts.values())}
+        (place / PROGRESS).write(json.dumps(told).encode())
+    (place / PROGRESS).delete()
     return Receipt(unit=unit, parts=tuple(parts), rejects=tally.rejects(), seconds=time.perf_counter() - started)
 
 

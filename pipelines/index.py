@@ -89,7 +89,6 @@ class BuildShard:
             facts = self.index.build().write(plan, self.out, directory)
             size = sum(file.stat().st_size for file in directory.iterdir())
             facts = {"name": plan.name, "lang": plan.lang, **facts, "bytes": size}
-            place.delete()
             place.put(directory)
             (place / "shard.json").write(json.dumps({"index": self.index.model_dump(), **facts}).encode())
         return facts

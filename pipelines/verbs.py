@@ -11,7 +11,7 @@ from typing import Any
 from cluster import executor
 from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
-from cluster.progress import Progress, span
+from cluster.progress import Progress, span, told
 from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
 from cluster.step import Step
 from cluster.storage import Place
@@ -163,7 +163,9 @@ def _state(step: Step, root: Place) -> dict[str, Any]:
         return {**row, "state": "done", "rows": manifest.rows, "rejects": rejects, "seconds": manifest.seconds}
     receipts = read_receipts(place / RECEIPTS) if step.table else {}
     begun = "going on" if place.exists() else "to come"
-    rows, rejects = sum(r.rows for r in receipts.values()), sum(r.rejected for r in receipts.values())
+    said = told(place) if begun == "going on" and not receipts else {}  # ingest has one receipt, at its end
+    rows = sum(r.rows for r in receipts.values()) or said.get("rows", 0)
+    rejects = sum(r.rejected for r in receipts.values()) or said.get("rejects", 0)
     return {
         **row,
         "state": begun,

@@ -1,5 +1,6 @@
 """The executor: rows are written exactly once, whatever dies; what is done is not done again."""
 
+import errno
 import os
 import random
 import signal
@@ -9,17 +10,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import works
-from cluster import executor
+from cluster import executor, session, units
 from cluster.artifact import Artifact
 from cluster.component import Resources
 from cluster.errors import StepError
-from cluster.progress import Progress
-from cluster.receipt import RECEIPTS
+from cluster.progress import PROGRESS, Progress, told
+from cluster.receipt import RECEIPTS, Receipt
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines.tables import DOCS
@@ -30,8 +32,6 @@ PARTS = 30
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     import ray
-
-    from cluster import session
 
     session.connect()
     yield
@@ -46,8 +46,15 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def receipts(root: Place, step: Step) -> int:
-    return len((root / step.id / RECEIPTS).list())
+def done(root: Place, step: Step) -> set[str]:
+    """The first ids of the parts that have a receipt."""
+    names = [place.name for place in (root / step.id / RECEIPTS).list()]
+    return {f"d{works.ROWS * int(name.removesuffix('.json'))}" for name in names if name.endswith(".json")}
+
+
+def assert_done_once(parts: set[str], log: Path) -> None:
+    times = Counter(line.split()[0] for line in log.read_text().splitlines())
+    assert {part: times[part] for part in parts} == dict.fromkeys(parts, 1), "a finished part was done again"
 
 
 def contents(artifact: Artifact) -> dict[str, bytes]:
@@ -63,53 +70,71 @@ def rows_of(artifact: Artifact) -> list[tuple[str, str]]:
     return list(zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def driver(root: str, log: Path, seconds: float) -> "subprocess.Popen[str]":
-    """A driver in a process of its own (and process group: it is killed alone, its Ray ends by itself)."""
-    command = [sys.executable, works.__file__, root, str(log), str(PARTS), str(seconds)]
-    env = os.environ | {"PYTHONPATH": str(Path(works.__file__).parent)}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+@contextmanager
+def driver_to_kill(name: str, root: Place, log: Path) -> Iterator[None]:
+    """A driver in a process of its own, killed (alone: its Ray ends by itself) when the block ends."""
+    command = [sys.executable, works.__file__, name, root.uri, str(log), str(PARTS), "0.1"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(works.__file__).parent), *sys.path])}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield
+    process.kill()
+    process.wait()
 
 
 @pytest.mark.parametrize("store", ["disk", "s3"])
-def test_killed_driver_goes_on_and_writes_each_row_once(store: str, tmp_path: Path, s3_root: str) -> None:
+def test_killed_driver_goes_on_and_writes_each_row_once(
+    store: str, ray_here: None, tmp_path: Path, s3_root: str
+) -> None:
     root = Place.of(tmp_path / "root") if store == "disk" else Place.of(s3_root) / f"kill-{tmp_path.name}"
     log = tmp_path / "log"
     step = works.steps(str(log), PARTS, 0.1)[1]
-    first = driver(root.uri, log, 0.1)
     stop_at = random.randint(2, PARTS - 5)
-    until(lambda: receipts(root, step) >= stop_at)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    with driver_to_kill("upper", root, log):
+        until(lambda: len(done(root, step)) >= stop_at)
     until(lambda: _settled(root, step))
-    kept = receipts(root, step)
-    done_before = {f"d{5 * int(p.name[:5])}" for p in (root / step.id / RECEIPTS).list()}
-    assert stop_at <= kept < PARTS
+    kept = done(root, step)
+    assert stop_at <= len(kept) < PARTS
 
-    second = driver(root.uri, log, 0.1)
-    out, _ = second.communicate(timeout=300)
-    assert second.returncode == 0
-    assert int(out) == PARTS * works.ROWS
-    artifact = step.artifact(root)
+    (artifact,) = executor.run([step], root, Progress())
     assert rows_of(artifact) == expected_rows()
-    times = Counter(line.split()[0] for line in log.read_text().splitlines())
-    assert {part: times[part] for part in done_before} == dict.fromkeys(done_before, 1), (
-        "a finished part was done again"
-    )
+    assert_done_once(kept, log)
+    assert not (root / step.id / RECEIPTS).exists()
+
+
+def test_killed_ingest_keeps_its_parts_and_tells_how_far_it_came(ray_here: None, tmp_path: Path) -> None:
+    step = works.slow_source(PARTS, 0.1)
+    place = step.artifact(Place.of(tmp_path)).place
+    with driver_to_kill("numbers", Place.of(tmp_path), tmp_path / "log"):
+        until(lambda: told(place).get("rows", 0) >= 3 * works.ROWS)
+    until(lambda: _settled(Place.of(tmp_path), step))
+    kept = {file: file.stat().st_mtime_ns for file in place.path.glob("part-*.parquet")}
+    assert 3 <= len(kept) < PARTS
+
+    (artifact,) = executor.run([step], Place.of(tmp_path), Progress())
+    assert [key for key, _ in rows_of(artifact)] == [key for key, _ in expected_rows()]
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept, "a finished part was written again"
+    assert not (place / PROGRESS).exists()
 
 
 def _settled(root: Place, step: Step) -> bool:
     """Whether no orphan of the killed driver writes any more: its Ray ends a moment after it."""
-    before = receipts(root, step)
+    before = written(root, step)
     time.sleep(1.5)
-    return receipts(root, step) == before
+    return written(root, step) == before
+
+
+def written(root: Place, step: Step) -> list[Place]:
+    return [*(root / step.id).list(), *(root / step.id / RECEIPTS).list()]
 
 
 def test_killed_worker_is_replaced_within_the_run(ray_here: None, tmp_path: Path) -> None:
     root, log = Place.of(tmp_path), tmp_path / "log"
     step = works.steps(str(log), PARTS, 0.1)[1]
+    kept: set[str] = set()
 
     def kill() -> None:
         until(lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
+        kept.update(done(root, step))
         os.kill(int(log.read_text().splitlines()[-1].split()[1]), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -118,6 +143,104 @@ def test_killed_worker_is_replaced_within_the_run(ray_here: None, tmp_path: Path
     killer.join()
     assert rows_of(artifact) == expected_rows()
     assert len({line.split()[1] for line in log.read_text().splitlines()}) >= 2
+    assert kept
+    assert_done_once(kept, log)
+
+
+def test_part_that_always_ends_its_worker_fails_the_run_with_a_reason(ray_here: None, tmp_path: Path) -> None:
+    """As the kernel does when memory is out. Ray by itself would start the worker again for ever."""
+    source, _ = works.steps("", 4)
+    log = tmp_path / "log"
+    deadly = works.Shout(log=str(log), deadly="d10")
+    step = Step("upper", works.Upper, deadly, {"docs": source}, DOCS, "docs", resources=Resources(actors=1))
+    with pytest.raises(
+        StepError, match=r"(?s)step upper@\w+ failed: .*unit 2 ended its worker 3 times: out of memory\?"
+    ):
+        executor.run([step], Place.of(tmp_path), Progress())
+    assert Counter(line.split()[0] for line in log.read_text().splitlines())["d10"] == 3
+    assert {"d0", "d5"} <= done(Place.of(tmp_path), step)
+
+
+def runner(tmp_path: Path, errors: list[Exception]) -> tuple[units.Runner, list[int]]:
+    """A runner of one unit that raises these errors, one in each attempt, before it is done; and its attempts."""
+    attempts: list[int] = []
+
+    def do(work: None, unit: int, value: None) -> Receipt:
+        attempts.append(unit)
+        if errors:
+            raise errors.pop(0)
+        return Receipt(unit=unit)
+
+    job = units.Job("step", Place.of(tmp_path), "key", lambda: None, do, (None,))
+    (job.receipts / "run" / units.SEEN).write(b"")
+    return units.Runner([job], "run"), attempts
+
+
+def test_error_that_passes_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    slow_down = OSError("AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate.")
+    flaky, attempts = runner(tmp_path, [slow_down, OSError(errno.EIO, "Input/output error")])
+    answer = flaky({"job": [0], "unit": [0]})
+    assert answer["error"] == [""]
+    assert Receipt.model_validate_json(answer["receipt"][0]).unit == 0
+    assert (len(attempts), pauses) == (3, [1, 5])
+
+
+@pytest.mark.parametrize(
+    ("errors", "times"),
+    [([OSError(errno.ENOSPC, "No space left on device")], 1), ([OSError(errno.EIO, "Input/output error")] * 9, 4)],
+    ids=["at once", "in the end"],
+)
+def test_error_that_stays_is_told(
+    errors: list[Exception], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    flaky, attempts = runner(tmp_path, list(errors))
+    answer = flaky({"job": [0], "unit": [0]})
+    assert answer["error"] == [f"OSError: {errors[0]}"]
+    assert "raise errors.pop(0)" in answer["trace"][0]
+    assert len(attempts) == times
+
+
+def test_node_that_does_not_share_the_root_says_so(tmp_path: Path) -> None:
+    elsewhere, attempts = runner(tmp_path, [])
+    (tmp_path / "run" / units.SEEN).unlink()
+    answer = elsewhere({"job": [0], "unit": [0]})
+    assert "does not see" in answer["error"][0]
+    assert "every node mounts" in answer["error"][0]
+    assert not attempts
+
+
+def test_more_than_this_machine_has_is_an_error_at_once(ray_here: None, tmp_path: Path) -> None:
+    source, _ = works.steps("", 2)
+    huge = Resources(cpus=10_000, memory_gb=1)
+    step = Step("upper", works.Upper, works.Shout(log=""), {"docs": source}, DOCS, "docs", resources=huge)
+    with pytest.raises(StepError, match=r"step upper@\w+ needs 10000 CPUs, 1 GB of memory for each worker.*--set"):
+        executor.run([step], Place.of(tmp_path), Progress())
+
+
+def test_cluster_that_may_grow_is_waited_for_and_says_so(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    lines: list[str] = []
+    assert units._room("score@1", Resources(gpus=1), lines.append) == 0
+    assert units._room("score@1", Resources(), lines.append) == session.cpus()
+    assert lines == ["score@1: waiting for a node with 1 CPUs, 1 GPUs; the cluster has none. It goes on when one comes"]
+
+
+def test_progress_shows_the_rows_of_an_ingest_as_they_come(tmp_path: Path) -> None:
+    place, progress = Place.of(tmp_path), Progress()
+    with progress.plan(["docs"]):
+        progress.start("docs", None, 0, place)
+        (place / PROGRESS).write(b'{"rows": 1200, "rejects": 3}')
+        until(lambda: progress.lines["docs"].done == 1200)
+    assert progress.lines["docs"].rejects == 3
+
+
+def test_progress_that_cannot_be_read_just_now_is_no_progress(tmp_path: Path) -> None:
+    assert told(Place.of(tmp_path)) == {}
+    (tmp_path / PROGRESS).mkdir()
+    assert told(Place.of(tmp_path)) == {}
 
 
 def test_complete_step_runs_nothing_and_needs_no_inputs(ray_here: None, tmp_path: Path) -> None:
@@ -178,21 +301,27 @@ def test_failing_work_says_why_and_keeps_what_was_done(ray_here: None, tmp_path:
     assert executor.complete(works.steps("", 2)[0], root)
 
 
-def test_lost_node_does_not_lose_or_double_a_row(tmp_path: Path) -> None:
+def test_lost_node_does_not_lose_or_double_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
     if ray.is_initialized():
         ray.shutdown()
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")  # the defaults take half a minute to miss a node
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
     root, log = Place.of(tmp_path / "root"), tmp_path / "log"
+    kept: set[str] = set()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        os.environ["RAY_ADDRESS"] = cluster.address
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        session.connect()
+        assert [session.room(Resources(cpus=n)) for n in (0.5, 1, 2)] == [4, 2, 0], "an actor fits within one node"
         step = works.steps(str(log), PARTS, 0.15)[1]
 
         def remove() -> None:
-            until(lambda: receipts(root, step) >= 4)
+            until(lambda: len(done(root, step)) >= 4)
+            kept.update(done(root, step))
             cluster.remove_node(nodes[random.randrange(2)], allow_graceful=False)
 
         remover = threading.Thread(target=remove)
@@ -200,8 +329,9 @@ def test_lost_node_does_not_lose_or_double_a_row(tmp_path: Path) -> None:
         (artifact,) = executor.run([step], root, Progress())
         remover.join()
         assert rows_of(artifact) == expected_rows()
+        assert len(kept) >= 4
+        assert_done_once(kept, log)
     finally:
-        os.environ.pop("RAY_ADDRESS", None)
         ray.shutdown()
         cluster.shutdown()
 

@@ -1,12 +1,17 @@
 """Places: the same behaviour on a disk and in an object store."""
 
+import errno
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
+import requests
 
 from cluster.errors import StorageError
-from cluster.storage import Place
+from cluster.storage import Place, passing
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -60,6 +65,91 @@ def test_put_and_fetch_move_a_tree(place: Place, tmp_path: Path) -> None:
     assert (place / "copy").fetch() == local
 
 
+def test_what_was_made_again_is_fetched_again(place: Place) -> None:
+    (place / "model" / "deep" / "weights").write(b"old")
+    (place / "model" / "extra").write(b"old")
+    assert (place / "model").fetch().joinpath("deep/weights").read_bytes() == b"old"
+    (place / "model").delete()
+    (place / "model" / "deep" / "weights").write(b"newer")
+    copy = (place / "model").fetch()
+    assert copy.joinpath("deep/weights").read_bytes() == b"newer"
+    assert not copy.joinpath("extra").exists()
+    (place / "one").write(b"old")
+    assert (place / "one").fetch().read_bytes() == b"old"
+    (place / "one").write(b"newer")
+    assert (place / "one").fetch().read_bytes() == b"newer"
+
+
+def test_put_over_a_file_leaves_what_a_reader_has_open(tmp_path: Path) -> None:
+    """An orphan of a killed run may put a shard again while the new run's index is served from it."""
+    draft, place = tmp_path / "draft", Place.of(tmp_path / "shard")
+    draft.mkdir()
+    np.save(draft / "codes.npy", np.arange(5000))
+    place.put(draft)
+    mapped = np.load(tmp_path / "shard" / "codes.npy", mmap_mode="r")
+    np.save(draft / "codes.npy", np.zeros(5000, int))
+    place.put(draft)
+    np.testing.assert_array_equal(mapped, np.arange(5000))
+    np.testing.assert_array_equal(np.load(tmp_path / "shard" / "codes.npy"), np.zeros(5000, int))
+    assert [file.name for file in place.list()] == ["codes.npy"]
+
+
+@pytest.fixture
+def strict_s3(s3_root: str) -> Iterator[str]:
+    """The bucket on a server that knows no access key."""
+    endpoint = parse_qs(urlsplit(s3_root).query)["endpoint_override"][0]
+    requests.post(f"{endpoint}/moto-api/reset-auth", data="0", timeout=5).raise_for_status()
+    yield s3_root
+    requests.post(f"{endpoint}/moto-api/reset-auth", data="inf", timeout=5).raise_for_status()
+
+
+def test_refused_keys_are_an_error_that_says_what_to_check(strict_s3: str) -> None:
+    place = Place.of(strict_s3) / "x"
+    for ask in (place.exists, place.size, place.list, place.read, place.stream, place.fetch, place.delete):
+        with pytest.raises(StorageError, match=r"(?s)cannot use s3://babelray/x: .*Check the bucket.*AWS profile"):
+            ask()
+    with pytest.raises(StorageError, match=r"(?s)INVALID_ACCESS_KEY_ID.*Check the bucket") as refused:
+        place.write(b"x")
+    assert "secret" not in str(refused.value)
+
+
+def test_missing_bucket_is_an_error_that_says_what_to_check(s3_root: str) -> None:
+    with pytest.raises(StorageError, match=r"(?s)cannot use s3://nowhere/x: .*NO_SUCH_BUCKET.*Check the bucket"):
+        (Place.of(s3_root.replace("//babelray", "//nowhere")) / "x").write(b"x")
+
+
+def test_path_that_cannot_be_used_says_what_to_check(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"(?s)cannot use .*file.*Check the path, its owner"):
+        (Place.of(tmp_path / "file") / "x").write(b"x")
+    with pytest.raises(StorageError, match="cannot use"):
+        Place.of(tmp_path).read()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("When reading … : AWS Error SLOW_DOWN during GetObject operation: reduce your rate"), True),
+        (OSError("AWS Error UNKNOWN (HTTP status 503) during PutObject operation: "), True),
+        (OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 28"), True),
+        (OSError("AWS Error ACCESS_DENIED during HeadObject operation"), False),
+        (OSError("AWS Error UNKNOWN (HTTP status 403) during PutObject operation: "), False),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.ETIMEDOUT, "timed out"), True),
+        (OSError(errno.ECONNRESET, "reset"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (FileNotFoundError(errno.ENOENT, "none"), False),
+        (OSError("Can't load the tokenizer"), False),
+        (ValueError("AWS Error SLOW_DOWN"), False),
+    ],
+)
+def test_errors_that_pass_are_told_from_those_that_stay(error: Exception, expected: bool) -> None:
+    assert passing(error) == expected
+    wrapped = StorageError("cannot use it")
+    wrapped.__cause__ = error
+    assert passing(wrapped) == expected
+
+
 def test_missing_file_says_so(place: Place) -> None:
     with pytest.raises(StorageError, match="no file at"):
         (place / "none").read()
@@ -69,6 +159,14 @@ def test_uri_keeps_its_endpoint_through_joins() -> None:
     root = Place.of("s3://bucket/prefix?endpoint_override=http://127.0.0.1:1")
     assert (root / "a" / "b").uri == "s3://bucket/prefix/a/b?endpoint_override=http://127.0.0.1:1"
     assert (root / "a").name == "a"
+    assert (root / "a").shown == "s3://bucket/prefix/a"
+
+
+def test_question_mark_in_a_local_path_is_a_letter(tmp_path: Path) -> None:
+    place = Place.of(tmp_path / "who?" / "me?")
+    assert (place.name, place.shown) == ("me?", str(tmp_path / "who?" / "me?"))
+    (place / "x").write(b"1")
+    assert (tmp_path / "who?" / "me?" / "x").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://bucket/x?colour=red"])

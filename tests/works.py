@@ -1,6 +1,6 @@
 """Works that the executor's tests run in Ray workers: they leave a line in a log for each thing that they do.
 
-Run as a program it is the driver that the tests kill: ``python works.py ROOT LOG PARTS SECONDS``.
+Run as a program it is the driver that the tests kill: ``python works.py STEP ROOT LOG PARTS SECONDS``.
 """
 
 import os
@@ -23,18 +23,21 @@ ROWS = 5
 
 
 class Numbers(Component):
-    """``parts`` parts of five documents; every ``broken``-th record cannot be read."""
+    """``parts`` parts of five documents, each of which takes ``seconds``; every ``broken``-th record cannot be read."""
 
     parts: int
     broken: int = 0
+    seconds: float = 0.0
 
 
 class Shout(Component):
-    """How long a part takes, and where each part that is done is noted (neither changes the content)."""
+    """How long a part takes, and where each part that is done is noted (neither changes the content). The part that
+    begins with ``deadly`` ends the process that does it."""
 
     log: str
     seconds: float = 0.0
     reject: str = ""
+    deadly: str = ""
 
 
 class Count:
@@ -45,6 +48,7 @@ class Count:
 
     def __call__(self) -> Iterator[tuple[pa.Table, list[Reject]]]:
         for part in range(self.config.parts):
+            time.sleep(self.config.seconds)
             ids = range(part * ROWS, (part + 1) * ROWS)
             good = [i for i in ids if not self.config.broken or i % self.config.broken]
             rows = [{"doc_id": f"d{i}", "lang": "en", "title": "", "text": f"text {i}"} for i in good]
@@ -61,6 +65,8 @@ class Upper:
         time.sleep(self.config.seconds)
         with Path(self.config.log).open("a") as log:
             log.write(f"{rows['doc_id'][0]} {os.getpid()}\n")
+        if rows["doc_id"][0].as_py() == self.config.deadly:
+            os._exit(1)
         out = [row | {"text": row["text"].upper()} for row in rows.to_pylist()]
         for row in out:
             if row["doc_id"] == self.config.reject:
@@ -76,8 +82,13 @@ def steps(log: str, parts: int, seconds: float = 0.0) -> tuple[Step, Step]:
     return source, upper
 
 
+def slow_source(parts: int, seconds: float) -> Step:
+    """A source that takes its time."""
+    return Step("numbers", Count, Numbers(parts=parts, seconds=seconds), table=DOCS)
+
+
 if __name__ == "__main__":
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    root, log, parts, seconds = sys.argv[1:]
-    (artifact,) = executor.run([steps(log, int(parts), float(seconds))[1]], Place.of(root), Progress())
-    print(artifact.rows)
+    name, root, log, parts, seconds = sys.argv[1:]
+    step = slow_source(int(parts), float(seconds)) if name == "numbers" else steps(log, int(parts), float(seconds))[1]
+    executor.run([step], Place.of(root), Progress())

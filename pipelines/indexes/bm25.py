@@ -97,7 +97,6 @@ class CountTerms:
         plan = self.plans[unit]
         with TemporaryDirectory() as temp:
             facts = _count(plan, Path(temp))
-            (self.out / POSTINGS / plan.name).delete()
             (self.out / POSTINGS / plan.name).put(Path(temp))
         return facts
 
