@@ -1,0 +1,62 @@
+"""The demo as a newcomer runs it: minutes, memory, and what it finds.
+
+    python tests/benchmarks/bench_demo.py
+
+Runs ``python -m pipelines run atlas`` into an empty root, with no cache of an earlier run, and adds up the resident
+memory of all its processes every two seconds (what they share is counted for each, so this is an upper bound). Exits
+with an error beyond 6 minutes or 6 GB, below 0.70 pooled nDCG@20, or below 0.50 in a language.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MINUTES, GIGABYTES, POOLED, EACH = 6.0, 6.0, 0.70, 0.50
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def resident_gb(ancestor: int) -> float:
+    """Resident memory of a process and all that descend from it."""
+    parents, sizes = {}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            said = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except (FileNotFoundError, ProcessLookupError):  # it ended between the two looks
+            continue
+        pid = int(status.parent.name)
+        parents[pid], sizes[pid] = int(said["PPid"]), int(said.get("VmRSS", "0").split()[0])
+
+    def descends(pid: int) -> bool:
+        while pid not in (0, ancestor):
+            pid = parents.get(pid, 0)
+        return pid == ancestor
+
+    return sum(size for pid, size in sizes.items() if descends(pid)) / 2**20
+
+
+def main() -> None:
+    """Run, watch, and print JSON."""
+    with tempfile.TemporaryDirectory() as directory:
+        env = os.environ | {"BABELRAY_CACHE": f"{directory}/cache"}
+        command = [sys.executable, "-m", "pipelines", "run", "atlas", "--json", "--set", f"root={directory}/root"]
+        started, peak = time.monotonic(), 0.0
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as demo:
+            while demo.poll() is None:
+                peak = max(peak, resident_gb(demo.pid))
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            minutes = (time.monotonic() - started) / 60
+            assert demo.stdout is not None
+            found = json.loads(demo.stdout.read())["atlas"]
+    ndcg = {lang: round(measures["nDCG@20"], 3) for lang, measures in found.items()}
+    print(json.dumps({"minutes": round(minutes, 2), "peak_gb": round(peak, 2), "nDCG@20": ndcg}))
+    pooled = ndcg.pop("all")
+    if minutes > MINUTES or peak > GIGABYTES or pooled < POOLED or min(ndcg.values()) < EACH:
+        raise SystemExit(f"expected {MINUTES} minutes, {GIGABYTES} GB, {POOLED} pooled and {EACH} each, or better")
+
+
+if __name__ == "__main__":
+    main()
