@@ -1,12 +1,13 @@
 """The demo as a newcomer runs it: minutes, memory, and what it finds.
 
-    python tests/benchmarks/bench_demo.py
+    python tests/benchmarks/bench_demo.py [--root DIR]
 
-Runs ``python -m pipelines run atlas`` into an empty root, with no cache of an earlier run, and adds up the resident
+Runs ``python -m pipelines run atlas`` into an empty root (DIR, to keep what it makes), with no cache of an earlier run, and adds up the resident
 memory of all its processes every two seconds (what they share is counted for each, so this is an upper bound). Exits
 with an error beyond 6 minutes or 6 GB, below 0.70 pooled nDCG@20, or below 0.50 in a language.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -40,9 +41,21 @@ def resident_gb(ancestor: int) -> float:
 
 def main() -> None:
     """Run, watch, and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root")
+    kept = parser.parse_args().root
     with tempfile.TemporaryDirectory() as directory:
         env = os.environ | {"BABELRAY_CACHE": f"{directory}/cache"}
-        command = [sys.executable, "-m", "pipelines", "run", "atlas", "--json", "--set", f"root={directory}/root"]
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines",
+            "run",
+            "atlas",
+            "--json",
+            "--set",
+            f"root={kept or directory + '/root'}",
+        ]
         started, peak = time.monotonic(), 0.0
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as demo:
             while demo.poll() is None:
