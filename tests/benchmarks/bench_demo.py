@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_demo.py [--root DIR]
 
-Runs ``python -m pipelines run atlas`` into an empty root (DIR, to keep what it makes), with no cache of an earlier run, and adds up the resident
-memory of all its processes every two seconds (what they share is counted for each, so this is an upper bound). Exits
-with an error beyond 6 minutes or 6 GB, below 0.70 pooled nDCG@20, or below 0.50 in a language.
+Runs ``python -m pipelines run atlas`` into an empty root (DIR, to keep what it makes), with no cache of an earlier run,
+and adds up the resident memory of all its processes every two seconds (what they share is counted for each, so this is
+an upper bound). Exits with an error beyond 6 minutes or 6 GB, below 0.70 pooled nDCG@20, or below 0.50 in a language.
 """
 
 import argparse
