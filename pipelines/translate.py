@@ -16,7 +16,7 @@ from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translators import Translator
-from pipelines.translators.nmt import NmtTranslator
+from pipelines.translators.nmt import NmtTranslator, Translation
 from pipelines.translators.parallel import JoinTranslations
 
 __all__ = ["JoinTranslations", "Translate", "TranslateConfig"]
@@ -49,12 +49,18 @@ class Translate:
         text, title = iter(translations[: len(texts)]), iter(translations[len(texts) :])
         return table.of([self._row(table.key[0], row, text, title) for row in given])
 
-    def _row(self, key: str, row: dict[str, Any], text: Iterator[str], title: Iterator[str]) -> dict[str, Any]:
+    def _row(
+        self, key: str, row: dict[str, Any], text: Iterator[Translation], title: Iterator[Translation]
+    ) -> dict[str, Any]:
         """The translated row; takes the next of ``text`` (and of ``title`` where it has one)."""
         out: dict[str, Any] = {key: row[key], "lang": self._lang}
         if row["reject"] is not None:
             return {**out, "reject": row["reject"]}
-        words, heading = next(text), next(title) if row.get("title") else row.get("title")
-        if not words:
+        words, heading = next(text), next(title) if row.get("title") else None
+        if not (words.ended and (heading is None or heading.ended)):
+            return {**out, "reject": "translation did not end"}
+        if not words.text:
             return {**out, "reject": "empty translation"}
-        return {**out, "text": words} if key == "query_id" else {**out, "title": heading, "text": words}
+        if key == "query_id":
+            return {**out, "text": words.text}
+        return {**out, "title": heading.text if heading else row.get("title"), "text": words.text}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.translators.pieces import pieces
+from pipelines.translators.pieces import pieces, sentences
 
 SCRIPTS = [
     "One. Two! Three? ",
@@ -40,3 +40,21 @@ def test_pieces_fit_the_limit(text, limit):
 )
 def test_pieces_are_cut_at_sentences_then_spaces_then_characters(text, limit, expected):
     assert pieces(text, limit, len) == expected
+
+
+@given(st.lists(st.sampled_from(SCRIPTS) | st.text(max_size=8), max_size=12).map("".join))
+def test_sentences_lose_nothing(text):
+    assert "".join(sentences(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('He said "no." Then he left. ', ['He said "no." ', "Then he left. "]),
+        ("第一句话。第二句话！第三句", ["第一句话。", "第二句话！", "第三句"]),
+        ("costs 3.14 euros", ["costs 3.14 euros"]),
+        ("", [""]),
+    ],
+)
+def test_sentences_end_where_a_reader_says(text, expected):
+    assert sentences(text) == expected

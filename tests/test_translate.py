@@ -7,6 +7,7 @@ import torch
 
 import checkpoints
 from artifacts import table_artifact
+from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig
@@ -73,15 +74,20 @@ def build(model: Path, **options) -> NmtTranslator:
     return Nmt(model=str(model), compute_type="float32", **options).build("en", "de")
 
 
+def say(translator: NmtTranslator, texts: list[str]) -> list[str]:
+    return [translation.text for translation in translator.translate(texts)]
+
+
 def test_marian_says_what_transformers_says(marian, lines):
     expected = greedy(marian, lines[:40])
     assert len(set(expected)) > 30
     assert max(len(e.split()) for e in expected) > 5
-    assert build(marian).translate(lines[:40]) == expected
+    assert say(build(marian), lines[:40]) == expected
 
 
 def test_batches_do_not_change_a_translation(marian, lines):
-    assert build(marian, max_batch_tokens=20).translate(lines[:40]) == build(marian).translate(lines[:40])
+    assert fingerprint(Nmt(model="m", max_batch_tokens=20)) == fingerprint(Nmt(model="m"))
+    assert say(build(marian, max_batch_tokens=20), lines[:40]) == say(build(marian), lines[:40])
 
 
 def test_a_checkpoint_is_converted_once(marian, lines):
@@ -100,12 +106,28 @@ def test_a_text_beyond_the_models_limit_is_translated_sentence_by_sentence(maria
     cut = [p.strip() for p in pieces(text, 64, lambda t: len(translator.tokens(t)))]
     assert len(cut) > 1
     assert all(p.endswith(".") for p in cut)
-    assert translator.translate([text, lines[0]]) == [" ".join(greedy(marian, cut)), *greedy(marian, lines[:1])]
+    assert say(translator, [text, lines[0]]) == [" ".join(greedy(marian, cut)), *greedy(marian, lines[:1])]
+
+
+def test_pieces_are_no_longer_than_their_translations_may_be(marian, lines):
+    translator = build(marian, max_output=20)
+    text = " ".join(lines[:4])
+    cut = [p.strip() for p in pieces(text, 20, lambda t: len(translator.tokens(t)))]
+    assert 20 < len(translator.tokens(text)) < 64  # the model reads it whole, and would not say it whole in 20 tokens
+    assert translator.translate([text]) == [(" ".join(greedy(marian, cut)), True)]
+
+
+def test_sentences_are_translated_by_themselves_where_it_is_said(marian, lines):
+    text = " ".join(lines[:3])
+    assert len(build(marian).tokens(text)) < 64
+    assert say(build(marian), [text]) == greedy(marian, [text])
+    assert say(build(marian, sentences=True), [text]) == [" ".join(greedy(marian, lines[:3]))]
+    assert greedy(marian, [text]) != [" ".join(greedy(marian, lines[:3]))]
 
 
 def test_chinese_pieces_are_joined_without_spaces(marian, lines):
-    joined = Nmt(model=str(marian), max_length=12).build("en", "zh").translate([" ".join(lines[:2])])
-    spaced = Nmt(model=str(marian), max_length=12).build("en", "de").translate([" ".join(lines[:2])])
+    joined = say(Nmt(model=str(marian), max_length=12).build("en", "zh"), [" ".join(lines[:2])])
+    spaced = say(Nmt(model=str(marian), max_length=12).build("en", "de"), [" ".join(lines[:2])])
     assert joined != spaced
     assert joined[0].replace(" ", "") == spaced[0].replace(" ", "")
 
@@ -119,7 +141,7 @@ def test_many_language_models_are_told_both_languages(family, source, target, re
     expected = greedy(checkpoint, lines[:8], new_tokens=20, src_lang=source, forced_bos_token_id=token)
     translator = build(checkpoint, max_output=20)
     assert translator.tokens(lines[0])[0] == {"en": "__en__"}.get(source, source)
-    assert translator.translate(lines[:8]) == expected
+    assert say(translator, lines[:8]) == expected
     assert len(set(expected)) > 3
 
 
@@ -174,19 +196,31 @@ def test_translate_keeps_keys_order_titles_and_reasons(marian, lines):
     assert out[3]["doc_id"] == "d"
 
 
-@pytest.fixture(scope="module")
-def mute(marian, tmp_path_factory) -> Path:
-    """The same model with a bias that ends every sentence before its first word."""
+def biased(marian: Path, folder: Path, bias: float) -> Path:
+    """The same model with another wish to end a sentence."""
     import shutil
 
     from transformers import MarianMTModel
 
-    folder = tmp_path_factory.mktemp("mute") / "m"
     shutil.copytree(marian, folder)
     model = MarianMTModel.from_pretrained(folder)
-    model.final_logits_bias[0, 0] = 1e4
+    model.final_logits_bias[0, 0] = bias
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def mute(marian, tmp_path_factory) -> Path:
+    """Ends every sentence before its first word."""
+    return biased(marian, tmp_path_factory.mktemp("mute") / "m", 1e4)
+
+
+def test_a_translation_that_does_not_end_is_rejected(marian, tmp_path):
+    endless = biased(marian, tmp_path / "m", -1e4)
+    config = TranslateConfig(source_lang="en", target_lang="de", translator=Nmt(model=str(endless), max_output=9))
+    rows = DOCS.of([{"doc_id": "a", "lang": "en", "title": "River", "text": "The river."}])
+    (row,) = DOCS.conform(Translate(config, {})(rows)).to_pylist()
+    assert row == {"doc_id": "a", "lang": "de", "title": None, "text": None, "reject": "translation did not end"}
 
 
 def test_an_empty_translation_is_rejected(mute):

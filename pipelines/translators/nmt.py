@@ -13,7 +13,7 @@ How a model is told the languages:
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from cluster.errors import RecipeError
 from cluster.nodecache import made_once
 from pipelines import languages
 from pipelines.models import resolve
-from pipelines.translators.pieces import pieces
+from pipelines.translators.pieces import pieces, sentences
 
 Floats = Literal["default", "auto", "float32", "float16", "bfloat16"]
 Integers = Literal["int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16"]
@@ -40,8 +40,10 @@ class Nmt(Component):
     ``model`` is a Hugging Face id or a directory; ``revision`` pins the former. ``compute_type`` is CTranslate2's
     ("default" keeps the checkpoint's). ``beam`` 1 is greedy. ``max_batch_tokens`` bounds a batch (texts times the
     longest of them). ``max_length`` is the longest source piece in tokens, None for the model's own limit: longer texts
-    are cut at sentences; ``max_output`` is the longest translation of a piece. ``target_token`` overrides the token
-    that names the target language, for checkpoints whose codes are unusual.
+    are cut at sentences; ``max_output`` is the longest translation of a piece, and bounds source pieces too.
+    ``sentences`` translates each sentence by itself. Set it for NLLB and M2M100, which were trained on single sentences
+    and leave out some of a longer text; OPUS-MT models keep them all, and gain from what stands around a sentence.
+    ``target_token`` overrides the token that names the target language, for checkpoints whose codes are unusual.
     """
 
     kind: Literal["nmt"] = "nmt"
@@ -52,11 +54,19 @@ class Nmt(Component):
     max_batch_tokens: Speed = Speed(2048)
     max_length: int | None = Field(None, ge=8)
     max_output: int = Field(512, ge=1)
+    sentences: bool = False
     target_token: str | None = None
 
     def build(self, source_lang: str, target_lang: str) -> "NmtTranslator":
         """Load the model on a GPU where there is one; convert it first when this node has not yet."""
         return NmtTranslator(self, source_lang, target_lang)
+
+
+class Translation(NamedTuple):
+    """A translated text. One that did not end was cut off: a piece of it reached ``max_output``."""
+
+    text: str
+    ended: bool
 
 
 class NmtTranslator:
@@ -87,15 +97,18 @@ class NmtTranslator:
         )
         self._source_prefix, self._target_prefix = language_tokens(self._tokenizer, config, source_lang, target_lang)
         limits = (model_config.max_position_embeddings, self._tokenizer.model_max_length, config.max_length or 10**9)
-        self._limit = int(min(limits))
         self._max_output = min(config.max_output, model_config.max_position_embeddings)
+        self._limit = int(min(*limits, self._max_output))
         self._glue = "" if languages.script(target_lang) in WITHOUT_SPACES else " "
 
-    def translate(self, texts: list[str]) -> list[str]:
+    def translate(self, texts: list[str]) -> list[Translation]:
         """Translate each text; a text for which the model finds no words gives ""."""
         cut = [[p.strip() for p in self._pieces(text) if p.strip()] for text in texts]
         done = iter(self._decode([p for parts in cut for p in parts]))
-        return [self._glue.join(t for t in [next(done) for _ in parts] if t) for parts in cut]
+        return [self._joined([next(done) for _ in parts]) for parts in cut]
+
+    def _joined(self, parts: list[Translation]) -> Translation:
+        return Translation(self._glue.join(p.text for p in parts if p.text), all(p.ended for p in parts))
 
     def tokens(self, text: str) -> list[str]:
         """The model's input for one piece of text: its subword tokens, language token and end of sentence."""
@@ -103,9 +116,10 @@ class NmtTranslator:
         return list(self._tokenizer.convert_ids_to_tokens(ids))
 
     def _pieces(self, text: str) -> list[str]:
-        return pieces(text, self._limit, lambda t: len(self.tokens(t)))
+        parts = sentences(text) if self._config.sentences else [text]
+        return [piece for part in parts for piece in pieces(part, self._limit, lambda t: len(self.tokens(t)))]
 
-    def _decode(self, sources: list[str]) -> list[str]:
+    def _decode(self, sources: list[str]) -> list[Translation]:
         if not sources:
             return []
         prefix = [self._target_prefix] * len(sources) if self._target_prefix else None
@@ -118,12 +132,14 @@ class NmtTranslator:
             max_input_length=0,  # pieces() has seen to it; CTranslate2 would cut without a word
             min_decoding_length=0,  # the default of 1 would put a word where the model has none
             max_decoding_length=self._max_output,
+            return_end_token=True,
         )
         return [self._text(result.hypotheses[0][len(self._target_prefix) :]) for result in results]
 
-    def _text(self, tokens: list[str]) -> str:
+    def _text(self, tokens: list[str]) -> Translation:
         ids = self._tokenizer.convert_tokens_to_ids(tokens)
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return Translation(text, ended=tokens[-1:] == [self._tokenizer.eos_token])
 
 
 def language_tokens(tokenizer: Any, config: Nmt, source_lang: str, target_lang: str) -> tuple[str, list[str]]:

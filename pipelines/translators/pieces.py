@@ -8,12 +8,21 @@ tokens is counted about log2(n / limit) times.
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 
 _CLOSERS = "\"'»”’)\\]」』）】"
 # A full stop ends a sentence before a space; the stops of scripts written without spaces, and line breaks, always do.
 _SENTENCE_END = re.compile(rf"[.!?…]+[{_CLOSERS}]*\s+|[。！？｡؟۔।॥።៕။༎]+[{_CLOSERS}]*\s*|\n+")
 _SPACE = re.compile(r"\s+")
 _JOINER = "\u200d"
+
+
+def sentences(text: str) -> list[str]:
+    """Cut ``text`` after every sentence; joined with nothing between, they are ``text`` again. An abbreviation cuts a
+    sentence in two."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    cut = [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
+    return [sentence for sentence in cut if sentence] or [text]
 
 
 def pieces(text: str, limit: int, count: Callable[[str], int]) -> list[str]:
