@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 
+import numpy as np
 import pyarrow as pa
 
 from cluster.artifact import Artifact
@@ -80,9 +81,18 @@ def open_shards(index: Place, lang: str | None) -> list[Shard]:
 
 
 def search(shards: Sequence[Shard], queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-    """Search every shard and merge: the rankings that one shard of all the documents would give."""
+    """Search every shard and merge: the rankings that one shard of all the documents would give.
+
+    A query whose vectors are all zero (its text holds nothing that the encoder knows) finds nothing: every document
+    would score 0, and the first ``k`` ids would look like an answer.
+    """
     by_shard = [shard.search(queries, options) for shard in shards]
-    return [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
+    rankings = [merge(found, options.k) for found in zip(*by_shard, strict=True)]
+    return [found if _asks(query) else [] for query, found in zip(queries, rankings, strict=True)]
+
+
+def _asks(query: Query) -> bool:
+    return isinstance(query, str) or bool(np.any(query))
 
 
 def merge(rankings: Sequence[Sequence[tuple[str, float]]], k: int) -> Ranking:

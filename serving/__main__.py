@@ -2,11 +2,15 @@
 
 import os
 import socket
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.component import Component, Location
 from cluster.errors import BabelrayError, RecipeError
+from cluster.storage import Place
 
 if TYPE_CHECKING:
     from serving.app import ServeArgs
@@ -15,7 +19,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 
 CONFIG_HEADER = """\
 # A config file of Ray Serve: serve deploy FILE (with RAY_DASHBOARD_ADDRESS naming the cluster's dashboard).
-# Every node needs babelray installed, and the recipe's root must be a place that all of them reach.
+# Every node needs babelray installed; the recipe's file and its paths must be places that all of them reach.
 # args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, cpus: 1}
 #                and  limits: {max_query_chars: 2000, timeout_s: 10}.
 # A single shard is sized under  deployments: [{name: shard-…, num_replicas: 3}] ; GET /info lists their names.
@@ -32,13 +36,16 @@ def serve(
     system: Annotated[
         str, typer.Option(help="Which system of the recipe to serve: student, bm25 or untrained.")
     ] = "student",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on.", show_default="127.0.0.1; with --print-config 0.0.0.0"),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print a config file for `serve deploy` and end.")
     ] = False,
 ) -> None:
-    """Serve a finished recipe: a search page on /, `POST /search`, `GET /health`, `GET /info`, the API's docs on /docs.
+    """Serve a finished recipe: a search page on /, `POST /search`, `GET /health`, `GET /info`, `GET /openapi.json`.
 
     Run the recipe first: `python -m pipelines run RECIPE`. Uses the cluster named by `RAY_ADDRESS`, or this machine.
 
@@ -47,6 +54,7 @@ def serve(
         curl -s 127.0.0.1:8000/search -H 'content-type: application/json' -d '{"query": "the currency of Iran", "k": 3}'
     """
     try:
+        host = host or ("0.0.0.0" if print_config else "127.0.0.1")  # a cluster's proxies are asked from elsewhere
         _serve(recipe, overrides or [], system, (host, port), print_config)
     except BabelrayError as error:
         typer.echo(str(error), err=True)
@@ -68,29 +76,53 @@ def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int
     from ray import serve as ray_serve
     from ray.serve.api import wait_for_interrupt
 
-    host, port = where
-    ray_serve.start(http_options={"host": host, "port": port})
+    ray_serve.start(http_options={"host": where[0], "port": where[1]})
     ray_serve.run(ready, name=NAME, route_prefix="/")
-    shown = "127.0.0.1" if host == "0.0.0.0" else host
-    typer.echo(f"search page  http://{shown}:{port}/\nAPI          http://{shown}:{port}/docs\nend          Ctrl-C")
+    base = _base(where)
+    typer.echo(f"search page  {base}/\nAPI          {base}/openapi.json\nend          Ctrl-C")
     try:
         wait_for_interrupt()
     except KeyboardInterrupt:
         ray_serve.delete(NAME)  # on a cluster that goes on, nothing else would end it
 
 
+def _base(asked: tuple[str, int]) -> str:
+    """The address of the running Serve: on a cluster where one ran already, its own and not the one asked for."""
+    from ray.serve.context import _get_global_client  # no public call tells it
+
+    options = _get_global_client().http_config  # type: ignore[union-attr]
+    if (options.host, options.port) != asked:
+        typer.echo(f"Serve runs on this cluster already, on {options.host}:{options.port}; it keeps that", err=True)
+    shown = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+    return f"http://{shown}:{options.port}{options.root_path}"
+
+
 def _config(args: "ServeArgs", where: tuple[str, int]) -> str:
-    """The config file, with a relative root made absolute: it will be read in another directory."""
+    """The config file, with its paths made absolute: it will be read in another directory."""
     import yaml
 
-    from cluster.storage import Place
-    from pipelines.recipe import load
+    from pipelines.recipe import load, names
     from serving.app import config
 
-    given = load(args.recipe, args.overrides).root  # and what cannot be built is refused here, not on the cluster
-    if (root := Place.of(given).uri) != given:
-        args = args.model_copy(update={"overrides": [*args.overrides, f"root={root}"]})
+    recipe = load(args.recipe, args.overrides)  # what cannot be built is refused here, not on the cluster
+    absolute = {"root": Place.of(recipe.root).uri} | dict(_locations(recipe))
+    given = [override for override in args.overrides if override.partition("=")[0].strip() not in absolute]
+    overrides = [*given, *(f"{key}={uri}" for key, uri in absolute.items())]
+    named = args.recipe if args.recipe in names() else str(Path(args.recipe).absolute())
+    args = args.model_copy(update={"recipe": named, "overrides": overrides})
     return str(yaml.safe_dump(config(args, *where), sort_keys=False, allow_unicode=True))
+
+
+def _locations(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and URI of everything in a recipe that says where data stand. Loading has made them absolute."""
+    if isinstance(value, Location):
+        yield key, str(value)
+    elif isinstance(value, Component):
+        for name in type(value).model_fields:
+            yield from _locations(getattr(value, name), f"{key}.{name}" if key else name)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _locations(item, f"{key}.{name}")
 
 
 def _check_free(host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP interface, without Ray: what may be asked, what is answered, and how an error reads.
+"""The HTTP interface, without Ray: what is answered where, and how an error reads.
 
 ``build`` makes a FastAPI application around a ``Backend``. Its limits and languages are part of the request's schema,
 so /openapi.json says exactly what this server accepts, and one validation gives every 4xx. Errors have one form:
@@ -7,18 +7,31 @@ so /openapi.json says exactly what this server accepts, and one validation gives
 """
 
 import json
+import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.messages import (
+    MAX_BODY,
+    MAX_K,
+    Fault,
+    Health,
+    Info,
+    Part,
+    Problem,
+    SearchAnswer,
+    SearchRequest,
+    request_model,
+)
 
 PAGE = Path(__file__).parent / "page"
-MAX_K = 1000
 MAX_GOT = 200  # characters of a wrong value that an error repeats
 # The page loads nothing from elsewhere, and no other site may frame it.
 PAGE_HEADERS = {
@@ -27,119 +40,19 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Limits(_Message):
-    """What one request may ask for: characters of a query, and seconds until an answer is given up."""
-
-    max_query_chars: int = Field(2000, ge=1)
-    timeout_s: float = Field(10.0, gt=0)
-
-
-class SearchRequest(_Message):
-    """A search. ``build`` narrows ``query`` and ``languages`` to what the server accepts."""
-
-    query: str = Field(description="The question, in any language that the encoder reads.")
-    k: int = Field(10, ge=1, le=MAX_K, description="How many results to return.")
-    languages: list[str] | None = Field(None, min_length=1, description="Languages to search; all when left out.")
-    probes: int | None = Field(
-        None,
-        ge=1,
-        description="How many clusters of the index to look into: more finds more and takes longer. The recipe's own "
-        "number when left out; an index without clusters has no use for it.",
-    )
-
-
-class Result(_Message):
-    """One document, with its rank from 1 and its score. Scores compare within one answer only."""
-
-    rank: int
-    doc_id: str
-    lang: str
-    score: float
-    title: str
-    text: str
-
-
-class SearchAnswer(_Message):
-    """Results, best first, and the milliseconds that each part took."""
-
-    query: str
-    results: list[Result]
-    took_ms: dict[str, float]
-
-
-class LanguageInfo(_Message):
-    """A language that can be searched. ``dir`` is the direction of its script, as HTML has it."""
-
-    code: str
-    name: str
-    autonym: str
-    dir: Literal["ltr", "rtl"]
-    documents: int
-
-
-class ShardInfo(_Message):
-    """A shard of the index; ``passages`` counts the windows that its documents were cut into."""
-
-    name: str
-    lang: str
-    docs: int
-    passages: int
-    bytes: int
-
-
-class Info(_Message):
-    """What is served. ``model`` names the student's artifact, or is null where words are searched as they are."""
-
-    recipe: str
-    system: str
-    model: str | None
-    index: str
-    kind: str
-    dim: int | None
-    languages: list[LanguageInfo]
-    documents: int
-    shards: list[ShardInfo]
-    limits: Limits
-    max_k: int = MAX_K
-    versions: dict[str, str]
-
-
-class Health(_Message):
-    """All that is needed to answer a search: each part, and whether it answered just now."""
-
-    status: Literal["ok", "unavailable"]
-    parts: dict[str, bool]
-    missing: list[str]
-
-
-class Fault(_Message):
-    """A value of a request that cannot be used."""
-
-    field: str
-    expected: str
-    got: str
-
-
-class Problem(_Message):
-    """Every answer that is not a success."""
-
-    error: str
-    fields: list[Fault] = []
-    missing: list[str] = []
+UNUSABLE = {"model": Problem, "description": "The request cannot be used; `fields` says what was expected."}
+TOO_LONG = {"model": Problem, "description": f"The body has more than {MAX_BODY:,} bytes."}
+FAILED = {"model": Problem, "description": "A fault of the server, told in its log."}
+DOWN = {"model": Problem, "description": "Parts of the index do not answer; `missing` names them. Try again."}
+log = logging.getLogger("ray.serve")
 
 
 class UnavailableError(Exception):
-    """Parts that are needed for an answer did not answer; ``missing`` names them."""
+    """Parts that are needed for an answer gave none: those that are ``gone``, and those that were ``late``."""
 
-    def __init__(self, missing: list[str]):
-        super().__init__(f"no answer from {', '.join(missing)}")
-        self.missing = missing
+    def __init__(self, gone: list[str], late: list[str]):
+        super().__init__(f"no answer from {', '.join([*gone, *late])}")
+        self.gone, self.late = gone, late
 
 
 class Backend(Protocol):
@@ -148,38 +61,37 @@ class Backend(Protocol):
     async def answer(self, request: SearchRequest) -> SearchAnswer:
         """Search. Raises UnavailableError."""
 
-    async def parts(self) -> dict[str, bool]:
+    async def parts(self) -> dict[str, Part]:
         """Ask every part whether it is there."""
 
 
 def build(backend: Backend, info: Info) -> FastAPI:
-    """The application: ``POST /search``, ``GET /health``, ``GET /info``, the page on ``/`` and the API's documents."""
+    """The application: ``POST /search``, ``GET /health``, ``GET /info``, ``GET /openapi.json``, the page on ``/``."""
     app = FastAPI(
         title=f"babelray: {info.recipe}",
         version=version("babelray"),
         description="Find passages in every language.",
-        responses={
-            422: {"model": Problem, "description": "The request cannot be used; `fields` says what was expected."}
-        },
+        docs_url=None,  # FastAPI's pages load scripts from other hosts: blank on a closed network
+        redoc_url=None,
     )
     _add_errors(app, info)
     _add_page(app)
-    unusable = {"model": Problem, "description": "The request cannot be used; `fields` says what was expected."}
-    down = {"model": Problem, "description": "Parts of the index do not answer; `missing` names them. Try again."}
 
     async def search(request: Any) -> SearchAnswer:
         """Find the best passages for a query in the languages asked for, ranked together."""
         return await backend.answer(request)
 
     search.__annotations__["request"] = request_model(info)
-    app.post("/search", response_model=SearchAnswer, responses={422: unusable, 503: down})(search)
+    told: dict[int | str, dict[str, Any]] = {413: TOO_LONG, 422: UNUSABLE, 500: FAILED, 503: DOWN}
+    app.post("/search", response_model=SearchAnswer, responses=told)(search)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
-        """200 when the encoder and every shard answer, otherwise 503 and which do not."""
+        """200 when the encoder and every shard are there, be it with more work than they can do; otherwise 503."""
         parts = await backend.parts()
-        missing = sorted(name for name, there in parts.items() if not there)
-        state = Health(status="unavailable" if missing else "ok", parts=parts, missing=missing)
+        missing = sorted(name for name, state in parts.items() if state == "gone")
+        late = "busy" in parts.values()
+        state = Health(status="unavailable" if missing else "busy" if late else "ok", parts=parts, missing=missing)
         return JSONResponse(state.model_dump(), status_code=503 if missing else 200)
 
     @app.get("/info")
@@ -190,46 +102,67 @@ def build(backend: Backend, info: Info) -> FastAPI:
     return app
 
 
-def request_model(info: Info) -> type[SearchRequest]:
-    """SearchRequest with this server's longest query and its languages in the schema."""
-    text = Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=info.limits.max_query_chars)
-    ]
-    codes: Any = Literal[tuple(language.code for language in info.languages)]
-    fields = SearchRequest.model_fields
-    narrowed: dict[str, Any] = {
-        "query": (text, Field(description=fields["query"].description)),
-        "languages": (list[codes] | None, Field(None, min_length=1, description=fields["languages"].description)),
-    }
-    return create_model("SearchRequest", __base__=SearchRequest, __doc__=None, **narrowed)
-
-
 def _add_errors(app: FastAPI, info: Info) -> None:
     """Give every error the form of ``Problem``."""
     expected = expectations(info)
+    app.add_middleware(_BodyLimit)
 
     @app.exception_handler(RequestValidationError)
     async def unusable(_: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [_explain(item, expected) for item in error.errors()]
-        sentence = "; ".join(f"{f.field}: expected {f.expected}, got {f.got}" for f in fields)
-        return _problem(422, Problem(error=sentence, fields=fields))
+        return _unusable(422, [_explain(item, expected) for item in error.errors()])
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        known = "POST /search, GET /health, GET /info, GET /docs"
+        if error.status_code == 413:
+            return _unusable(413, [Fault(field="body", expected=f"at most {MAX_BODY:,} bytes", got="more")])
+        if error.status_code == 400:  # FastAPI's word for a body that its JSON parser fell over
+            return _unusable(400, [_unreadable(error.__cause__)])
+        known = "POST /search, GET /health, GET /info, GET /openapi.json"
         sentence = f"{error.detail}: {request.method} {request.url.path}; there are {known}"
-        if error.status_code == 400:  # all that is left: bytes that are no text
-            sentence = "body: expected JSON in UTF-8, got bytes that are not"
         return _problem(error.status_code, Problem(error=sentence), error.headers)
 
     @app.exception_handler(UnavailableError)
     async def unavailable(_: Request, error: UnavailableError) -> JSONResponse:
-        problem = Problem(error=f"{error}; they are being restarted, try again", missing=error.missing)
+        late = f"no answer within {info.limits.timeout_s:g} s from {', '.join(error.late)}" if error.late else ""
+        gone = f"{', '.join(error.gone)}: gone, being restarted" if error.gone else ""
+        problem = Problem(
+            error=f"{'; '.join(filter(None, [gone, late]))}; try again", missing=sorted([*error.gone, *error.late])
+        )
         return _problem(503, problem, {"Retry-After": "2"})
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _problem(500, Problem(error="the server failed at this request; its log tells where"))
 
 
 def _problem(status: int, problem: Problem, headers: Any = None) -> JSONResponse:
     return JSONResponse(problem.model_dump(), status_code=status, headers=headers)
+
+
+def _unusable(status: int, faults: list[Fault]) -> JSONResponse:
+    sentence = "; ".join(f"{fault.field}: expected {fault.expected}, got {fault.got}" for fault in faults)
+    return _problem(status, Problem(error=sentence, fields=faults))
+
+
+class _BodyLimit:
+    """ASGI middleware: reads no more than ``MAX_BODY`` bytes of a request. (Starlette's own answers in plain text.)"""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, limited, send)
 
 
 def expectations(info: Info) -> dict[str, str]:
@@ -258,13 +191,27 @@ def _explain(item: dict[str, Any], expected: dict[str, str]) -> Fault:
     )
 
 
+def _unreadable(error: BaseException | None) -> Fault:
+    """Why Python's JSON parser gave up on a body that may be correct JSON."""
+    if isinstance(error, UnicodeDecodeError):
+        return Fault(field="body", expected="JSON in UTF-8", got="bytes that are not")
+    if isinstance(error, RecursionError):
+        return Fault(field="body", expected="a flat JSON object", got="brackets within brackets, too many to read")
+    if isinstance(error, ValueError):
+        return Fault(field="body", expected="numbers that fit a search", got="one with too many digits to read")
+    return Fault(field="body", expected="a JSON object", got="what could not be read")
+
+
 def _got(value: Any) -> str:
     """A value as short JSON that can be sent back whatever came: a lone surrogate is escaped, NaN is a word."""
     if value is None:
         return "nothing"
-    text = value.decode(errors="replace") if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
+    try:
+        text = value.decode(errors="replace") if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # writing takes a little more of the stack than parsing did
+        return "brackets within brackets"
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= MAX_GOT else f"{text[:MAX_GOT]}… ({len(value)} characters)"
+    return text if len(text) <= MAX_GOT else f"{text[:MAX_GOT]}… ({len(text)} characters)"
 
 
 def _add_page(app: FastAPI) -> None:

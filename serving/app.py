@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from pyarrow.fs import FileSelector
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application, Deployment
@@ -27,9 +28,9 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.indexes.base import SearchOptions
-from serving.api import Info, LanguageInfo, Limits, ShardInfo
 from serving.encoder import Encoder
 from serving.gateway import Gateway
+from serving.messages import Info, LanguageInfo, Limits, ShardInfo
 from serving.shard import Shard
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 NAME = "babelray"
 SHARD = "shard-"  # what the name of a shard's deployment begins with
+HEALTH_CHECK_S = 2  # how soon a dead replica is known to be one; Serve's default is 10
+ZSTD_FACTOR = 3  # texts in memory are not compressed, as they are in an artifact
 
 
 class _Settings(BaseModel):
@@ -47,7 +50,8 @@ class Scale(_Settings):
     """How many replicas of each deployment, and what each takes.
 
     ``cpus`` are Ray's logical ones: they place replicas and hold back no thread. The small default lets a laptop of two
-    cores serve a dozen shards. A shard also reserves its bytes as memory, so that a node gets no more than it can map.
+    cores serve a dozen shards. A shard also reserves as memory its bytes and those of its texts, so that a node gets no
+    more than it can map.
     """
 
     gateways: int = Field(1, ge=1)
@@ -114,9 +118,9 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
     scale, limits = scale or Scale(), limits or Limits()
     about = describe(served, limits)
     shards = {
-        shard.name: _deploy(Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes).bind(
-            served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place
-        )
+        shard.name: _deploy(
+            Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
+        ).bind(served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place)
         for shard in about.shards
     }
     encoder = None
@@ -131,7 +135,11 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
     """A deployment of one of the three classes; ``takes`` is what a replica of it takes, in Ray's resources."""
     return serve.deployment(
-        name=name, num_replicas=replicas, max_ongoing_requests=part.ONGOING, ray_actor_options=takes
+        name=name,
+        num_replicas=replicas,
+        max_ongoing_requests=part.ONGOING,
+        health_check_period_s=HEALTH_CHECK_S,
+        ray_actor_options=takes,
     )(part)
 
 
@@ -140,19 +148,10 @@ def describe(served: Served, limits: Limits) -> Info:
     for artifact in (served.index, served.student, *served.docs.values()):
         _ = artifact and artifact.manifest  # it is complete, or this raises and says what to run
     index = json.loads((served.index.place / "index.json").read())
-    shards = [
-        ShardInfo(
-            name=f"{SHARD}{shard['name']}",
-            lang=shard["lang"],
-            docs=shard["docs"],
-            passages=shard.get("passages") or shard["docs"],
-            bytes=shard["bytes"],
-        )
-        for shard in index["shards"]
-    ]
-    codes = sorted({shard.lang for shard in shards})
+    codes = sorted({shard["lang"] for shard in index["shards"]})
     if missing := [code for code in codes if code not in served.docs]:
         raise RecipeError(f"expected documents for every language of {served.index.name}, got none for {missing}")
+    shards = [shard for code in codes for shard in _shards(index, code, served.docs[code])]
     return Info(
         recipe=served.recipe,
         system=served.system,
@@ -175,6 +174,29 @@ def describe(served: Served, limits: Limits) -> Info:
         limits=limits,
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
     )
+
+
+def _shards(index: Mapping[str, Any], lang: str, docs: Artifact) -> list[ShardInfo]:
+    """The shards of one language. Its texts are shared out by documents, since a shard is asked for its own alone."""
+    found = [shard for shard in index["shards"] if shard["lang"] == lang]
+    per_doc = ZSTD_FACTOR * _bytes(docs) / max(1, sum(shard["docs"] for shard in found))
+    return [
+        ShardInfo(
+            name=f"{SHARD}{shard['name']}",
+            lang=lang,
+            docs=shard["docs"],
+            passages=shard.get("passages") or shard["docs"],
+            bytes=shard["bytes"],
+            text_bytes=round(per_doc * shard["docs"]),
+        )
+        for shard in found
+    ]
+
+
+def _bytes(artifact: Artifact) -> int:
+    """Bytes of an artifact's files, by one listing."""
+    filesystem, path = artifact.place.filesystem()
+    return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path)))
 
 
 def config(args: ServeArgs, host: str, port: int) -> dict[str, Any]:

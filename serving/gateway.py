@@ -1,8 +1,8 @@
 """The gateway deployment: takes HTTP, encodes the query, asks every shard at once, merges, fetches the winners' texts.
 
 It holds no model and no documents. An answer is whole or it is an error: where a shard does not answer in time, the
-status is 503 and says which one. Cost, besides encoding and searching: three calls one after another (encoder, shards,
-texts), 1 to 2 ms each.
+status is 503 and says which one. Texts come from the shards that found them. Cost, besides encoding and searching:
+three calls one after another (encoder, shards, texts), 1 to 2 ms each.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from fastapi import FastAPI
 from ray import serve
@@ -18,10 +18,19 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serving import api
+from serving.api import UnavailableError, build
+from serving.messages import Info, Part, Result, SearchAnswer, SearchRequest
 
-PING_S = 2.0  # a part that takes longer to say that it is there is not
+PING_S = 0.5  # Kubernetes gives a probe one second
 log = logging.getLogger("ray.serve")
+
+
+class Hit(NamedTuple):
+    """A document found, and the shard that found it."""
+
+    shard: str
+    doc_id: str
+    score: float
 
 
 @serve.ingress()
@@ -32,7 +41,7 @@ class Gateway:
 
     def __init__(
         self,
-        info: api.Info,
+        info: Info,
         options: Any,
         shards: Mapping[str, DeploymentHandle],
         encoder: DeploymentHandle | None,
@@ -47,9 +56,9 @@ class Gateway:
         self.shard_lang = {shard.name: shard.lang for shard in info.shards}
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return api.build(self, self.info)
+        return build(self, self.info)
 
-    async def answer(self, request: api.SearchRequest) -> api.SearchAnswer:
+    async def answer(self, request: SearchRequest) -> SearchAnswer:
         """Encode, search, merge, fetch texts; all within the time limit. Raises UnavailableError."""
         start = time.perf_counter()
         deadline = start + self.info.limits.timeout_s
@@ -65,10 +74,10 @@ class Gateway:
         if self.encoder:
             spans = {"encode": encoded - start, **spans}
         took = {name: round(seconds * 1000, 2) for name, seconds in spans.items()}
-        return api.SearchAnswer(query=request.query, results=results, took_ms=took)
+        return SearchAnswer(query=request.query, results=results, took_ms=took)
 
-    async def _search(self, query: Any, request: api.SearchRequest, deadline: float) -> list[tuple[str, str, float]]:
-        """The best ``k`` of all shards of the languages asked for, as (lang, doc_id, score)."""
+    async def _search(self, query: Any, request: SearchRequest, deadline: float) -> list[Hit]:
+        """The best ``k`` of all shards of the languages asked for."""
         from pipelines.search import merge, pool
 
         options = self.options.model_copy(
@@ -76,48 +85,56 @@ class Gateway:
         )
         wanted = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
         found = await _gather({n: self.shards[n].search.remote(query, options) for n in wanted}, deadline)
-        by_lang = defaultdict(list)
+        by_lang, finder = defaultdict(list), dict[str, str]()
         for name, ranking in found.items():
             by_lang[self.shard_lang[name]].append(ranking)
-        best = []
-        for key, score in pool({lang: merge(rankings, request.k) for lang, rankings in by_lang.items()}, request.k):
-            lang, _, doc_id = key.partition(":")
-            best.append((lang, doc_id, float(score)))
-        return best
+            finder |= {f"{self.shard_lang[name]}:{doc_id}": name for doc_id, _ in ranking}
+        best = pool({lang: merge(rankings, request.k) for lang, rankings in by_lang.items()}, request.k)
+        return [Hit(finder[key], key.partition(":")[2], float(score)) for key, score in best]
 
-    async def _results(self, best: list[tuple[str, str, float]], deadline: float) -> list[api.Result]:
-        """Add title and text; any shard of a document's language has them."""
+    async def _results(self, best: list[Hit], deadline: float) -> list[Result]:
+        """Add title and text, which the shard that found a document reads: its pages hold few others'."""
         ids = defaultdict(list)
-        for lang, doc_id, _ in best:
-            ids[lang].append(doc_id)
-        of_lang = {lang: name for name, lang in self.shard_lang.items()}
-        calls = {of_lang[lang]: self.texts[of_lang[lang]].texts.remote(wanted) for lang, wanted in ids.items()}
-        found = await _gather(calls, deadline)
-        shown = {
-            (lang, doc_id): text
-            for lang, w in ids.items()
-            for doc_id, text in zip(w, found[of_lang[lang]], strict=True)
-        }
+        for hit in best:
+            ids[hit.shard].append(hit.doc_id)
+        found = await _gather({name: self.texts[name].texts.remote(of) for name, of in ids.items()}, deadline)
+        shown = {(name, doc_id): text for name, of in ids.items() for doc_id, text in zip(of, found[name], strict=True)}
         return [
-            api.Result(
+            Result(
                 rank=rank,
-                doc_id=doc_id,
-                lang=lang,
-                score=score,
-                title=shown[lang, doc_id][0],
-                text=shown[lang, doc_id][1],
+                doc_id=hit.doc_id,
+                lang=self.shard_lang[hit.shard],
+                score=hit.score,
+                title=shown[hit.shard, hit.doc_id][0],
+                text=shown[hit.shard, hit.doc_id][1],
             )
-            for rank, (lang, doc_id, score) in enumerate(best, 1)
+            for rank, hit in enumerate(best, 1)
         ]
 
-    async def parts(self) -> dict[str, bool]:
-        """Ask the encoder and every shard for a sign of life, all at once."""
+    async def parts(self) -> dict[str, Part]:
+        """Ask the encoder and every shard for a sign of life, all at once; and Serve about those that give none.
+
+        A sign of life waits behind searches, so one that is late says little: a part with a running replica is busy.
+        """
         handles = self.shards | ({"encoder": self.encoder} if self.encoder else {})
+        states: dict[str, Part] = dict.fromkeys(handles, "ok")
         try:
             await _gather({n: handle.ping.remote() for n, handle in handles.items()}, time.perf_counter() + PING_S)
-        except api.UnavailableError as error:
-            return {name: name not in error.missing for name in handles}
-        return dict.fromkeys(handles, True)
+        except UnavailableError as error:
+            runs = await asyncio.to_thread(_running) if error.late else set()
+            states |= {name: "busy" if name in runs else "gone" for name in error.late}
+            states |= dict.fromkeys(error.gone, "gone")
+        return states
+
+
+def _running() -> set[str]:
+    """The deployments of this application that have a running replica, as Serve's controller knows them."""
+    deployments = serve.status().applications[serve.get_replica_context().app_name].deployments
+    return {
+        name
+        for name, deployment in deployments.items()
+        if any(state == "RUNNING" and count for state, count in deployment.replica_states.items())
+    }
 
 
 async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
@@ -130,21 +147,21 @@ async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
     tasks = {name: asyncio.ensure_future(_value(call)) for name, call in calls.items()}
     if tasks:
         await asyncio.wait(tasks.values(), timeout=max(deadline - time.perf_counter(), 0))
-    missing = {}
+    gone, late = [], []
     for name, task in tasks.items():
         if not task.done():
             task.cancel()
             calls[name].cancel()
-            missing[name] = "late"
+            late.append(name)
         elif isinstance(error := task.exception(), RayTaskError):
             raise error
         elif isinstance(error, (RayError, RayServeException)):
-            missing[name] = f"{type(error).__name__}: {error}"
+            log.warning("%s is gone: %s", name, error)
+            gone.append(name)
         elif error:
             raise error
-    if missing:
-        log.warning("no answer: %s", missing)
-        raise api.UnavailableError(sorted(missing))
+    if gone or late:
+        raise UnavailableError(sorted(gone), sorted(late))
     return {name: task.result() for name, task in tasks.items()}
 
 

@@ -29,7 +29,9 @@ class Shard:
 
     def search(self, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
         """The best ``options.k`` documents as (id, score), best first. ``query``: float32 [tokens, dim], or words."""
-        return self.shard.search([query], options)[0]
+        from pipelines.search import search
+
+        return search([self.shard], [query], options)[0]
 
     def texts(self, ids: list[str]) -> list[tuple[str, str]]:
         """Title and text of each id."""

@@ -4,8 +4,12 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from serving_apps import Running
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # ray.init() turns token authentication on where this is not said
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
@@ -54,3 +58,12 @@ def s3_root() -> Iterator[str]:
     boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="babelray")
     yield f"s3://babelray?endpoint_override={endpoint}&region=us-east-1&access_key=test&secret_key=test"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
+    """Small systems behind one Ray Serve, for all tests over HTTP."""
+    import serving_apps
+
+    with serving_apps.running(tmp_path_factory.mktemp("served")) as running:
+        yield running

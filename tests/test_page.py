@@ -24,9 +24,8 @@ KEYS = {"down": "\ue015", "up": "\ue013", "escape": "\ue00c"}  # WebDriver §17.
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with serving_apps.running(serving_apps.words(tmp_path_factory.mktemp("words"))) as address:
-        yield address
+def url(served):
+    return served.url("words")
 
 
 class Browser:
@@ -162,9 +161,48 @@ def test_refused_search_shows_the_servers_reason(browser, url):
 
 def test_texts_are_shown_and_never_run(browser, url):
     """A passage is data: whatever it holds, it is set as text. (The page has a policy against scripts besides.)"""
-    browser.open(f"{url}/?q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E%20currency")
+    browser.open(f"{url}/?q=markup")
     browser.until('document.querySelector("#results li")')
-    assert browser.run('return document.querySelectorAll("main img").length') == 0
+    (result,) = browser.run(f"return {RESULTS}")
+    assert (result["title"], result["text"]) == serving_apps.MARKUP
+    assert browser.run('return document.querySelectorAll("#results :is(img, script)").length') == 0
+    assert browser.run("return document.title") == "tiny · babelray"
+
+
+def test_query_that_says_nothing_finds_nothing(browser, served):
+    browser.open(f"{served.url('lexical')}/?q={quote('…')}")
+    browser.until('document.querySelector("#status").innerText.startsWith("Nothing found")')
+    assert browser.run('return document.querySelectorAll("#results li").length') == 0
+
+
+def test_status_is_rendered_before_it_says_something(browser, url):
+    """Screen readers tell what changes in a region that is there, and nothing of one that appears."""
+    state = 'const s = document.querySelector("#status"); return [s.checkVisibility(), s.textContent]'
+    browser.open(f"{url}/")
+    browser.until('document.querySelectorAll(".chip").length === 4')
+    assert browser.run(state) == [True, ""]
+    browser.open(f"{url}/?q=currency")
+    browser.until('document.querySelector("#results li")')
+    visible, text = browser.run(state)
+    assert visible
+    assert "result" in text
+    browser.run('document.querySelector("#query").value = ""; document.querySelector("#form").requestSubmit()')
+    assert browser.run(state) == [True, ""]
+
+
+def test_clearing_the_question_ends_the_search(browser, url):
+    """While an answer is on its way: both happen within one turn of the page's event loop."""
+    browser.open(f"{url}/")
+    browser.until('document.querySelectorAll(".chip").length === 4')
+    busy = browser.run("""
+        const [form, query, results] = ["#form", "#query", "#results"].map(s => document.querySelector(s));
+        return ["currency", ""].map(text => {
+            query.value = text;
+            form.requestSubmit();
+            return results.getAttribute("aria-busy");
+        });""")
+    assert busy == ["true", None]
+    assert browser.run('return document.querySelectorAll("#results li").length') == 0
 
 
 def test_every_control_has_a_name_and_the_console_is_quiet(browser, url):

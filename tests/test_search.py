@@ -91,6 +91,16 @@ def test_all_languages_are_pooled(tmp_path: Path) -> None:
     assert list(zip(row["doc_ids"], row["scores"], strict=True)) == oracle(query, everything, 9)
 
 
+@pytest.mark.parametrize("index", [Exact(), Plaid()])
+def test_query_of_zero_vectors_finds_nothing(tmp_path: Path, index: Exact | Plaid) -> None:
+    """Not the first ids, all with score 0."""
+    docs = make_docs(20)
+    place = build(tmp_path / "i@0", index, {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    zero, some = np.zeros((2, 16), np.float16), make_queries(docs, 1)[0].astype(np.float16)
+    out = step(place, "en", 5)(VECTORS.of(query_rows([zero, some])))
+    assert [len(ids) for ids in out["doc_ids"].to_pylist()] == [0, 5]
+
+
 def test_a_part_without_good_rows(tmp_path: Path) -> None:
     place = build(tmp_path / "i@0", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", make_docs(5))})
     out = RANKINGS.conform(step(place, "en", 5)(VECTORS.of([{"id": "x", "reject": "no text"}])))

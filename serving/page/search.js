@@ -73,13 +73,14 @@ function writeAddress(query, push) {
 async function search({ push = false, keep = false } = {}) {
   clearTimeout(pause);
   running?.abort();
+  $("results").removeAttribute("aria-busy");
   const query = $("query").value.trim();
   if (!keep) writeAddress(query, push);
   $("problem").hidden = true;
   $("welcome").hidden = Boolean(query);
   if (!query) {
     $("results").replaceChildren();
-    $("status").hidden = true;
+    $("status").textContent = "";
     return;
   }
   running = new AbortController();
@@ -101,12 +102,12 @@ async function search({ push = false, keep = false } = {}) {
   $("results").removeAttribute("aria-busy");
 }
 
+// The status is emptied and never hidden: screen readers tell only what changes in a region that is rendered.
 function showAnswer({ results, took_ms: took }) {
   const parts = Object.entries(took).filter(([name]) => name !== "total").map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
   const found = results.length ? `${results.length} ${results.length === 1 ? "result" : "results"}` : "Nothing found";
   const advice = results.length ? "" : chosen().length ? " Try more languages." : " Try other words.";
   $("status").textContent = `${found} in ${took.total.toFixed(1)} ms (${parts.join(", ")}).${advice}`;
-  $("status").hidden = false;
   $("results").replaceChildren(...results.map(toItem));
   offerMore();
 }
@@ -146,7 +147,7 @@ function showProblem(title, sentence) {
   const reason = Object.assign(document.createElement("p"), { textContent: sentence });
   $("problem").replaceChildren(heading, reason);
   $("problem").hidden = false;
-  $("status").hidden = true;
+  $("status").textContent = "";
   $("results").replaceChildren();
 }
 
