@@ -103,6 +103,12 @@ class Plan:
         contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
         return list(dict.fromkeys(c.removeprefix(ABSENT) for c in contents if c.startswith(ABSENT)))
 
+    def with_data(self) -> "Plan":
+        """This plan. Raises RecipeError, naming each, when files are absent: their steps would be others."""
+        if self.absent:
+            raise RecipeError("\n".join(self.absent))
+        return self
+
     def named(self, name: str) -> list[Step]:
         """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
         steps = [s for s in self.steps if name in (s.name, s.id)]

@@ -34,9 +34,7 @@ def _planned(name: str, sets: Sequence[str], look: bool = False) -> tuple[Plan, 
     """The plan and its root. Only to ``look`` at a plan may files be absent."""
     recipe = load(name, sets)
     plan = planning.plan(recipe)
-    if plan.absent and not look:
-        raise RecipeError("\n".join(plan.absent))
-    return plan, Place.of(recipe.root)
+    return plan if look else plan.with_data(), Place.of(recipe.root)
 
 
 def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Shown:

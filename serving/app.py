@@ -95,7 +95,7 @@ def find(recipe: "Recipe", system: str) -> Served:
     """The artifacts of a system of a recipe, on its first evaluation set. Raises RecipeError for an unknown system."""
     from pipelines.plan import UNTRAINED, plan
 
-    planned, root = plan(recipe), Place.of(recipe.root)
+    planned, root = plan(recipe).with_data(), Place.of(recipe.root)
     name, collection = next(iter(planned.collections.items()))
     systems = {of: step for (on, of), step in planned.evaluations.items() if on == name}
     if system not in systems:
