@@ -1,4 +1,4 @@
-"""Tiny translation checkpoints, real in every file, made in seconds: Marian, M2M100 and NLLB."""
+"""Tiny checkpoints, real in every file, made in seconds: for translation Marian, M2M100 and NLLB, and XLM-R."""
 
 import json
 import random
@@ -133,3 +133,30 @@ def _random(folder: Path, vocabulary: int) -> None:
         decoder_start_token_id=2,
     )
     M2M100ForConditionalGeneration(config).save_pretrained(folder)
+
+
+def xlm_roberta(folder: Path, texts: list[str], positions: int = 66, seed: int = 0) -> None:
+    """An XLM-R of one layer and random weights, with positions for ``positions`` − 2 tokens. Its Unigram vocabulary has
+    the whole words and single letters of ``texts``, and every mark of punctuation by itself and behind a space."""
+    import string
+
+    from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
+
+    words = sorted({f"▁{word}" for text in texts for word in text.split()})
+    letters = sorted({letter for text in texts for letter in text if not letter.isspace()} - set(string.punctuation))
+    marks = [piece for mark in string.punctuation for piece in (mark, f"▁{mark}")]
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(word, -4.0) for word in words] + [(piece, -6.0) for piece in [*marks, *letters, "▁"]]
+    tokenizer = XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)])
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=positions,
+        type_vocab_size=1,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)

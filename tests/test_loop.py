@@ -22,6 +22,15 @@ from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Two threads are slower than one on matrices this small, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     return make_inputs(tmp_path_factory.mktemp("loop"))
@@ -220,6 +229,15 @@ def test_learning_rate_groups(corpus):
 def test_configs_say_what_does_not_fit(change, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig.model_validate({**CONFIG.model_dump(), **change})
+
+
+def test_ways_are_those_of_the_strategy_where_none_are_named():
+    for mixing, ways in (("mix_passages", 6), ("mix_entries", 6), ("round_robin_entries", 2)):
+        config = TrainConfig(student=STUDENT, mixing=mixing)
+        assert config.ways == config.draw.ways == config.model_dump()["ways"] == ways
+        assert TrainConfig(student=STUDENT, mixing=mixing, ways=4).draw.ways == 4
+    with pytest.raises(ValidationError, match="mixing"):
+        TrainConfig(student=STUDENT, mixing="stirred")
 
 
 def test_what_changes_only_the_speed_is_no_part_of_the_fingerprint():

@@ -59,6 +59,29 @@ def test_consistency_is_the_mean_over_distinct_pairs(queries, languages, ways, s
     np.testing.assert_allclose(language_consistency(torch.tensor(scores)), expected, rtol=1e-4, atol=1e-6)
 
 
+def released_consistency(logs_NW, languages):
+    """The term as the released code has it: entries language-major, each language's log-softmaxes in one long column,
+    the mean over the pairs i ≤ j of the symmetrised divergence of two columns, averaged over their rows."""
+    columns = logs_NW.reshape(languages, -1).T  # [queries · ways, languages]
+    divergence = torch.nn.KLDivLoss(reduction="batchmean", log_target=True)
+    pairs = [(i, j) for i in range(languages) for j in range(i, languages)]
+    total = 0.0
+    for i, j in pairs:
+        a, b = columns[:, i], columns[:, j]
+        total = total + 0.5 * divergence(a, b) + 0.5 * divergence(b, a)
+    return total / len(pairs)
+
+
+@pytest.mark.parametrize(("queries", "languages", "ways"), [(4, 3, 2), (1, 2, 6), (5, 4, 3)])
+def test_the_released_consistency_term_is_ours_at_the_weight_that_the_config_names(queries, languages, ways):
+    scores_QLW = torch.randn(queries, languages, ways, generator=torch.Generator().manual_seed(0)) * 4
+    logs_NW = scores_QLW.transpose(0, 1).reshape(languages * queries, ways).log_softmax(-1)
+    weight = (languages - 1) / ((languages + 1) * ways)
+    torch.testing.assert_close(
+        weight * language_consistency(scores_QLW).mean(), released_consistency(logs_NW, languages)
+    )
+
+
 def test_zero_exactly_where_both_agree():
     scores = torch.randn(3, 6)
     assert KullbackLeibler().per_entry(scores, scores + 5).abs().max() < 1e-6  # a shift is no difference

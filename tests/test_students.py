@@ -168,7 +168,7 @@ def test_markers_are_added_where_the_vocabulary_lacks_them(tmp_path, corpus, lat
 
 
 def test_dense_equals_the_library(corpus, tmp_path):
-    student = Dense(base=SCRATCH).build(corpus, seed=3)
+    student = Dense(base=SCRATCH, doc_length=64).build(corpus, seed=3)
     assert (student.similarity, student.dim) == ("dot", 32)
     student.save(tmp_path / "dense")
     again, theirs = load_encoder(tmp_path / "dense", "cpu"), SentenceTransformer(str(tmp_path / "dense"), device="cpu")
@@ -236,7 +236,7 @@ def test_windows(minilm, late):
 def test_configs_say_what_is_wrong():
     student = TypeAdapter(AnyStudent)
     found = student.validate_python({"kind": "late_interaction", "base": {"kind": "checkpoint", "model": "x"}})
-    assert (found.dim, found.query_length, found.doc_length) == (128, 32, 180)
+    assert (found.dim, found.query_length, found.doc_length) == (128, 32, 220)
     with pytest.raises(ValidationError, match="late_interaction"):
         student.validate_python({"kind": "colbert"})
     with pytest.raises(ValidationError, match="multiple of heads"):

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 class Checkpoint(Component):
     """The transformer of a Hugging Face or sentence-transformers checkpoint, without its heads and pooling.
 
-    ``model`` is a Hugging Face id, a directory, an ``s3://`` directory, or ``minilm``.
+    ``model`` is a Hugging Face id, a directory, an ``s3://`` directory, or ``minilm``; ``revision`` pins the first.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
     model: str
+    revision: str | None = None
 
     def module(self, corpus: Corpus, seed: int) -> "nn.Module":
         """See ``Base``. Reads nothing of the corpus."""
         from sentence_transformers.sentence_transformer.modules import Transformer
 
-        return Transformer(resolve(self.model)).float()
+        pinned = {"revision": self.revision} if self.revision else {}
+        options = {f"{what}_kwargs": dict(pinned) for what in ("model", "processor", "config")}
+        return Transformer(resolve(self.model), **options).float()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cluster.component import Component
 from pipelines.students.base import Corpus
-from pipelines.students.late_interaction import AnyBase
+from pipelines.students.late_interaction import AnyBase, check_lengths
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import TextEncoder
@@ -25,7 +25,7 @@ class Dense(Component):
     query_prefix: str = "query: "
     doc_prefix: str = "passage: "
     query_length: int = Field(64, ge=4)
-    doc_length: int = Field(180, ge=4)
+    doc_length: int = Field(220, ge=4)  # a passage of 180 tokens with prefix, [CLS] and [SEP] is read whole
 
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
         """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
@@ -35,6 +35,7 @@ class Dense(Component):
         from pipelines.students.encoder import TextEncoder
 
         tokens: Any = self.base.module(corpus, seed)
+        check_lengths(tokens.model, self.query_length, self.doc_length)
         tokens.query_length, tokens.document_length = self.query_length, self.doc_length
         modules = [tokens, Pooling(tokens.get_embedding_dimension(), self.pooling), Normalize()]
         prompts = {"query": self.query_prefix, "document": self.doc_prefix}

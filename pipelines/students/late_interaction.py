@@ -5,11 +5,13 @@ mask, L2 normalisation. A saved student opens with that library alone.
 """
 
 import string
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from cluster.component import Component
+from cluster.errors import RecipeError
 from pipelines.students.base import Corpus
 from pipelines.students.checkpoint import Checkpoint
 from pipelines.students.scratch import Scratch
@@ -22,16 +24,18 @@ AnyBase = Annotated[Checkpoint | Scratch, Field(discriminator="kind")]
 
 class LateInteraction(Component):
     """The defaults are those of ColBERT-X (MTD, checkpoints' ``artifact.metadata``): 128 dimensions, queries of 32
-    tokens padded with unattended [MASK], a marker token for each side, no vectors for punctuation in documents.
+    tokens padded with unattended [MASK], documents of 220, a marker token for each side, no vectors for punctuation in
+    documents.
 
-    A marker that the vocabulary lacks is added to it. Lengths count tokens, with [CLS], marker and [SEP].
+    A marker that the vocabulary lacks is added to it. Lengths count tokens, with [CLS], marker and [SEP]: a passage of
+    180 tokens, as documents are cut for encoding, is read whole.
     """
 
     kind: Literal["late_interaction"] = "late_interaction"
     base: AnyBase
     dim: int = Field(128, ge=1)
     query_length: int = Field(32, ge=4)
-    doc_length: int = Field(180, ge=4)
+    doc_length: int = Field(220, ge=4)
     expansion: bool = True  # pad queries with [MASK] up to query_length
     attend_to_expansion: bool = False
     query_marker: str = "[unused0]"  # "" for none
@@ -48,6 +52,7 @@ class LateInteraction(Component):
         from pipelines.students.encoder import TextEncoder
 
         tokens: Any = self.base.module(corpus, seed)
+        check_lengths(tokens.model, self.query_length, self.doc_length)
         _add_markers(tokens, [m for m in (self.query_marker, self.doc_marker) if m], seed)
         tokens.query_length, tokens.document_length = self.query_length, self.doc_length
         if self.expansion:
@@ -64,10 +69,34 @@ class LateInteraction(Component):
             activation_function=None,
             module_input_name="token_embeddings",
         )
-        mask = MultiVectorMask(list(string.punctuation) if self.skip_punctuation else [])
+        mask = MultiVectorMask(_punctuation(tokens.tokenizer.get_vocab()) if self.skip_punctuation else [])
         prompts = {"query": _prefix(self.query_marker), "document": _prefix(self.doc_marker)}
         modules = [tokens, projection, mask, Normalize("token_embeddings")]
         return TextEncoder(MultiVectorEncoder(modules=modules, prompts=prompts, device="cpu"))
+
+
+def check_lengths(model: Any, query_length: int, doc_length: int) -> None:
+    """See that a transformer has a position for every token of a text.
+
+    Raises:
+        RecipeError: texts may be longer. A model whose positions are computed has no such limit.
+    """
+    from torch import nn
+
+    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
+    for table in (t for t in tables if isinstance(t, nn.Embedding)):
+        before = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind the padding
+        longest = table.num_embeddings - before
+        if max(query_length, doc_length) > longest:
+            raise RecipeError(
+                f"train.student: query_length = {query_length} and doc_length = {doc_length}, but the base has "
+                f"positions for {longest} tokens: lower the lengths, or take a base with more positions"
+            )
+
+
+def _punctuation(vocabulary: Mapping[str, int]) -> list[str]:
+    """The pieces that are one mark: by itself, and behind the sign of a space (SentencePiece's, byte-level BPE's)."""
+    return [piece for mark in string.punctuation for piece in (mark, "▁" + mark, "Ġ" + mark) if piece in vocabulary]
 
 
 def _prefix(marker: str) -> str:

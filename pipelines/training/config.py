@@ -34,7 +34,9 @@ class TrainConfig(Component):
 
     ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each.
     ``lr_groups`` gives parameters whose name contains the key another learning rate.
-    ``consistency`` weighs the language-consistency term of round-robin batches; 1 is what the released code has.
+    ``ways`` passages of each query are drawn: 6, or 2 where round_robin_entries repeats them in every language.
+    ``consistency`` weighs the language-consistency term of round-robin batches (``losses.language_consistency``). With
+    n languages the released code has (n − 1) / ((n + 1) · ways): 0.25 for three languages and two ways.
     """
 
     student: AnyStudent
@@ -44,7 +46,7 @@ class TrainConfig(Component):
     sampling: Sampling = "random"
     steps: int = Field(200_000, ge=1)
     batch: int = Field(64, ge=1)
-    ways: int = Field(6, ge=2)
+    ways: int = Field(default_factory=lambda chosen: 2 if chosen["mixing"] == "round_robin_entries" else 6, ge=2)
     pool: int = Field(50, ge=2)
     lr: float = Field(5e-6, gt=0)
     lr_groups: dict[str, float] = {}

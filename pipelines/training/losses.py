@@ -71,9 +71,13 @@ AnyLoss = Annotated[KullbackLeibler | MeanSquaredError, Field(discriminator="kin
 def language_consistency(student_QLW: "Tensor") -> "Tensor":
     """How much a query's distribution over the same passages changes with their language: [Q].
 
-    The mean over the pairs of different languages of ½KL(a‖b) + ½KL(b‖a). The released MTD code adds such a term to
-    round-robin batches, unmentioned in the paper. Here it is taken per query and over distinct pairs, where theirs is
-    divided by the ways as well and counts each language against itself.
+    The mean over the pairs of different languages of ½KL(a‖b) + ½KL(b‖a), where a and b are softmaxes over the W ways:
+
+        2 / (L (L − 1)) · Σ_{a<b} ½ Σ_w (p_aw − p_bw)(log p_aw − log p_bw)
+
+    The released MTD code adds such a term to round-robin batches, unmentioned in the paper. It takes the mean over all
+    pairs a ≤ b, those of a language with itself too, and divides by the number of passages, not of queries: its term is
+    (L − 1) / ((L + 1) · W) times the mean over queries of this one.
 
     Raises:
         ValueError: the scores are not [queries, languages, ways].
