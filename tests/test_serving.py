@@ -129,6 +129,27 @@ def test_search_returns_the_documents_own_texts(http_of_each, system):
     assert 0 < parts <= answer["took_ms"]["total"] + 0.05  # each is rounded
 
 
+def calls(served, shard):
+    """How many calls a shard of the words has had, as Serve reports to Prometheus."""
+    text = httpx.get(served.metrics).text
+    of = rf'\{{.*application="words".*deployment="{shard}".*\}}'
+    return sum(map(float, re.findall(rf"^ray_serve_deployment_request_counter_total{of} (\S+)$", text, re.M)))
+
+
+def test_texts_come_from_the_shard_that_found_them(served, http):
+    """Ten searches of two shards, of which one has the document: it is called twice each time, the other once."""
+    shards = ["shard-en-00000", "shard-en-00001"]
+    before = [calls(served, shard) for shard in shards]
+    for _ in range(10):
+        answer = http.post("/search", json={"query": "Tehran rial", "languages": ["en"]}).json()
+        assert names(answer["results"]) == ["en:d0"]
+    deadline, grown = time.monotonic() + 30, [0, 0]
+    while sum(grown) < 30:
+        assert time.monotonic() < deadline, f"calls of {shards}: {grown}"
+        grown = [calls(served, shard) - count for shard, count in zip(shards, before, strict=True)]
+    assert grown[0] - grown[1] > 5  # 10, but for earlier calls that are reported late
+
+
 def shared_batches(served):
     """How many batches of more than one query the encoders have done, as Serve reports to Prometheus."""
     text = httpx.get(served.metrics).text
