@@ -16,6 +16,7 @@ from cluster.component import Component
 from cluster.errors import StepError
 from cluster.storage import Place
 from cluster.table import good
+from pipelines.ids import batches
 from pipelines.indexes import open_shard
 from pipelines.indexes.base import Query, Ranking, SearchOptions, Shard
 from pipelines.indexes.files import read_vectors
@@ -81,8 +82,11 @@ def open_shards(index: Place, lang: str | None) -> list[Shard]:
 
 def search(shards: Sequence[Shard], queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
     """Search every shard and merge: the rankings that one shard of all the documents would give."""
-    by_shard = [shard.search(queries, options) for shard in shards]
-    return [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
+    found: list[Ranking] = []
+    for some in batches(queries, min(shard.at_once for shard in shards)):
+        by_shard = [shard.search(some, options) for shard in shards]
+        found += [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
+    return found
 
 
 def merge(rankings: Sequence[Sequence[tuple[str, float]]], k: int) -> Ranking:
