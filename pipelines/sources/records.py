@@ -71,7 +71,7 @@ def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry
     title = "" if title is None else title
     if not isinstance(title, str):
         return _rejected(where, MALFORMED, doc_id, title, text)
-    if isinstance(text, str) and not text.strip():
+    if title.strip() and isinstance(text, str) and not text.strip():
         title, text = "", title
     if reject := _fault(doc_id, text) or _fault(doc_id, f"{title}."):  # a title may be empty
         return _rejected(where, reject, doc_id, title, text)
