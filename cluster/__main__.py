@@ -54,7 +54,9 @@ def doctor(
 
 def show(report: Report, console: Console) -> None:
     """Print the report for people: a row per node, the versions, then the problems."""
-    console.print(f"Ray at [bold]{report.address}[/], storage: [bold]{escape(report.root or 'not checked')}[/]\n")
+    private = "a private one on this machine (RAY_ADDRESS is not set)"
+    ray = private if report.private else f"the cluster at {report.address}"
+    console.print(f"Ray: [bold]{escape(ray)}[/], storage: [bold]{escape(report.root or 'not checked')}[/]\n")
     table = Table("node", "state", "CPUs", "memory", "accelerators", "write, read,\nlist, delete (ms)", padding=(0, 1))
     table.columns[0].no_wrap = table.columns[5].no_wrap = True
     for node in (report.driver, *report.nodes):

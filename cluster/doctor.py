@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from cluster import session
 from cluster.errors import BabelrayError, StorageError
 from cluster.storage import Place
 
@@ -81,9 +82,11 @@ class Problem(_Finding):
 
 
 class Report(_Finding):
-    """All findings. ``root`` is None when no storage was to be checked."""
+    """All findings. ``root`` is None when no storage was to be checked, and is told without its query, which may hold
+    keys. ``private`` is whether Ray is one that was started for the examination alone."""
 
     address: str
+    private: bool = False
     root: str | None
     driver: Node
     nodes: tuple[Node, ...]
@@ -102,7 +105,13 @@ def examine(root: str | None, timeout_s: float = 60) -> Report:
     finally:
         if storage and not storage.error:
             (Place.of(root or "") / f"doctor-{run}").delete()
-    report = Report(address=ray.get_runtime_context().gcs_address, root=root, driver=driver, nodes=tuple(nodes))
+    report = Report(
+        address=ray.get_runtime_context().gcs_address,
+        private=not session.is_given(),
+        root=root.partition("?")[0] if root and "://" in root else root,
+        driver=driver,
+        nodes=tuple(nodes),
+    )
     return report.model_copy(update={"problems": tuple(diagnose(report))})
 
 
@@ -184,16 +193,16 @@ def check_storage(root: str, run: str, name: str, keep: bool = False) -> Storage
         file.write(sample)
         done("write")
         if file.read() != sample:
-            raise StorageError(f"read back other bytes than were written to {file.uri}")
+            raise StorageError(f"read back other bytes than were written to {file.shown}")
         done("read")
         names = {place.name for place in folder.list()}
         if name not in names:
-            raise StorageError(f"{file.uri} was written but is not listed")
+            raise StorageError(f"{file.shown} was written but is not listed")
         done("list")
         if not keep:
             file.delete()
             if file.exists():
-                raise StorageError(f"{file.uri} is still there after it was deleted")
+                raise StorageError(f"{file.shown} is still there after it was deleted")
             done("delete")
     except (OSError, pa.ArrowException, BabelrayError) as error:
         return Storage(milliseconds=milliseconds, error=f"{type(error).__name__}: {error}")

@@ -147,7 +147,7 @@ def _commit(
         step=step.name,
         fingerprint=step.fingerprint,
         version=step.version,
-        config=_without_keys(step.config.model_dump(mode="json")),
+        config=without_keys(step.config.model_dump(mode="json")),
         inputs={role: parent.id for role, parent in step.inputs.items()},
         table=step.table.name if step.table else None,
         parts=tuple(part for r in receipts for part in r.parts),
@@ -173,12 +173,12 @@ def _too_many(step: Step, rejected: int, records: int, rejects: Any) -> str:
     )
 
 
-def _without_keys(config: Any) -> Any:
+def without_keys(config: Any) -> Any:
     """A config as it may be shown: an s3:// URI without its query, which may hold keys."""
     if isinstance(config, dict):
-        return {key: _without_keys(value) for key, value in config.items()}
+        return {key: without_keys(value) for key, value in config.items()}
     if isinstance(config, list):
-        return [_without_keys(value) for value in config]
+        return [without_keys(value) for value in config]
     return Place(config).shown if isinstance(config, str) and config.startswith("s3://") else config
 
 

@@ -6,8 +6,8 @@ There are three forms, told apart by what ``work`` is:
     source     ``rows`` is None and ``table`` is set: a ``SourceWork`` streams the table from outside
     directory  ``table`` is None: a ``DirectoryWork`` function writes files below ``out``
 
-The fingerprint covers the name of the work, its version, the config and the inputs' fingerprints; ``Resources`` and
-``max_rejects`` decide how a step runs, not what it makes, and are left out.
+The fingerprint covers the name of the work, its version, the config and the inputs' fingerprints; ``Resources``,
+``Speed`` and ``max_rejects`` decide how a step runs, not what it makes, and are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -2,6 +2,7 @@
 
 ``perform`` streams the units that have no receipt through an autoscaling actor pool and yields their receipts as they
 come. Jobs that share a key share what was built for them: seven languages are encoded with one load of the model.
+A unit whose disk or store fails for a moment is done again; one that ends its worker three times ends the run.
 Cost: about 2.5 s per call for starting the pool (measured on 2 cores), plus the works' own ``__init__`` per actor.
 """
 

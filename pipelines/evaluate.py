@@ -35,6 +35,7 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines import export
 from pipelines.ids import batches
+from pipelines.search import pool
 from pipelines.tables import QRELS, RANKINGS
 
 POOL = "all"
@@ -172,10 +173,9 @@ def pool_runs(runs: Mapping[str, Run]) -> Run:
 
 
 def _pooled(query_id: str, ranked: Mapping[str, RankingOf]) -> dict[str, Any]:
-    found = {lang: ranking_of(query_id) for lang, ranking_of in ranked.items()}
-    pairs = [(-s, f"{lang}:{d}") for lang, (ids, scores) in found.items() for d, s in zip(ids, scores, strict=True)]
-    best = sorted(pairs)[: max(len(ids) for ids, _ in found.values())]
-    return {"query_id": query_id, "doc_ids": [d for _, d in best], "scores": [-s for s, _ in best]}
+    found = {lang: list(zip(*ranking_of(query_id), strict=True)) for lang, ranking_of in ranked.items()}
+    best = pool(found, max(map(len, found.values())))
+    return {"query_id": query_id, "doc_ids": [name for name, _ in best], "scores": [score for _, score in best]}
 
 
 def read_qrels(artifact: Artifact) -> Qrels:

@@ -5,19 +5,19 @@ within its line, which would tear a table's columns apart.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import languages
+from pipelines.evaluate import POOL
 from pipelines.significance import Comparison
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-POOL = "all"
 PASSAGE = 280  # characters of a passage that are shown
 SIGNIFICANT = 0.05
+UNLIKE_POOLS = "the pools are not compared: the two have different languages, and a larger pool is harder to search"
 
 Systems = Mapping[str, Mapping[str, Mapping[str, float]]]  # system → language → measure → value
 
@@ -76,7 +76,8 @@ def comparison_page(set_name: str, a: str, b: str, rows: Sequence[Comparison]) -
             _p(row.p_holm),
         )
     note = f"+ queries where {a} is better; bold: p (Holm) below {SIGNIFICANT}, by a paired two-sided test over queries"
-    return Group(table, _line((note, "dim")), "")
+    notes = [note] if POOL in {row.lang for row in rows} else [note, UNLIKE_POOLS]
+    return Group(table, *(_line((note, "dim")) for note in notes), "")
 
 
 def next_page(command: str, recipe: str) -> "RenderableType":
@@ -84,27 +85,6 @@ def next_page(command: str, recipe: str) -> "RenderableType":
     from rich.console import Group
 
     return Group(_line((f"{recipe} is ready. Serve it:  ", ""), (command, "bold green")))
-
-
-def plot_measures(systems: Systems, measure: str, file: Path) -> None:
-    """Write a bar chart of one measure: a group of bars per language, a bar per system. The suffix gives the format."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    langs = [lang for lang in next(iter(systems.values())) if lang != POOL] + [POOL]
-    figure = Figure(figsize=(1.5 + 0.9 * len(langs), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    width = 0.8 / len(systems)
-    for i, (name, values) in enumerate(systems.items()):
-        places = [x + (i - (len(systems) - 1) / 2) * width for x in range(len(langs))]
-        axes.bar(places, [_value(values, lang, measure) or 0.0 for lang in langs], width, label=name)
-    axes.set_xticks(range(len(langs)), langs)
-    axes.set_ylabel(measure)
-    axes.set_ylim(0, 1)
-    axes.legend(frameon=False, ncols=len(systems), loc="upper center", bbox_to_anchor=(0.5, 1.15))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
 
 
 def _passage(rank: int, result: Mapping[str, Any]) -> "list[RenderableType]":

@@ -17,6 +17,7 @@ from cluster.component import Component
 from cluster.errors import StepError
 from cluster.storage import Place
 from cluster.table import good
+from pipelines.ids import batches
 from pipelines.indexes import open_shard
 from pipelines.indexes.base import Query, Ranking, SearchOptions, Shard
 from pipelines.indexes.files import read_vectors
@@ -86,9 +87,11 @@ def search(shards: Sequence[Shard], queries: Sequence[Query], options: SearchOpt
     A query whose vectors are all zero (its text holds nothing that the encoder knows) finds nothing: every document
     would score 0, and the first ``k`` ids would look like an answer.
     """
-    by_shard = [shard.search(queries, options) for shard in shards]
-    rankings = [merge(found, options.k) for found in zip(*by_shard, strict=True)]
-    return [found if _asks(query) else [] for query, found in zip(queries, rankings, strict=True)]
+    found: list[Ranking] = []
+    for some in batches(queries, min(shard.at_once for shard in shards)):
+        by_shard = [shard.search(some, options) for shard in shards]
+        found += [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
+    return [ranking if _asks(query) else [] for query, ranking in zip(queries, found, strict=True)]
 
 
 def _asks(query: Query) -> bool:

@@ -21,9 +21,14 @@ DOCS = "docs-"
 
 
 class Searcher:
-    """An index of several languages with its student and its documents."""
+    """An index of several languages with its student and its documents.
+
+    Raises StepError, naming the step to run, when one of them is not complete.
+    """
 
     def __init__(self, index: Artifact, student: Artifact, docs: Mapping[str, Artifact]):
+        for artifact in (index, student, *docs.values()):
+            _ = artifact.manifest  # before anything is loaded, and where a missing file would be all that is told
         self.index = index
         self.docs = {lang: Docstore.open(artifact) for lang, artifact in docs.items()}
         self.encoder = load_encoder((student.place / "best").fetch())

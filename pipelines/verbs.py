@@ -186,7 +186,7 @@ def _shown(step: Step, root: Place) -> Shown:
     from rich.json import JSON
     from rich.panel import Panel
 
-    data: dict[str, Any] = {**_state(step, root), "config": step.config.model_dump(mode="json")}
+    data: dict[str, Any] = {**_state(step, root), "config": executor.without_keys(step.config.model_dump(mode="json"))}
     data["inputs"] = {role: parent.id for role, parent in step.inputs.items()}
     if data["state"] == "done":
         artifact = Artifact(root / step.id)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from cluster.__main__ import app, show
 from cluster.doctor import Node, Report, Storage, diagnose, software
 
 # Ray Data trips over its own deprecated settings when it is imported
@@ -32,8 +34,6 @@ def cluster():
 
 
 def doctor(*arguments):
-    from cluster.__main__ import app
-
     result = CliRunner().invoke(app, ["doctor", *arguments], catch_exceptions=False)
     return result.exit_code, result.stdout
 
@@ -53,7 +53,8 @@ def test_good_root_on_two_nodes_is_well(cluster, tmp_path):
 def test_s3_root_is_well(cluster, s3_root):
     code, out = doctor("--root", s3_root, "--json")
     report = json.loads(out)
-    assert (code, report["problems"]) == (0, [])
+    assert (code, report["problems"], report["root"]) == (0, [], "s3://babelray")
+    assert "secret_key" not in out
     assert [node["storage"]["error"] for node in report["nodes"]] == [None, None]
 
 
@@ -63,6 +64,7 @@ def test_missing_bucket_is_reported_for_every_node(cluster, s3_root):
     assert code == 1
     assert len(problems) == 3  # the driver and two nodes
     assert all("bucket" in problem["todo"] for problem in problems)
+    assert "secret_key" not in out
 
 
 def test_unwritable_root_is_reported_to_people(cluster, tmp_path):
@@ -70,6 +72,7 @@ def test_unwritable_root_is_reported_to_people(cluster, tmp_path):
     code, out = doctor("--root", str(tmp_path / "file" / "runs"))
     assert code == 1
     assert "all is well" not in out
+    assert out.startswith(f"Ray: the cluster at {cluster.address}")
     assert out.count("NotADirectoryError") == 3
     assert "check that the path exists" in " ".join(out.split())
 
@@ -95,6 +98,13 @@ def test_unreachable_cluster_says_what_to_check():
     assert done.returncode == 1
     assert "RAY_ADDRESS" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_private_ray_is_named():
+    console = Console(width=100)
+    with console.capture() as capture:
+        show(report(node(1)).model_copy(update={"private": True}), console)
+    assert capture.get().startswith("Ray: a private one on this machine")
 
 
 def report(*nodes, driver=None, root="/runs"):

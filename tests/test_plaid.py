@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cluster.errors import StepError
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
-from pipelines.indexes.plaid.codec import Codec, Training, assign, learn_buckets, pack, train, unpack
+from pipelines.indexes.plaid.codec import Codec, Training, _scores, assign, learn_buckets, pack, train, unpack
+from pipelines.search import open_shards
 from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vectors_artifact
 
 
@@ -188,6 +189,25 @@ def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
     expected = [sorted(set(owner[codes == cell].tolist())) for cell in range(32)]
     ivf, sizes = np.load(shard / "ivf.npy"), np.load(shard / "ivf_lengths.npy")
     assert [part.tolist() for part in np.split(ivf, np.cumsum(sizes)[:-1])] == expected
+
+
+def test_shards_of_a_process_share_one_codec_and_its_scores_of_a_query(tmp_path: Path) -> None:
+    docs = make_docs(60)
+    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 3)}, 20)
+    other = build(tmp_path / "o", Plaid(centroids=16), {"vectors-en": vectors_artifact(tmp_path / "w", docs)})
+    first, *rest = open_shards(place, "en")
+    assert len(rest) == 2
+    assert all(shard.codec is first.codec for shard in rest)
+    assert open_shards(other, "en")[0].codec is not first.codec
+    one, two = make_queries(docs, 2)
+    scores_CQ = first.codec.scores(one)
+    assert rest[0].codec.scores(one.copy()) is scores_CQ
+    np.testing.assert_array_equal(scores_CQ, first.codec.centroids_CN @ one.T)
+    np.testing.assert_array_equal(first.codec.scores(two), first.codec.centroids_CN @ two.T)
+    products = _scores.cache_info().misses
+    together = find(place, [one, two], k=5)
+    assert _scores.cache_info().misses == products + 2, "one product of each query for all shards"
+    assert together == [find(place, [query], k=5)[0] for query in (one, two)]
 
 
 def test_assign_ties_and_blocks() -> None:

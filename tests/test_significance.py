@@ -123,6 +123,16 @@ def test_two_sets_of_queries_cannot_be_compared(tmp_path):
         compare(a, write(tmp_path / "c", {("fr", "AP"): {"q1": 0.5}}))
 
 
+def test_pools_of_different_languages_are_not_compared(tmp_path):
+    """The larger pool is the harder: the same system in more languages is no worse."""
+    query = {"q1": 0.5, "q2": 0.25}
+    two = {("de", "AP"): query, ("zh", "AP"): query, ("all", "AP"): query}
+    three = {**two, ("fa", "AP"): query, ("all", "AP"): {"q1": 0.25, "q2": 0.125}}
+    a, b, c = (write(tmp_path / name, of) for name, of in {"a": two, "b": three, "c": two}.items())
+    assert [row.lang for row in compare(a, b)] == ["de", "zh"]
+    assert [row.lang for row in compare(a, c)] == ["de", "zh", "all"]
+
+
 def test_one_query_gives_no_p_value(tmp_path):
     a = write(tmp_path / "a", {("de", "AP"): {"q1": 0.5}})
     b = write(tmp_path / "b", {("de", "AP"): {"q1": 0.25}})

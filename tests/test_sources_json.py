@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import RecipeError
+from cluster.errors import RecipeError, StorageError
 from collections_on_disk import rejects, rows, write
 from pipelines.sources import Beir, IrDatasets, Jsonl
 
@@ -22,6 +22,7 @@ def test_beir_languages_splits_and_defects(tmp_path):
         {"_id": "z1", "title": None, "text": "一", "lang": "zho"},
         {"_id": 7, "text": "seven", "lang": "en"},
         {"_id": "x", "text": ""},
+        {"_id": "h", "text": " ", "title": "Headline"},
         {"text": "no id"},
         {"_id": "y", "text": ["a"]},
         {"_id": "t", "text": "x", "title": 3},
@@ -42,20 +43,32 @@ def test_beir_languages_splits_and_defects(tmp_path):
     }
     source = Beir(path=write(tmp_path, files))
     english = list(source.docs("en", "test"))
-    assert [(r["doc_id"], r["title"], r["text"]) for r in rows(english)] == [("e1", "T", "one"), ("7", "", "seven")]
+    assert [(r["doc_id"], r["title"], r["text"]) for r in rows(english)] == [
+        ("e1", "T", "one"),
+        ("7", "", "seven"),
+        ("h", "", "Headline"),
+    ]
     assert Counter(reason for _, reason in rejects(english)) == {
         "empty text": 1,
         "malformed line": 7,
         "invalid UTF-8": 2,
     }
     assert rejects(english)[0] == ("corpus.jsonl.gz:4", "empty text")
-    assert list(source.ids("docs")) == ["e1", "z1", "7", "t"]
+    assert list(source.ids("docs")) == ["e1", "z1", "7", "x", "h", "y", "t", "s"]
     assert rows(source.docs("zh", "test")) == [{"doc_id": "z1", "lang": "zh", "title": "", "text": "一"}]
     assert [row["query_id"] for row in rows(source.queries("en", "test"))] == ["q1"]
     assert [row["query_id"] for row in rows(source.queries("en", "all"))] == ["q1", "q2"]
     assert [tuple(r.values()) for r in rows(source.qrels("en", "test"))] == [("q1", "e1", 1), ("q3", "z1", 2)]
     with pytest.raises(RecipeError, match="it has test, train, all"):
         list(source.docs("en", "dev"))
+
+
+def test_jsonl_path_that_is_a_directory_says_so(tmp_path):
+    source = Jsonl(docs_path=str(tmp_path), queries_path=str(tmp_path), qrels_path=str(tmp_path))
+    (file,) = source.files("docs", "en", "all")
+    for ask in (file.digest, lambda: list(source.docs("en", "all"))):
+        with pytest.raises(StorageError, match=r"(?s)cannot use .*Check the path"):
+            ask()
 
 
 def test_jsonl_with_patterns_and_names_of_its_own(tmp_path):

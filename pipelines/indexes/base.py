@@ -52,9 +52,13 @@ class ShardPlan:
 
 
 class Shard(Protocol):
-    """A searchable shard. Threads may share it: searching changes nothing."""
+    """A searchable shard. Threads may share it: searching changes nothing.
+
+    ``at_once`` is how many queries a call should bring, where there are several shards to ask.
+    """
 
     lang: str
+    at_once: int
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """For each query at most ``options.k`` (doc id, score), best first, ties by doc id.

@@ -185,6 +185,8 @@ def _write_scores(
 class Bm25Shard:
     """A BM25 shard. Queries are texts in the language of the shard; its analyser cuts them."""
 
+    at_once = 1 << 10
+
     def __init__(self, directory: Path):
         self.lang: str = json.loads((directory / "shard.json").read_text())["lang"]
         self.docs = Docs(directory)

@@ -59,6 +59,8 @@ class ExactBuilder:
 class ExactShard:
     """A shard whose every passage is scored."""
 
+    at_once = 1 << 10
+
     def __init__(self, directory: Path):
         self.lang: str = json.loads((directory / "shard.json").read_text())["lang"]
         self.docs = Docs(directory)

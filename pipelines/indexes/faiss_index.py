@@ -123,6 +123,8 @@ class TrainCells:
 class FaissShard:
     """A shard searched by faiss. The index is read into memory."""
 
+    at_once = 1 << 10
+
     def __init__(self, directory: Path):
         import faiss
 

@@ -36,7 +36,7 @@ class Census:
 
 
 def take_census(plans: Sequence[ShardPlan], seed: int) -> Census:
-    """Count the passages and tokens of up to ``PARTS`` parts and scale them by the rows of each language.
+    """Count the passages and tokens of up to ``PARTS`` parts and scale them by the rows of all languages together.
 
     Raises StepError when there is no row to learn from.
     """

@@ -16,8 +16,8 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.ids import IdSet, batches
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, find, names, shown
-from pipelines.sources.records import doc, json_lines, query, trec_qrels
+from pipelines.sources.files import File, TableName, find, names
+from pipelines.sources.records import doc, json_lines, known_id, query, trec_qrels
 
 BATCH = 8192
 
@@ -53,7 +53,7 @@ class Beir(Component):
         root = Place.of(self.path)
         known = [name.removesuffix(".tsv") for name in names(root, "qrels") if name.endswith(".tsv")]
         if split != "all" and split not in known:
-            raise RecipeError(f"{shown(root)} has no split {split!r}; it has {', '.join([*known, 'all'])}")
+            raise RecipeError(f"{root.shown} has no split {split!r}; it has {', '.join([*known, 'all'])}")
         if table == "docs":
             return [find(root, "corpus.jsonl")]
         judged = [find(root, f"qrels/{name}.tsv") for name in (known if split == "all" else [split])]
@@ -64,9 +64,9 @@ class Beir(Component):
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
         file = find(Place.of(self.path), "corpus.jsonl" if table == "docs" else "queries.jsonl")
-        for where, record in json_lines(file):
-            if isinstance(record, dict) and (row := query(where, record.get("_id"), record.get("text"), self.lang).row):
-                yield row["query_id"]
+        for _, record in json_lines(file):
+            if isinstance(record, dict) and (key := known_id(record.get("_id"))):
+                yield key
 
     def _queries(self, file: File, lang: str) -> Iterator[Entry]:
         for where, record in json_lines(file):

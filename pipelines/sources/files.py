@@ -98,7 +98,7 @@ def find(root: Place, name: str) -> File:
     folder, _, _ = name.rpartition("/")
     there = ", ".join(names(root, folder)) or "nothing"
     raise AbsentFileError(
-        f"expected {name} (or {', '.join(COMPRESSED)} of it) in {shown(root)}, found there: {there}. Set the source's "
+        f"expected {name} (or {', '.join(COMPRESSED)} of it) in {root.shown}, found there: {there}. Set the source's "
         "path to the directory that holds it, or choose another language or split"
     )
 
@@ -121,11 +121,6 @@ def names(root: Place, folder: str = "") -> list[str]:
 def plain(name: str) -> str:
     """``name`` without the suffix of a compression."""
     return name.rsplit(".", 1)[0] if name.endswith(COMPRESSED) else name
-
-
-def shown(place: Place) -> str:
-    """The place for a message: an endpoint's keys are no one's business."""
-    return place.uri.partition("?")[0]
 
 
 @lru_cache(maxsize=4096)

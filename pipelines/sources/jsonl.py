@@ -16,8 +16,8 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry
-from pipelines.sources.files import AbsentFileError, File, TableName, plain, shown
-from pipelines.sources.records import doc, json_lines, judgement, query, trec_qrels
+from pipelines.sources.files import AbsentFileError, File, TableName, plain
+from pipelines.sources.records import doc, json_lines, judgement, known_id, query, trec_qrels
 
 
 class Fields(Component):
@@ -77,13 +77,11 @@ class Jsonl(Component):
 
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``. Where a path holds ``{lang}``, the ids of this component's language."""
-        key = self.fields.doc_id if table == "docs" else self.fields.query_id
+        name = self.fields.doc_id if table == "docs" else self.fields.query_id
         for file in self.files(table, self.lang, "all"):
-            for where, record in json_lines(file):
-                if isinstance(record, dict) and (
-                    row := query(where, _id(record, key), record.get(self.fields.text), self.lang).row
-                ):
-                    yield row["query_id"]
+            for _, record in json_lines(file):
+                if isinstance(record, dict) and (key := known_id(_id(record, name))):
+                    yield key
 
     def _paths(self, table: TableName, lang: str, split: str) -> list[str]:
         path = {"docs": self.docs_path, "queries": self.queries_path, "qrels": self.qrels_path}[table]
@@ -94,7 +92,7 @@ class Jsonl(Component):
     def _file(self, path: str) -> File:
         place = Place.of(path)
         if not place.exists():
-            raise AbsentFileError(f"expected a file at {shown(place)}, found none: set the source's paths")
+            raise AbsentFileError(f"expected a file at {place.shown}, found none: set the source's paths")
         return File(place.name, place)
 
     def _records(self, table: TableName, lang: str, split: str) -> Iterator[tuple[str, dict[str, Any] | Entry]]:

@@ -18,7 +18,7 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, find, find_any, names, shown
+from pipelines.sources.files import File, TableName, find, find_any, names
 from pipelines.sources.records import trec_qrels, tsv_docs, tsv_queries
 
 
@@ -90,7 +90,7 @@ class Parallel(Component):
         known = sorted(set(_pairs(file).values()))
         if split not in known:
             raise RecipeError(
-                f"{file.name} in {shown(Place.of(self.path))} has no split {split!r}; it has {', '.join(known)}, all"
+                f"{file.name} in {Place.of(self.path).shown} has no split {split!r}; it has {', '.join(known)}, all"
             )
         return [file]
 

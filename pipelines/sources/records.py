@@ -67,13 +67,20 @@ def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
 
 
 def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry:
-    """An entry of DOCS, or its reject: no id, no string, nothing to read."""
+    """An entry of DOCS, or its reject: no id, no string, nothing to read. A title alone becomes the text."""
     title = "" if title is None else title
     if not isinstance(title, str):
         return _rejected(where, MALFORMED, doc_id, title, text)
+    if title.strip() and isinstance(text, str) and not text.strip():
+        title, text = "", title
     if reject := _fault(doc_id, text) or _fault(doc_id, f"{title}."):  # a title may be empty
         return _rejected(where, reject, doc_id, title, text)
     return Entry(where, {"doc_id": str(doc_id), "lang": lang, "title": title, "text": text})
+
+
+def known_id(key: Any) -> str | None:
+    """The id as a row would hold it, whatever else the record holds; None where it is none."""
+    return None if _fault(key, ".") else str(key)
 
 
 def query(where: str, query_id: Any, text: Any, lang: str) -> Entry:

@@ -11,11 +11,15 @@ Takes dim·bits/8 + 4 bytes per token. Bits of a bucket are packed lowest first,
 PLAID and fast-plaid do, so that either reads these files. Letters: C centroids, T tokens, N dim, W bytes per vector.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -24,6 +28,7 @@ from pipelines.indexes.base import FloatArray, IntArray
 
 BucketRule = Literal["lloyd", "quantiles"]
 
+FILES = ("centroids", "bucket_cutoffs", "bucket_weights", "avg_residual", "cluster_threshold")
 BLOCK = 1 << 14  # vectors encoded at a time: 8 MB at dim 128
 HELDOUT = 0.05  # share of the sample that k-means does not see, at most MAX_HELDOUT vectors
 MAX_HELDOUT = 50_000
@@ -31,11 +36,12 @@ LLOYD_VALUES, LLOYD_ROUNDS = 1 << 19, 50
 SPREAD = 0.75  # fast-plaid adds a centroid for vectors farther from theirs than this quantile of the distances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codec:
     """Centroids (C, N), bucket cut-offs (2^bits − 1) and weights (2^bits), all float32.
 
-    ``centroids_CN`` carry values that float16 can hold, since that is how they are stored.
+    ``centroids_CN`` carry values that float16 can hold, since that is how they are stored. Two codecs are the same when
+    they are one object.
     """
 
     centroids_CN: FloatArray
@@ -68,6 +74,11 @@ class Codec:
         vectors_TN /= np.maximum(np.sqrt(np.einsum("tn,tn->t", vectors_TN, vectors_TN)), 1e-12)[:, None]
         return vectors_TN
 
+    def scores(self, query_QN: FloatArray) -> FloatArray:
+        """The inner products (C, Q) of the centroids with a query, read-only. The last are kept: the shards of an index
+        are asked the same query one after another."""
+        return _scores(self, query_QN.tobytes(), len(query_QN))
+
     def save(self, directory: Path) -> None:
         """Write the five arrays under fast-plaid's names and types."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -79,10 +90,16 @@ class Codec:
 
     @classmethod
     def load(cls, directory: Path) -> "Codec":
-        """Read what ``save`` wrote."""
-        names = ("centroids", "bucket_cutoffs", "bucket_weights", "avg_residual", "cluster_threshold")
-        centroids_CN, cutoffs, weights, avg_residual_N, spread = (np.load(directory / f"{n}.npy") for n in names)
-        return cls(centroids_CN.astype(np.float32), cutoffs, weights, avg_residual_N, float(spread[0]))
+        """Read what ``save`` wrote. Equal files give one object in a process: each shard holds a copy of its index's
+        codec on disk (fast-plaid's layout), and a process that opens ninety of them needs one in memory."""
+        files = [(directory / f"{name}.npy").read_bytes() for name in FILES]
+        content = hashlib.sha256(b"".join(files)).digest()
+        with _loading:
+            if (codec := _loaded.get(content)) is None:
+                centroids_CN, cutoffs, weights, avg_residual_N, spread = (np.load(BytesIO(file)) for file in files)
+                codec = cls(centroids_CN.astype(np.float32), cutoffs, weights, avg_residual_N, float(spread[0]))
+                _loaded[content] = codec
+        return codec
 
     def _buckets(self, residuals_TN: FloatArray) -> IntArray:
         """How many cut-offs lie below each component (at most 15 passes; faster than a binary search per component)."""
@@ -96,6 +113,17 @@ class Codec:
         """(256, 8 / bits): the weights that each packed byte stands for."""
         every_byte = np.arange(256, dtype=np.uint8)[:, None]
         return self.weights[unpack(every_byte, self.bits)]
+
+
+_loading = Lock()
+_loaded: WeakValueDictionary[bytes, Codec] = WeakValueDictionary()
+
+
+@lru_cache(maxsize=1)
+def _scores(codec: Codec, query: bytes, tokens: int) -> FloatArray:
+    scores_CQ = codec.centroids_CN @ np.frombuffer(query, np.float32).reshape(tokens, -1).T
+    scores_CQ.flags.writeable = False
+    return scores_CQ
 
 
 def pack(buckets_TN: IntArray, bits: int) -> IntArray:

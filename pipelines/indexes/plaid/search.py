@@ -9,7 +9,8 @@
 ``candidates`` passages of table look-ups and a quarter of them decompressed: measured 30 ms (k = 10) to
 110 ms (k = 1000) on 2 busy cores, 2,700 passages.
 Codes, residuals and lists are memory-mapped: a shard holds its centroids and its doc ids in memory, and what the system
-keeps of its files. Letters: Q query tokens, C centroids, P passages, T tokens, N dim.
+keeps of its files; the shards of one process share the centroids.
+Letters: Q query tokens, C centroids, P passages, T tokens, N dim.
 """
 
 import json
@@ -57,6 +58,8 @@ class Depth:
 class PlaidShard:
     """A PLAID shard."""
 
+    at_once = 1  # queries are searched one by one, and the next shard finds the last query's centroid scores
+
     def __init__(self, directory: Path):
         self.lang: str = json.loads((directory / "shard.json").read_text())["lang"]
         self.docs = Docs(directory)
@@ -77,7 +80,7 @@ class PlaidShard:
         check_dim(query_QN, self.codec.dim)
         if not len(query_QN) or not self.passages:
             return []
-        scores_CQ = self.codec.centroids_CN @ query_QN.T
+        scores_CQ = self.codec.scores(query_QN)
         passages = self._probe(scores_CQ, depth.probes)
         while len(passages) < depth.wanted and depth.probes < len(self.filled):
             depth = replace(depth, probes=2 * depth.probes)

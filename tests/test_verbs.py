@@ -1,0 +1,36 @@
+"""The verbs in this process, on recipes of which nothing or little has been run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import StepError
+from cluster.storage import Place
+from pipelines import verbs
+from test_recipe import parallel
+
+SMALL = ["source.territories=12"]
+
+
+def test_search_before_the_run_names_the_step_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"index-student@\w+ is not complete .*run the step that makes it"):
+        verbs.search("atlas", "What money do people pay with in Iran?", 3, [], [*SMALL, f"root={tmp_path}"])
+
+
+def test_status_tells_the_rows_of_an_ingest_that_goes_on(tmp_path: Path) -> None:
+    sets = [*SMALL, f"root={tmp_path}"]
+    before, *_ = [row for row in verbs.status("atlas", sets).data if row["step"].startswith("docs-en@")]
+    assert (before["state"], before["rows"]) == ("to come", 0)
+    (Place.of(tmp_path) / before["step"] / "progress.json").write(b'{"rows": 1200, "rejects": 3}')
+    (after,) = [row for row in verbs.status("atlas", sets).data if row["step"] == before["step"]]
+    assert (after["state"], after["rows"], after["rejects"]) == ("going on", 1200, 3)
+
+
+def test_show_tells_no_keys(tmp_path: Path, s3_root: str) -> None:
+    parallel(tmp_path)
+    collection = Place.of(s3_root) / f"collection-{tmp_path.name}"
+    collection.put(tmp_path)
+    shown = verbs.show("xquad", "docs-en", [f"source.path={collection.uri}", f"root={collection.uri}"])
+    assert shown.data[0]["config"]["source"]["path"] == collection.shown
+    assert "secret_key" not in json.dumps(shown.data)
