@@ -194,12 +194,14 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"no recipe {name!r}: {hint}expected one of {', '.join(names())} or the path of a TOML file")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
     parent = tree.pop("extends", None)
     if parent is None:
         return tree
+    if parent not in names():
+        parent = str(path.parent / parent)  # beside the file that extends it
     if parent in above:
         raise RecipeError(f"recipes extend each other in a circle: {' → '.join((*above, parent))}")
     return _merge(_read(parent, (*above, parent)), tree)

@@ -25,17 +25,16 @@ from pipelines.tables import RANKINGS
 
 
 class SearchConfig(Component):
-    """What to search: the documents of one language, or of all (``lang`` None); how deep."""
+    """What to search: the documents of one language; how deep."""
 
-    lang: str | None = None
+    lang: str
     options: SearchOptions = SearchOptions()
 
 
 class Search:
     """Maps query VECTORS, or QUERIES for a lexical index, to RANKINGS (a RowWork). Input: ``index``.
 
-    Without a language in the config the documents found are named ``<lang>:<doc_id>``. A query without a hit gets an
-    empty ranking; a rejected query stays rejected.
+    A query without a hit gets an empty ranking; a rejected query stays rejected.
     """
 
     def __init__(self, config: SearchConfig, inputs: Mapping[str, Artifact]):
@@ -45,21 +44,12 @@ class Search:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Search for the queries of one part."""
         asked = rows["reject"].is_null().to_pylist()
-        answers = iter(self._search(_queries(rows)))
+        answers = iter(search(self.shards, _queries(rows), self.config.options))
         found = [next(answers) if ask else None for ask in asked]
         names = [hits if hits is None else [name for name, _ in hits] for hits in found]
         scores = [hits if hits is None else [score for _, score in hits] for hits in found]
         columns = [rows[0].cast(pa.string()), names, scores, rows["reject"]]
         return pa.table(columns, schema=RANKINGS.schema)
-
-    def _search(self, queries: Sequence[Query]) -> list[Ranking]:
-        options = self.config.options
-        if self.config.lang is not None:
-            return search(self.shards, queries, options)
-        langs = sorted({shard.lang for shard in self.shards})
-        by_lang = [search([s for s in self.shards if s.lang == lang], queries, options) for lang in langs]
-        rankings_by_query = zip(*by_lang, strict=True)
-        return [pool(dict(zip(langs, rankings, strict=True)), options.k) for rankings in rankings_by_query]
 
 
 def _queries(rows: pa.Table) -> list[Query]:

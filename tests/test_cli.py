@@ -15,7 +15,14 @@ from typer.testing import CliRunner
 from pipelines.__main__ import QUIET, app
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["source.territories=12", 'languages.docs=["en", "fa", "zh"]', "train.steps=20", "train.student.words="]
+SMALL = [
+    "source.territories=12",
+    'languages.docs=["en", "fa", "zh"]',
+    "train.steps=20",
+    "train.student.words=",
+    "select.index.kind=exact",
+    "select.encoder.model=minilm",
+]
 
 
 def with_sets(root: Path, words: Sequence[str]) -> list[str]:

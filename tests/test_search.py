@@ -13,7 +13,7 @@ from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
-from pipelines.search import Search, SearchConfig, merge, pool
+from pipelines.search import Search, SearchConfig, merge, open_shards, pool, search
 from pipelines.tables import QUERIES, RANKINGS, VECTORS
 from tests.artifacts import directory_artifact
 from tests.shards import build, docs_artifact, make_docs, make_queries, oracle, vectors_artifact
@@ -42,7 +42,7 @@ def test_pool_names_the_language() -> None:
     assert pool(rankings, 3) == [("de:3", 0.75), ("de:1", 0.5), ("fr:1", 0.5)]
 
 
-def step(place: object, lang: str | None, k: int) -> Search:
+def step(place: object, lang: str, k: int) -> Search:
     artifact: Artifact = directory_artifact(place.path)
     return Search(SearchConfig(lang=lang, options=SearchOptions(k=k)), {"index": artifact})
 
@@ -86,9 +86,9 @@ def test_all_languages_are_pooled(tmp_path: Path) -> None:
     inputs = {f"vectors-{lang}": vectors_artifact(tmp_path / lang, d, 2) for lang, d in docs.items()}
     place = build(tmp_path / "i@0", Exact(), inputs, 10)
     query = make_queries(docs["de"], 1)[0].astype(np.float16)
-    (row,) = step(place, None, 9)(VECTORS.of(query_rows([query]))).to_pylist()
+    found = {lang: search(open_shards(place, lang), [query], SearchOptions(k=9))[0] for lang in docs}
     everything = [(f"{lang}:{name}", passages) for lang, d in docs.items() for name, passages in d]
-    assert list(zip(row["doc_ids"], row["scores"], strict=True)) == oracle(query, everything, 9)
+    assert pool(found, 9) == oracle(query, everything, 9)
 
 
 @pytest.mark.parametrize("index", [Exact(), Plaid()])
@@ -105,7 +105,7 @@ def test_a_part_without_good_rows(tmp_path: Path) -> None:
     place = build(tmp_path / "i@0", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", make_docs(5))})
     out = RANKINGS.conform(step(place, "en", 5)(VECTORS.of([{"id": "x", "reject": "no text"}])))
     assert out["doc_ids"].to_pylist() == [None]
-    assert len(step(place, None, 5)(VECTORS.of([]))) == 0
+    assert len(step(place, "en", 5)(VECTORS.of([]))) == 0
 
 
 def test_searching_texts_needs_a_lexical_index(tmp_path: Path) -> None:
