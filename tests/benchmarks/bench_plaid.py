@@ -4,8 +4,9 @@
 
 The token vectors of all-MiniLM-L6-v2 (its last layer, reduced to its first 128 principal directions, turned at random:
 the axes of a projection layer mean nothing) of 2,698 passages: every third squad-nqg sentence, the xquad paragraphs in
-English and German; real questions. The recall of the exact top k at the default depth for that k, for 1, 2 and 4 bits,
-and at the depth that PLAID was released with. Vectors that were trained for MaxSim are easier: see bench_recall.py.
+English and German; real questions. The recall of the exact top k at the default depth for that k, for 1, 2 and 4 bits
+and for both kinds of buckets; and at the depth that PLAID was released with. Vectors that were trained for MaxSim are
+easier: see bench_recall.py.
 """
 
 import sys
@@ -25,6 +26,12 @@ from pipelines.indexes.plaid import Plaid
 from tests.shards import build, find, recall, unit, vectors_artifact
 
 DIM, QUERIES = 128, 100
+PLAIDS = {
+    "1 bit": Plaid(bits=1),
+    "2 bits": Plaid(bits=2),
+    "2 bits, quantiles": Plaid(bits=2, buckets="quantiles"),
+    "4 bits": Plaid(bits=4),
+}
 # PLAID as released (Santhanam et al. 2022): its defaults by k
 PUBLISHED = (
     SearchOptions(k=10, probes=1, threshold=0.5, candidates=256),
@@ -86,14 +93,14 @@ def main() -> None:
         started = time.perf_counter()
         truth = find(exact, questions, k=1000)
         print(f"exact              {1000 * (time.perf_counter() - started) / len(questions):7.1f} ms/query")
-        for bits in (1, 2, 4):
+        for name, plaid in PLAIDS.items():
             started = time.perf_counter()
-            plaid = build(Path(temp) / f"plaid{bits}", Plaid(bits=bits), vectors)
-            print(f"{bits} bits: built in {time.perf_counter() - started:.1f} s")
+            index = build(Path(temp) / name, plaid, vectors)
+            print(f"{name}: built in {time.perf_counter() - started:.1f} s")
             for k in (10, 100, 1000):
-                compare(f"{bits} bits", plaid, questions, truth, SearchOptions(k=k))
-            for options in PUBLISHED if bits == 2 else ():
-                compare("PLAID's own depth", plaid, questions, truth, options)
+                compare(name, index, questions, truth, SearchOptions(k=k))
+            for options in PUBLISHED if name == "2 bits" else ():
+                compare("PLAID's own depth", index, questions, truth, options)
 
 
 if __name__ == "__main__":

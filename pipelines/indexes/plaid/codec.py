@@ -5,8 +5,8 @@
     decoded   normalise(centroid + weights of the buckets)
 
 Cut-offs and weights are learnt from vectors that k-means did not see: as quantiles in the papers; here, unless told, as
-the buckets of least squared error (Lloyd 1982), which lie 12 % nearer to the vectors at 2 bits and bring recall@10 from
-.90 to .92 on untrained token vectors.
+the buckets of least squared error (Lloyd 1982), which lie nearer to the vectors and keep more of
+the exact ranking (docs/results.md).
 Takes dim·bits/8 + 4 bytes per token. Bits of a bucket are packed lowest first, eight bits to a byte highest first, as
 PLAID and fast-plaid do, so that either reads these files. Letters: C centroids, T tokens, N dim, W bytes per vector.
 """
