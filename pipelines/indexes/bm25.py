@@ -133,10 +133,10 @@ def _bags(analyse: Analyser, batch: pa.RecordBatch) -> list[Counter[str]]:
 
 
 def _blocks(*paths: Path) -> Iterator[Any]:
-    """Aligned arrays, block by block: the block itself for one path, a tuple for several."""
-    arrays = [load_npy(path) for path in paths]
-    for start in range(0, len(arrays[0]), BLOCK):
-        blocks = [array[start : start + BLOCK] for array in arrays]
+    """Aligned arrays, block by block: the block itself for one path, a tuple for several. Each block is mapped anew:
+    pages of a mapping that stays open count as memory."""
+    for start in range(0, len(load_npy(paths[0])), BLOCK):
+        blocks = [np.array(load_npy(path)[start : start + BLOCK]) for path in paths]
         yield blocks[0] if len(blocks) == 1 else tuple(blocks)
 
 
