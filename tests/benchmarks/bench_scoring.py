@@ -1,6 +1,6 @@
 """Pairs per second of the scoring step, through Ray Data, against ``CrossEncoder.predict`` in one process.
 
-    python tests/benchmarks/bench_scoring.py [--queries 64] [--depth 32] [--rounds 3] [--actors 1]
+    python tests/benchmarks/bench_scoring.py [--queries 128] [--depth 32] [--rounds 2] [--actors 2]   # 5 minutes
 
 The step's time is all of it: the start of the pool of actors, the load of the model, reading and writing parts. Ray
 itself is started before, as it is once per run; the peer's model is loaded before, too. Both have all cores. The model
@@ -90,7 +90,7 @@ def same_scores(made: Artifact, ranked: Rows, alone: np.ndarray) -> None:
 def main() -> None:
     """Run both, in turns, and print pairs/s of each and the median of the rounds' ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("queries", 64), ("depth", 32), ("rounds", 3), ("actors", 1)):
+    for name, default in (("queries", 128), ("depth", 32), ("rounds", 2), ("actors", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
