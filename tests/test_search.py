@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.artifact import Artifact
+from cluster.storage import Place
+from pipelines.indexes import Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
+from pipelines.indexes.faiss_index import Faiss
 from pipelines.indexes.plaid import Plaid
 from pipelines.search import Search, SearchConfig, merge, open_shards, pool, search
 from pipelines.tables import QUERIES, RANKINGS, VECTORS
 from tests.artifacts import directory_artifact
-from tests.shards import build, docs_artifact, make_docs, make_queries, oracle, vectors_artifact
+from tests.shards import build, docs_artifact, find, make_docs, make_queries, oracle, vectors_artifact
 
 hits = st.lists(st.tuples(st.text("abcxyz", min_size=1, max_size=3), st.floats(-2, 2, width=16)), max_size=12)
 
@@ -99,6 +102,21 @@ def test_query_of_zero_vectors_finds_nothing(tmp_path: Path, index: Exact | Plai
     zero, some = np.zeros((2, 16), np.float16), make_queries(docs, 1)[0].astype(np.float16)
     out = step(place, "en", 5)(VECTORS.of(query_rows([zero, some])))
     assert [len(ids) for ids in out["doc_ids"].to_pylist()] == [0, 5]
+
+
+@pytest.mark.parametrize("index", [Exact(), Plaid(), Faiss(), Bm25()], ids=lambda index: index.kind)
+def test_index_in_an_object_store_answers_as_on_disk(tmp_path: Path, s3_root: str, index: Index) -> None:
+    one = index.kind == "faiss"  # it holds one vector per document
+    docs = make_docs(40, tokens=1, passages=1) if one else make_docs(40)
+    queries: list = make_queries(docs, 3, tokens=1 if one else 5)
+    inputs = {"vectors-en": vectors_artifact(tmp_path / "v", docs, 4)}
+    if index.kind == "bm25":
+        texts = {f"d{i}": f"word{i % 7} word{i % 5}" for i in range(40)}
+        inputs, queries = {"docs-en": docs_artifact(tmp_path / "d", texts, "en", 4)}, ["word3", "word1 word6"]
+    here = build(tmp_path / "i@0", index, inputs, 20)
+    there = build(Place.of(s3_root) / f"i-{index.kind}@0", index, inputs, 20)  # type: ignore[arg-type]
+    assert find(there, queries, "en", k=5) == find(here, queries, "en", k=5)
+    assert len(find(there, queries, "en", k=5)[0]) == 5
 
 
 def test_a_part_without_good_rows(tmp_path: Path) -> None:

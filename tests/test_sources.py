@@ -11,7 +11,7 @@ from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from collections_on_disk import rejects, rows, write
-from pipelines.sources import AnySource, Beir, Mmarco, MsMarco, Parallel
+from pipelines.sources import AnySource, Beir, Jsonl, Mmarco, MsMarco, Parallel
 from pipelines.sources.files import File, identity
 
 MSMARCO = {
@@ -191,6 +191,54 @@ def test_sources_on_an_object_store_give_what_they_give_on_disk(tmp_path, s3_roo
         there.docs("fr", "all")
     assert "secret_key" not in str(error.value)
     assert "collection.de.tsv" in str(error.value)
+
+
+def _json_lines(root: Place, end: str) -> Jsonl:
+    return Jsonl(**{f"{table}_path": (root / f"{table}.jsonl{end}").uri for table in ("docs", "queries", "qrels")})
+
+
+RECORDS = {
+    "docs.jsonl": '{"id": "d", "text": "one"}\n',
+    "queries.jsonl": '{"id": "q", "text": "which?"}\n',
+    "qrels.jsonl": '{"query_id": "q", "doc_id": "d", "relevance": 2}\n',
+}
+BEIR = {
+    "corpus.jsonl": '{"_id": "d", "title": "T", "text": "one"}\n',
+    "queries.jsonl": '{"_id": "q", "text": "which?"}\n',
+    "qrels/dev.tsv": "query-id\tcorpus-id\tscore\nq\td\t1\n",
+}
+CHINESE = {
+    "collections/chinese_collection.tsv": "0\t零\n",
+    "queries/dev/chinese_queries.dev.tsv": "20\t二十?\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "lang"),
+    [
+        pytest.param(MSMARCO, lambda root, end: MsMarco(path=root.uri), "en", id="msmarco"),
+        pytest.param(
+            MSMARCO | {f"mmarco/data/google/{name}": text for name, text in CHINESE.items()},
+            lambda root, end: Mmarco(path=root.uri),
+            "zh",
+            id="mmarco",
+        ),
+        pytest.param(BEIR, lambda root, end: Beir(path=root.uri), "en", id="beir"),
+        pytest.param(RECORDS, _json_lines, "en", id="jsonl"),
+    ],
+)
+def test_gzipped_in_an_object_store_is_plain_on_disk(tmp_path, s3_root, files, source, lang):
+    here = source(Place.of(write(tmp_path / "plain", files)), "")
+    write(tmp_path / "packed", {f"{name}.gz": text for name, text in files.items()})
+    remote = Place.of(s3_root) / f"packed-{here.kind}"
+    for name in files:
+        (remote / f"{name}.gz").write((tmp_path / "packed" / f"{name}.gz").read_bytes())
+    there = source(remote, ".gz")
+    for table in ("docs", "queries", "qrels"):
+        split = "all" if here.kind == "jsonl" else "dev"
+        expected = rows(getattr(here, table)(lang, split))
+        assert expected
+        assert rows(getattr(there, table)(lang, split)) == expected
 
 
 def test_identity_follows_the_content_and_not_the_path(tmp_path):
