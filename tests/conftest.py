@@ -67,3 +67,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
 
     with serving_apps.running(tmp_path_factory.mktemp("served")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads are slower than one on small matrices, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -21,14 +21,7 @@ from pipelines.training.records import Records
 from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads are slower than one on matrices this small, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,9 @@ from pipelines.students.scratch import Scratch
 from pipelines.training.losses import KullbackLeibler
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MARKERS = ["[unused0]", "[unused1]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads are slower than one on matrices this small, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 import checkpoints
 from artifacts import table_artifact
@@ -14,6 +13,8 @@ from pipelines.translate import JoinTranslations, Translate, TranslateConfig
 from pipelines.translators import Nmt, Parallel
 from pipelines.translators.nmt import NmtTranslator, language_tokens
 from pipelines.translators.pieces import pieces
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,6 @@ def m2m100(tmp_path_factory, spm) -> Path:
 def nllb(tmp_path_factory, lines) -> Path:
     checkpoints.nllb(folder := tmp_path_factory.mktemp("nllb"), lines)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads are slower than one on matrices this small, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def greedy(checkpoint: Path, texts: list[str], new_tokens: int = 64, **options) -> list[str]:
