@@ -108,7 +108,7 @@ def examine(root: str | None, timeout_s: float = 60) -> Report:
     report = Report(
         address=ray.get_runtime_context().gcs_address,
         private=not session.is_given(),
-        root=root.partition("?")[0] if root and "://" in root else root,
+        root=Place.of(root).shown if root else None,
         driver=driver,
         nodes=tuple(nodes),
     )

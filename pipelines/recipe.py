@@ -240,6 +240,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _explain(name: str, tree: Mapping[str, Any], error: ValidationError) -> str:
     lines = [f"recipe {name}:"]
     for item in error.errors():
+        if item["type"] == "default_factory_not_called":
+            continue  # a default that follows from a key which is wrong and told
         key = ".".join(_path(tree, item["loc"]))
         if item["type"] == "extra_forbidden":
             lines.append(f"  unknown key {key}{_suggest(item['loc'])}")

@@ -147,8 +147,10 @@ def test_keyboard_walks_through_results_and_back(browser, url):
     assert browser.run("return document.activeElement.id") == "query"
 
 
-def test_nothing_found_is_said(browser, url):
-    browser.open(f"{url}/?q=xyzzy")
+@pytest.mark.parametrize(("app", "query"), [("words", "xyzzy"), ("lexical", "…")])
+def test_nothing_found_is_said(browser, served, app, query):
+    """Of a word that no document has, and of a question that says nothing."""
+    browser.open(f"{served.url(app)}/?q={quote(query)}")
     browser.until('document.querySelector("#status").innerText.startsWith("Nothing found")')
     assert browser.run('return document.querySelectorAll("#results li").length') == 0
 
@@ -167,12 +169,6 @@ def test_texts_are_shown_and_never_run(browser, url):
     assert (result["title"], result["text"]) == serving_apps.MARKUP
     assert browser.run('return document.querySelectorAll("#results :is(img, script)").length') == 0
     assert browser.run("return document.title") == "tiny · babelray"
-
-
-def test_query_that_says_nothing_finds_nothing(browser, served):
-    browser.open(f"{served.url('lexical')}/?q={quote('…')}")
-    browser.until('document.querySelector("#status").innerText.startsWith("Nothing found")')
-    assert browser.run('return document.querySelectorAll("#results li").length') == 0
 
 
 def test_status_is_rendered_before_it_says_something(browser, url):

@@ -130,6 +130,13 @@ def test_the_key_that_a_message_names_is_the_one_to_set(tmp_path: Path) -> None:
     assert load("xquad", [f"source.path={tmp_path}"]).source.kind == "parallel"
 
 
+def test_a_default_that_follows_from_a_wrong_key_is_not_told_too() -> None:
+    with pytest.raises(RecipeError) as told:
+        load("translate-distill", ["source.path=x", "train.mixing=bad"])
+    (line,) = str(told.value).splitlines()[1:]
+    assert line.startswith("  train.mixing: ")
+
+
 def test_a_plan_can_be_read_where_the_data_are_not(tmp_path: Path) -> None:
     there = [f"source.path={tmp_path}/msmarco"]
     before = plan(load("translate-distill", there))
