@@ -3,9 +3,16 @@
 A component is a pydantic model that is frozen, closed (unknown keys are errors) and validated at birth. The tagged
 union of the components of one role (translator, scorer, …) is the registry of that role: there is no other.
 
-``fingerprint`` hashes everything in a value that can change a result. ``Resources`` and a ``Speed`` change only the
-speed, and a ``Location`` only where data stand: they are left out by type, so a run may move from a laptop to a
-cluster, take smaller batches where memory runs out, find its data in another directory, and keep every artifact.
+``fingerprint`` hashes everything in a value that can change a result, and nothing else:
+
+* ``Resources`` and a ``Speed`` change only the speed, a ``Location`` only where data stand, and a field marked
+  ``NOT_CONTENT`` is a label. They are left out, so a run may move from a laptop to a cluster, take smaller batches
+  where memory runs out, find its data in another directory, and keep every artifact.
+* A field that equals its default is left out, so that a new optional field never re-makes what was paid for.
+* ``version``, where a class has raised it above 1, is hashed: behaviour that changed at equal config has another name.
+
+``tests/test_fingerprints.py`` compares every component's defaults and code with a golden file, so that neither can
+change in silence.
 """
 
 import hashlib
@@ -14,31 +21,40 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any, ClassVar, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from cluster.storage import Place
 
+NOT_CONTENT: Final = "not content"  # as Annotated[str, NOT_CONTENT]: a field that no fingerprint covers
+
 
 class Component(BaseModel):
-    """Base class of every config in a recipe: frozen, closed, validated when it is made."""
+    """Base class of every config in a recipe: frozen, closed, validated when it is made.
+
+    ``version`` is raised by whoever changes what a component makes at equal config, or one of its defaults.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    version: ClassVar[int] = 1
 
 
 class Resources(Component):
     """What one actor of a step takes, and how many may run. Never part of a fingerprint.
 
-    ``cpus`` and ``gpus`` are per actor. ``actors`` is the largest pool; ``None`` means as many as the cluster holds.
-    ``memory_gb`` is Ray's logical memory per actor, used for placement.
+    ``cpus`` and ``gpus`` are per actor; with ``gpus`` = 0 an actor sees no accelerator. ``actors`` is the largest pool;
+    ``None`` means as many as the cluster holds. ``memory_gb`` is Ray's logical memory per actor, used for placement.
+    ``environment`` names a runtime environment of the recipe's ``[environments]`` in which the actors run.
     """
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
     memory_gb: float | None = Field(None, gt=0)
     actors: int | None = Field(None, ge=1)
+    environment: str = ""
 
 
 class Location(str):
@@ -74,10 +90,11 @@ def canonical(value: Any) -> Any:
         TypeError: the value has no canonical form (a function, a set, an object with a default repr). Guessing one
             would silently give the same content two names, or two contents the same name.
     """
+    if isinstance(value, Component):
+        version = {"version": value.version} if value.version > 1 else {}
+        return version | _content(value)
     if isinstance(value, BaseModel):
-        kinds = {k: field.annotation for k, field in type(value).model_fields.items()}
-        fields = {k: getattr(value, k) for k, kind in kinds.items() if Speed not in (kind, *get_args(kind))}
-        return {k: canonical(v) for k, v in sorted(fields.items()) if not isinstance(v, LEFT_OUT)}
+        return canonical(dict(value))
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in sorted(value.items()) if not isinstance(v, LEFT_OUT)}
     if isinstance(value, (list, tuple)):
@@ -94,6 +111,39 @@ def canonical(value: Any) -> Any:
         f"cannot fingerprint a {type(value).__name__}: expected pydantic models, mappings, lists, strings, numbers, "
         "booleans or None. Make it one of these, or add a case to cluster.component.canonical."
     )
+
+
+def _content(component: Component) -> dict[str, Any]:
+    """The canonical form of the fields that a component's fingerprint covers."""
+    kept = {}
+    for name, field in sorted(type(component).model_fields.items()):
+        value = getattr(component, name)
+        if isinstance(value, LEFT_OUT) or not _is_content(field):
+            continue
+        form = canonical(value)
+        if name == "kind" or _has_new_version(value) or not _is_default(form, field):
+            kept[name] = form
+    return kept
+
+
+def _is_content(field: FieldInfo) -> bool:
+    """Whether no part of the field's annotation says that it is left out: also the None of ``Speed | None`` is."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return NOT_CONTENT not in field.metadata and Speed not in kinds
+
+
+def _is_default(form: Any, field: FieldInfo) -> bool:
+    """Whether a field's canonical form is that of its default; never where that is computed, perhaps by machine."""
+    return not field.is_required() and field.default_factory is None and form == canonical(field.default)
+
+
+def _has_new_version(value: Any) -> bool:
+    """Whether a component in this value has a version above 1: then even a default must be hashed."""
+    if isinstance(value, Component):
+        return value.version > 1 or any(_has_new_version(item) for _, item in value)
+    if isinstance(value, Mapping):
+        return any(map(_has_new_version, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_new_version, value))
 
 
 def fingerprint(value: Any) -> str:

@@ -9,7 +9,7 @@ manifest per target and never starts Ray.
 import json
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,7 @@ from cluster.component import fingerprint
 from cluster.errors import StepError
 from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, Receipt, merge_rejects, read_receipts
-from cluster.step import Step
+from cluster.step import Step, flatten
 from cluster.storage import Place
 
 SOFTWARE = ("babelray", "ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
@@ -36,7 +36,8 @@ def run(targets: Sequence[Step], root: Place, progress: Progress) -> list[Artifa
     missing = find_missing(targets, root)
     with progress.plan([s.id for s in missing]):
         while missing:
-            ready = [s for s in missing if not any(_same(i, m) for i in s.inputs.values() for m in missing)]
+            waiting = {s.id for s in missing}
+            ready = [s for s in missing if not any(parent.id in waiting for parent in s.parents.values())]
             wave = _wave(ready)
             (_run_tables if wave[0].table else _run_directory)(wave, root, progress)
             missing = [s for s in missing if s not in wave]
@@ -56,17 +57,13 @@ def find_missing(targets: Iterable[Step], root: Place) -> list[Step]:
     def visit(step: Step) -> None:
         if step.id in order or complete(step, root):
             return
-        for parent in step.inputs.values():
+        for parent in step.parents.values():
             visit(parent)
         order[step.id] = step
 
     for target in targets:
         visit(target)
     return list(order.values())
-
-
-def _same(a: Step, b: Step) -> bool:
-    return a.id == b.id
 
 
 def _wave(ready: Sequence[Step]) -> list[Step]:
@@ -82,7 +79,7 @@ def _run_tables(wave: Sequence[Step], root: Place, progress: Progress) -> None:
     receipts = [read_receipts(job.receipts) for job in jobs]
     started = time.perf_counter()
     for step, job, done in zip(wave, jobs, receipts, strict=True):
-        total = step.inputs[step.rows].artifact(root).rows if step.rows else None
+        total = step.parents[step.rows[0]].artifact(root).rows if step.rows else None
         progress.start(step.id, total, sum(r.rows for r in done.values()), root / step.id)
         if len(done) == len(job.units):
             _commit(step, root, [done[u] for u in range(len(job.units))], started, progress)
@@ -98,23 +95,35 @@ def _run_tables(wave: Sequence[Step], root: Place, progress: Progress) -> None:
 def _job(step: Step, root: Place) -> units.Job:
     assert step.table is not None
     place = root / step.id
-    inputs = {role: parent.artifact(root) for role, parent in step.inputs.items() if role != step.rows}
-    build = partial(step.work, step.config, inputs)
-    key = fingerprint([step.work.__name__, step.config, {role: a.name for role, a in inputs.items()}])
-    if step.rows is None:
+    inputs = step.input_artifacts(root)
+    names = {role: a.name for role, a in flatten(inputs).items() if role not in step.rows}
+    key = fingerprint([step.work.__name__, step.config, names])
+    build = partial(step.work, step.config, _without(inputs, step.rows))
+    if not step.rows:
         do: Any = partial(units.do_source, place=place, table=step.table)
         return units.Job(step.id, place / RECEIPTS, key, build, do, (None,))
-    parent = step.inputs[step.rows]
-    if parent.table is None:
-        raise StepError(f"step {step.name} maps rows of {parent.name}, which is not a table: mend the plan")
-    do = partial(units.do_part, place=place, table=step.table, source=parent.table)
-    return units.Job(step.id, place / RECEIPTS, key, build, do, units.input_parts(parent.artifact(root)))
+    parents = [step.parents[role] for role in step.rows]
+    tables = [parent.table for parent in parents if parent.table]
+    if len(tables) < len(parents):
+        bad = ", ".join(parent.name for parent in parents if not parent.table)
+        raise StepError(f"step {step.name} maps rows of {bad}, which is not a table: correct the plan")
+    do = partial(units.do_part, place=place, table=step.table, sources=tables)
+    return units.Job(step.id, place / RECEIPTS, key, build, do, units.input_parts([p.artifact(root) for p in parents]))
+
+
+def _without(inputs: Mapping[str, Any], roles: Collection[str], before: str = "") -> dict[str, Any]:
+    """Nested inputs without the leaves at some paths: a work shared by several steps must not differ by their rows."""
+    return {
+        name: _without(value, roles, f"{before}{name}.") if isinstance(value, Mapping) else value
+        for name, value in inputs.items()
+        if f"{before}{name}" not in roles
+    }
 
 
 def _run_directory(wave: Sequence[Step], root: Place, progress: Progress) -> None:
     (step,) = wave
     out = root / step.id
-    inputs = {role: parent.artifact(root) for role, parent in step.inputs.items()}
+    inputs = step.input_artifacts(root)
     started = time.perf_counter()
     progress.start(step.id, None, 0, out)
 
@@ -148,7 +157,7 @@ def _commit(
         fingerprint=step.fingerprint,
         version=step.version,
         config=without_keys(step.config.model_dump(mode="json")),
-        inputs={role: parent.id for role, parent in step.inputs.items()},
+        inputs={role: parent.id for role, parent in step.parents.items()},
         table=step.table.name if step.table else None,
         parts=tuple(part for r in receipts for part in r.parts),
         rows=rows,

@@ -2,9 +2,13 @@
 
 There are three forms, told apart by what ``work`` is:
 
-    rows       ``rows`` names the input whose parts are mapped, one to one, by a ``RowWork`` built once per actor
-    source     ``rows`` is None and ``table`` is set: a ``SourceWork`` streams the table from outside
+    rows       ``rows`` names the inputs whose parts are mapped, one to one, by a ``RowWork`` built once per actor
+    source     ``rows`` is empty and ``table`` is set: a ``SourceWork`` streams the table from outside
     directory  ``table`` is None: a ``DirectoryWork`` function writes files below ``out``
+
+Aligned rows: tables that descend from one ingest have the same keys in the same parts, by the law that a row in is a
+row out. A row work may therefore be given the same part of several of them: a translation beside its original, the
+rankings of two systems. The executor checks that they are equal in keys.
 
 The fingerprint covers the name of the work, its version, the config and the inputs' fingerprints; ``Resources``,
 ``Speed`` and ``max_rejects`` decide how a step runs, not what it makes, and are left out.
@@ -24,17 +28,21 @@ from cluster.table import Reject, Table
 
 
 class RowWork(Protocol):
-    """Maps a part to a part: the same keys in the same order. Built once per actor, so models load in ``__init__``."""
+    """Maps a part to a part: the same keys in the same order. Built once per actor, so models load in ``__init__``.
 
-    def __init__(self, config: Any, inputs: Mapping[str, Artifact]) -> None: ...
+    Called with the same part of each table that the step's ``rows`` name, in that order. ``inputs`` holds the other
+    artifacts, nested as the step's inputs are.
+    """
 
-    def __call__(self, rows: pa.Table) -> pa.Table: ...
+    def __init__(self, config: Any, inputs: Mapping[str, Any]) -> None: ...
+
+    def __call__(self, *parts: pa.Table) -> pa.Table: ...
 
 
 class SourceWork(Protocol):
     """Streams a table from outside: an iterator of rows and of the records that could not become rows."""
 
-    def __init__(self, config: Any, inputs: Mapping[str, Artifact]) -> None: ...
+    def __init__(self, config: Any, inputs: Mapping[str, Any]) -> None: ...
 
     def __call__(self) -> Iterator[tuple[pa.Table, list[Reject]]]: ...
 
@@ -50,9 +58,7 @@ class DirectoryWork(Protocol):
     with what it left behind still there, so it can go on from its own checkpoints. ``fan_out`` spreads units of work
     over the cluster, each done once."""
 
-    def __call__(
-        self, config: Any, inputs: Mapping[str, Artifact], out: Place, fan_out: "FanOut"
-    ) -> dict[str, Any]: ...
+    def __call__(self, config: Any, inputs: Mapping[str, Any], out: Place, fan_out: "FanOut") -> dict[str, Any]: ...
 
 
 class FanOut(Protocol):
@@ -66,30 +72,46 @@ class FanOut(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One node of a plan. Steps are equal when their names and fingerprints are: they are the same artifact."""
+    """One node of a plan. Steps are equal when their names and fingerprints are: they are the same artifact.
+
+    ``inputs`` may nest: ``inputs["docs"]["zh"]``. ``rows`` names the inputs whose parts are mapped, as paths:
+    ``("docs.zh", "docs.en")``; the first gives the keys, the others are tables with the same keys, part by part.
+    ``verb`` is what the step does in a word ("encode"); the recipe sets resources by it.
+    """
 
     name: str
     work: Any
     config: Component
-    inputs: Mapping[str, "Step"] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     table: Table | None = None
-    rows: str | None = None
-    version: int = 1
+    rows: tuple[str, ...] = ()
     resources: Resources = Resources()
     max_rejects: float = 0.0
+    verb: str = ""
+
+    @property
+    def version(self) -> int:
+        """The version of the work, raised by whoever changes what it makes at equal config and inputs."""
+        return int(getattr(self.work, "version", 1))
+
+    @cached_property
+    def parents(self) -> "dict[str, Step]":
+        """The steps that this one reads, by their path among the inputs: ``docs.zh``."""
+        return flatten(self.inputs)
 
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits of all that can change the content."""
+        version = {"version": self.version} if self.version > 1 else {}
         return fingerprint(
             {
                 "work": self.work.__name__,
-                "version": self.version,
                 "config": self.config,
-                "inputs": {role: step.fingerprint for role, step in self.inputs.items()},
-                "rows": self.rows,
+                "inputs": {role: step.fingerprint for role, step in self.parents.items()},
+                "rows": list(self.rows),
                 "table": self.table.name if self.table else None,
             }
+            | version
         )
 
     @property
@@ -100,3 +122,23 @@ class Step:
     def artifact(self, root: Place) -> Artifact:
         """Where this step's artifact is, or will be."""
         return Artifact(root / self.id)
+
+    def input_artifacts(self, root: Place) -> dict[str, Any]:
+        """The artifacts that this step reads, nested as its inputs are."""
+        return map_leaves(self.inputs, lambda step: step.artifact(root))
+
+
+def flatten(inputs: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The leaves of nested inputs by their paths: ``{"docs": {"zh": x}}`` gives ``{"docs.zh": x}``."""
+    leaves: dict[str, Any] = {}
+    for name, value in inputs.items():
+        leaves |= flatten(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return leaves
+
+
+def map_leaves(inputs: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
+    """Nested inputs with ``function`` applied to each leaf."""
+    return {
+        name: map_leaves(value, function) if isinstance(value, Mapping) else function(value)
+        for name, value in inputs.items()
+    }

@@ -173,22 +173,32 @@ def _failed(name: str, reason: str) -> str:
     )
 
 
-def do_part(work: Any, unit: int, part: str, *, place: Place, table: Table, source: Table) -> Receipt:
-    """Map one part of the input table to one part of the output: the same keys, in the same order, within contract."""
+def do_part(
+    work: Any, unit: int, parts: Sequence[str], *, place: Place, table: Table, sources: Sequence[Table]
+) -> Receipt:
+    """Map the same part of some aligned tables to one part of the output: the keys of the first, in the same order."""
     started = time.perf_counter()
-    rows = read_part(Place(part))
-    out = table.conform(work(rows))
-    came, went = source.keys(rows), table.keys(out)
-    if came.rename_columns(list(table.key)) != went:
+    inputs = [read_part(Place(part)) for part in parts]
+    keys_in = sources[0].keys(inputs[0])
+    for part, rows, source in zip(parts[1:], inputs[1:], sources[1:], strict=True):
+        if source.keys(rows).rename_columns(list(sources[0].key)) != keys_in:
+            raise TableError(
+                f"{Place(part).shown} does not have the keys of {Place(parts[0]).shown}: expected tables that descend "
+                "from one ingest, part by part. Correct the step's rows in the plan"
+            )
+    rows = inputs[0]
+    out = table.conform(work(*inputs))
+    keys_out = table.keys(out)
+    if keys_in.rename_columns(list(table.key)) != keys_out:
         raise TableError(
-            f"table {table.name}: expected the {len(rows)} keys of {Place(part).shown} in order, got {len(out)} rows "
-            "with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in "
+            f"table {table.name}: expected the {len(rows)} keys of {Place(parts[0]).shown} in order, got {len(out)} "
+            "rows with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in "
             "`reject`."
         )
     file = f"part-{unit:05d}.parquet"
     write_part(place / file, out)
-    fresh = pc.and_(pc.is_valid(out["reject"]), pc.is_null(rows["reject"]))  # not those that came rejected
-    keys = (" ".join(map(str, key.values())) for key in went.filter(fresh).to_pylist())
+    fresh = pc.and_(pc.is_valid(out["reject"]), pc.is_null(rows["reject"]))  # not those that were rejected before
+    keys = (" ".join(map(str, key.values())) for key in keys_out.filter(fresh).to_pylist())
     reasons = out["reject"].filter(fresh).to_pylist()
     return Receipt(
         unit=unit,
@@ -226,6 +236,16 @@ def do_unit(work: Any, unit: int, value: Any) -> Receipt:
     return Receipt(unit=unit, facts=facts or {}, seconds=time.perf_counter() - started)
 
 
-def input_parts(artifact: Artifact) -> tuple[str, ...]:
-    """The units of a row step: the URIs of its input's parts."""
-    return tuple(part.uri for part in artifact.parts)
+def input_parts(artifacts: Sequence[Artifact]) -> tuple[tuple[str, ...], ...]:
+    """The units of a row step: for each part the URIs of this part in each of the aligned artifacts.
+
+    Raises:
+        StepError: the artifacts are not cut into the same parts.
+    """
+    cuts = [[part.rows for part in artifact.manifest.parts] for artifact in artifacts]
+    if odd := next((a.name for a, cut in zip(artifacts, cuts, strict=True) if cut != cuts[0]), None):
+        raise StepError(
+            f"{odd} is not cut into the same parts as {artifacts[0].name}: expected tables that descend from one "
+            "ingest. Correct the step's rows in the plan"
+        )
+    return tuple(zip(*([part.uri for part in artifact.parts] for artifact in artifacts), strict=True))

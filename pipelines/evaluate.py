@@ -73,8 +73,8 @@ class EvaluateConfig(Component):
         return names
 
 
-def evaluate(config: EvaluateConfig, inputs: Mapping[str, Artifact], out: Place, fan_out: FanOut) -> dict[str, Any]:
-    """DirectoryWork: from ``rankings-<lang>`` and ``qrels-<lang>`` of each language to the files above.
+def evaluate(config: EvaluateConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
+    """DirectoryWork: from ``rankings`` and ``qrels`` by language to the files above.
 
     Returns:
         ``{"set": name, "queries": {lang: queries that count}, "measures": the content of measures.json}``.
@@ -82,11 +82,10 @@ def evaluate(config: EvaluateConfig, inputs: Mapping[str, Artifact], out: Place,
     Raises:
         StepError: a language has qrels and no rankings, or no query of the set has a relevant document.
     """
-    langs = [role.removeprefix("qrels-") for role in inputs if role.startswith("qrels-")]
-    if missing := [lang for lang in langs if f"rankings-{lang}" not in inputs]:
+    if missing := [lang for lang in inputs["qrels"] if lang not in inputs["rankings"]]:
         raise StepError(f"evaluate {config.name}: expected rankings for each language with qrels, none for {missing}")
-    runs = {lang: list(inputs[f"rankings-{lang}"].tables()) for lang in langs}
-    qrels = {lang: read_qrels(inputs[f"qrels-{lang}"]) for lang in langs}
+    runs = {lang: list(inputs["rankings"][lang].tables()) for lang in inputs["qrels"]}
+    qrels = {lang: read_qrels(judged) for lang, judged in inputs["qrels"].items()}
     runs, qrels = {**runs, POOL: pool_runs(runs)}, {**qrels, POOL: pool_qrels(qrels)}
     if not any(map(_relevant, qrels[POOL].values())):
         raise StepError(f"evaluate {config.name}: no query has a relevant document: check the qrels and the split")

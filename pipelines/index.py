@@ -19,7 +19,6 @@ from typing import Any
 
 from pydantic import Field
 
-from cluster.artifact import Artifact
 from cluster.component import Component
 from cluster.errors import StepError
 from cluster.step import FanOut
@@ -35,10 +34,10 @@ class IndexConfig(Component):
     shard_rows: int = Field(100_000, ge=1)
 
 
-def build_index(config: IndexConfig, inputs: Mapping[str, Artifact], out: Place, fan_out: FanOut) -> dict[str, Any]:
+def build_index(config: IndexConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Build the index of a collection (a DirectoryWork).
 
-    ``inputs`` are VECTORS artifacts under ``vectors-<lang>``, or DOCS under ``docs-<lang>`` for a lexical index.
+    ``inputs["vectors"]`` holds VECTORS by language, or ``inputs["docs"]`` DOCS for a lexical index.
     """
     builder = config.index.build()
     plans = plan_shards(inputs, builder.role, config.shard_rows)
@@ -51,16 +50,13 @@ def build_index(config: IndexConfig, inputs: Mapping[str, Artifact], out: Place,
     return {**facts, "shards": len(shards), "bytes": sum(shard["bytes"] for shard in shards)}
 
 
-def plan_shards(inputs: Mapping[str, Artifact], role: str, shard_rows: int) -> list[ShardPlan]:
+def plan_shards(inputs: Mapping[str, Any], role: str, shard_rows: int) -> list[ShardPlan]:
     """Cut each language's parts into runs of about ``shard_rows`` rows, in order.
 
     Raises StepError when no input of ``role`` has a part.
     """
     plans: list[ShardPlan] = []
-    for name, artifact in sorted(inputs.items()):
-        kind, _, lang = name.partition("-")
-        if kind != role:
-            continue
+    for lang, artifact in sorted(inputs.get(role, {}).items()):
         runs: list[list[tuple[str, int]]] = []
         for place, part in zip(artifact.parts, artifact.manifest.parts, strict=True):
             if not runs or sum(rows for _, rows in runs[-1]) + part.rows > shard_rows:
@@ -70,7 +66,7 @@ def plan_shards(inputs: Mapping[str, Artifact], role: str, shard_rows: int) -> l
             parts, rows = zip(*run, strict=True)
             plans.append(ShardPlan(f"{lang}-{number:05d}", lang, parts, rows))
     if not plans:
-        raise StepError(f"nothing to index: expected inputs {role}-<lang> with rows, got {sorted(inputs)}")
+        raise StepError(f"nothing to index: expected {role} by language, with rows, got {sorted(inputs)}")
     return plans
 
 

@@ -84,9 +84,11 @@ class Plan:
         found: dict[str, Step] = {}
 
         def visit(step: Step) -> None:
-            for parent in step.inputs.values():
+            if step.id in found:
+                return
+            for parent in step.parents.values():
                 visit(parent)
-            found.setdefault(step.id, step)
+            found[step.id] = step
 
         for target in self.targets:
             visit(target)
@@ -168,7 +170,17 @@ def _table(
 ) -> Step:
     """A table step with the resources of its verb."""
     resources = getattr(recipe.resources, VERBS[work.__name__])
-    return Step(name, work, config, inputs, table, rows or None, 1, resources, recipe.run.max_rejects)
+    return Step(
+        name,
+        work,
+        config,
+        inputs,
+        table=table,
+        rows=(rows,) if rows else (),
+        resources=resources,
+        max_rejects=recipe.run.max_rejects,
+        verb=VERBS[work.__name__],
+    )
 
 
 def _training_docs(recipe: Recipe, lang: str) -> Step:
@@ -211,13 +223,12 @@ def _scores(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step
 
 
 def _student(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step], scores: Step) -> Step:
-    inputs = {"queries": queries[recipe.languages.query], "scores": scores}
-    inputs |= {f"docs-{lang}": docs[lang] for lang in recipe.languages.docs}
+    inputs: dict[str, Any] = {"queries": queries[recipe.languages.query], "scores": scores}
+    inputs["docs"] = {lang: docs[lang] for lang in recipe.languages.docs}
     if recipe.validate_split:
-        dev = _collection(recipe, EvaluationSet(split=recipe.validate_split))
-        inputs |= {"dev-queries": dev.queries}
-        inputs |= {f"dev-docs-{lang}": step for lang, step in dev.docs.items()}
-        inputs["dev-qrels"] = next(iter(dev.qrels.values()))
+        spec = EvaluationSet(split=recipe.validate_split, query_lang=recipe.languages.query)
+        dev = _collection(recipe, spec)
+        inputs["dev"] = {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
     return Step("train", train, recipe.train, inputs, resources=recipe.train.resources)
 
 
@@ -248,9 +259,9 @@ def _encode(recipe: Recipe, system: System, name: str, role: Literal["docs", "qu
 def _index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step:
     """One index of all languages: of vectors, or of text for BM25."""
     if system.index.kind == "bm25":
-        inputs = {f"docs-{lang}": step for lang, step in docs.items()}
+        inputs: dict[str, Any] = {"docs": docs}
     else:
-        inputs = {f"vectors-{lang}": _encode(recipe, system, lang, "docs", step) for lang, step in docs.items()}
+        inputs = {"vectors": {lang: _encode(recipe, system, lang, "docs", step) for lang, step in docs.items()}}
     config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows)
     return Step(f"index-{system.name}", build_index, config, inputs, resources=recipe.resources.index)
 
@@ -267,13 +278,12 @@ def _search(
 
 def _evaluation(recipe: Recipe, name: str, system: System, collection: Collection, index: Step) -> Step:
     """The measures of one system on one set, per language and pooled."""
-    inputs: dict[str, Step] = {}
-    for lang, qrels in collection.qrels.items():
-        inputs[f"rankings-{lang}"] = _search(
-            recipe, f"search-{system.name}-{lang}", system, index, collection.queries, lang, recipe.search
-        )
-        inputs[f"qrels-{lang}"] = qrels
+    rankings = {
+        lang: _search(recipe, f"search-{system.name}-{lang}", system, index, collection.queries, lang, recipe.search)
+        for lang in collection.qrels
+    }
     config = EvaluateConfig(name=name, measures=recipe.measure.measures)
+    inputs = {"rankings": rankings, "qrels": collection.qrels}
     return Step(f"evaluate-{name}-{system.name}", evaluate, config, inputs)
 
 
@@ -281,6 +291,6 @@ def _examples(recipe: Recipe, student: Step, collection: Collection, index: Step
     """What the student finds for the recipe's example queries."""
     if not recipe.examples:
         return None
-    inputs = {"student": student, "index": index} | {f"docs-{lang}": step for lang, step in collection.docs.items()}
+    inputs = {"student": student, "index": index, "docs": collection.docs}
     config = ExamplesConfig(queries=recipe.examples, options=recipe.search.model_copy(update={"k": SHOWN}))
     return Step("examples", find_examples, config, inputs)

@@ -17,8 +17,6 @@ from pipelines.indexes.base import SearchOptions
 from pipelines.search import open_shards, pool, search
 from pipelines.students import load_encoder
 
-DOCS = "docs-"
-
 
 class Searcher:
     """An index of several languages with its student and its documents.
@@ -52,15 +50,13 @@ class ExamplesConfig(Component):
     options: SearchOptions
 
 
-def find_examples(
-    config: ExamplesConfig, inputs: Mapping[str, Artifact], out: Place, fan_out: FanOut
-) -> dict[str, Any]:
+def find_examples(config: ExamplesConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Write ``examples.json``: query → hits, best language first and each language once (a DirectoryWork).
 
-    Inputs: ``index``, ``student`` and ``docs-<lang>``. One language would fill the page where many answer alike, so the
-    examples show the best passage of each of the best languages.
+    Inputs: ``index``, ``student`` and ``docs`` by language. One language would fill the page where many answer alike,
+    so the examples show the best passage of each of the best languages.
     """
-    docs = {role.removeprefix(DOCS): a for role, a in inputs.items() if role.startswith(DOCS)}
+    docs: Mapping[str, Artifact] = inputs["docs"]
     searcher = Searcher(inputs["index"], inputs["student"], docs)
     found = {query: _spread(searcher, query, list(docs), config.options) for query in config.queries}
     (out / "examples.json").write(json.dumps(found, ensure_ascii=False, indent=1).encode())

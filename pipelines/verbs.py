@@ -187,7 +187,7 @@ def _shown(step: Step, root: Place) -> Shown:
     from rich.panel import Panel
 
     data: dict[str, Any] = {**_state(step, root), "config": executor.without_keys(step.config.model_dump(mode="json"))}
-    data["inputs"] = {role: parent.id for role, parent in step.inputs.items()}
+    data["inputs"] = {role: parent.id for role, parent in step.parents.items()}
     if data["state"] == "done":
         artifact = Artifact(root / step.id)
         data |= {

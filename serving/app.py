@@ -100,14 +100,13 @@ def find(recipe: "Recipe", system: str) -> Served:
     systems = {of: step for (on, of), step in planned.evaluations.items() if on == name}
     if system not in systems:
         raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(systems)}, not {system!r}")
-    searches = [step for role, step in systems[system].inputs.items() if role.startswith("rankings-")]
-    index = searches[0].inputs["index"]
+    index = next(iter(systems[system].inputs["rankings"].values())).inputs["index"]
     return Served(
         recipe=recipe.name,
         system=system,
         index=index.artifact(root),
         docs={lang: step.artifact(root) for lang, step in collection.docs.items()},
-        student=planned.train.artifact(root) if any(r.startswith("vectors-") for r in index.inputs) else None,
+        student=planned.train.artifact(root) if "vectors" in index.inputs else None,
         checkpoint="start" if system == UNTRAINED else "best",
         options=recipe.search,
     )

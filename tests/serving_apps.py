@@ -66,7 +66,7 @@ def docs(root: Path) -> Documents:
 def words(root: Path) -> Served:
     """A BM25 system."""
     collection = docs(root)
-    inputs = {f"docs-{lang}": artifact for lang, artifact in collection.items()}
+    inputs = {"docs": collection}
     return Served("tiny", "bm25", _index(root / "index-bm25@0", Bm25(), inputs), collection)
 
 
@@ -98,11 +98,11 @@ def _student(root: Path, system: str, config: AnyStudent, index: Plaid | Faiss, 
     vectors = {}
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
-        vectors[f"vectors-{lang}"] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
-    return Served("tiny", system, _index(root / f"index-{system}@0", index, vectors), collection, trained)
+        vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
+    return Served("tiny", system, _index(root / f"index-{system}@0", index, {"vectors": vectors}), collection, trained)
 
 
-def _index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Artifact]) -> Artifact:
+def _index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
     build_index(IndexConfig(index=kind, shard_rows=3), inputs, Place.of(directory), local_fan_out)
     return directory_artifact(directory)
 

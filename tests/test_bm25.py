@@ -25,7 +25,9 @@ def test_bm25_shards_change_no_score(tmp_path: Path) -> None:
     queries = ["river bank", "3 fish", "money money loan", "absent", ""]
     whole, cut = (
         find(
-            build(tmp_path / f"i{p}", Bm25(), {"docs-en": docs_artifact(tmp_path / f"d{p}", collection, "en", p)}, r),
+            build(
+                tmp_path / f"i{p}", Bm25(), {"docs": {"en": docs_artifact(tmp_path / f"d{p}", collection, "en", p)}}, r
+            ),
             queries,
             k=60,
         )
@@ -38,7 +40,7 @@ def test_bm25_shards_change_no_score(tmp_path: Path) -> None:
 def test_bm25_is_bm25s(tmp_path: Path) -> None:
     collection = texts(80)
     place = build(
-        tmp_path / "i", Bm25(k1=1.2, b=0.6), {"docs-en": docs_artifact(tmp_path / "d", collection, "en", 3)}, 30
+        tmp_path / "i", Bm25(k1=1.2, b=0.6), {"docs": {"en": docs_artifact(tmp_path / "d", collection, "en", 3)}}, 30
     )
     analyse = analyser("en")
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.6)
@@ -53,7 +55,7 @@ def test_bm25_is_bm25s(tmp_path: Path) -> None:
 
 def test_bm25_formula_by_hand(tmp_path: Path) -> None:
     collection = {"a": "river river bank", "b": "bank", "c": "boat on a river of stone"}
-    place = build(tmp_path / "i", Bm25(), {"docs-en": docs_artifact(tmp_path / "d", collection, "en")})
+    place = build(tmp_path / "i", Bm25(), {"docs": {"en": docs_artifact(tmp_path / "d", collection, "en")}})
     average = (3 + 1 + 6) / 3
     idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
     truth = {
@@ -66,20 +68,20 @@ def test_bm25_formula_by_hand(tmp_path: Path) -> None:
 
 def test_bm25_counts_each_language_by_itself(tmp_path: Path) -> None:
     english, german = {"e1": "bank river", "e2": "bank"}, {"g1": "Bank am Fluss", "g2": "Haus", "g3": "Boot"}
-    inputs = {
-        "docs-en": docs_artifact(tmp_path / "en", english, "en"),
-        "docs-de": docs_artifact(tmp_path / "de", german, "de"),
+    docs = {
+        "en": docs_artifact(tmp_path / "en", english, "en"),
+        "de": docs_artifact(tmp_path / "de", german, "de"),
     }
-    both = build(tmp_path / "both", Bm25(), inputs)
-    alone = build(tmp_path / "alone", Bm25(), {"docs-de": inputs["docs-de"]})
+    both = build(tmp_path / "both", Bm25(), {"docs": docs})
+    alone = build(tmp_path / "alone", Bm25(), {"docs": {"de": docs["de"]}})
     assert find(both, ["bank"], lang="de") == find(alone, ["bank"], lang="de") != [[]]
 
 
 def test_bm25_finds_in_chinese_and_thai(tmp_path: Path) -> None:
-    inputs = {
-        "docs-zh": docs_artifact(tmp_path / "zh", {"z1": "北京是中国的首都。", "z2": "上海是一个大城市。"}, "zh"),
-        "docs-th": docs_artifact(tmp_path / "th", {"t1": "กรุงเทพเป็นเมืองหลวง", "t2": "ฉันชอบกินข้าว"}, "th"),
+    docs = {
+        "zh": docs_artifact(tmp_path / "zh", {"z1": "北京是中国的首都。", "z2": "上海是一个大城市。"}, "zh"),
+        "th": docs_artifact(tmp_path / "th", {"t1": "กรุงเทพเป็นเมืองหลวง", "t2": "ฉันชอบกินข้าว"}, "th"),
     }
-    place = build(tmp_path / "i", Bm25(), inputs)
+    place = build(tmp_path / "i", Bm25(), {"docs": docs})
     assert [n for n, _ in find(place, ["中国首都"], lang="zh")[0]] == ["z1"]
     assert [n for n, _ in find(place, ["เมืองหลวง"], lang="th")[0]] == ["t1"]

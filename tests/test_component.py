@@ -3,14 +3,14 @@
 import pickle
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster.component import Component, Resources, Speed, canonical, fingerprint
+from cluster.component import NOT_CONTENT, Component, Resources, Speed, canonical, fingerprint
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -102,3 +102,35 @@ def test_a_speed_is_shown_copied_and_checked_as_a_number() -> None:
     for wrong in (0, "many", 1.5, None):
         with pytest.raises(ValidationError):
             Paced(batch=wrong)
+
+
+class Lists(Component):
+    """A component with one field more than ``Short``."""
+
+    a: int
+    names: tuple[str, ...] = ("x",)
+    inner: Inner = Inner()
+
+
+def test_a_new_optional_field_keeps_the_fingerprint() -> None:
+    class Short(Component):
+        a: int
+
+    assert fingerprint(Lists(a=1)) == fingerprint(Short(a=1))
+    assert fingerprint(Lists(a=1, names=("x", "y"))) != fingerprint(Short(a=1))
+
+
+def test_a_raised_version_changes_the_fingerprint_also_of_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, other = fingerprint(Lists(a=1)), fingerprint(Paced())
+    monkeypatch.setattr(Inner, "version", 2)
+    assert fingerprint(Lists(a=1)) != before
+    assert fingerprint(Paced()) == other
+
+
+class Labelled(Component):
+    note: Annotated[str, NOT_CONTENT] = ""
+    a: int = 1
+
+
+def test_a_label_does_not_count() -> None:
+    assert fingerprint(Labelled(note="one")) == fingerprint(Labelled(note="two")) != fingerprint(Labelled(a=2))

@@ -32,13 +32,13 @@ def values(run, qrels, names=NAMES):
 
 
 def artifacts(tmp_path, rankings, qrels):
-    inputs = {}
+    inputs = {"rankings": {}, "qrels": {}}
     for lang, docs in rankings.items():
         rows = run_of(docs)[0].to_pylist()
-        inputs[f"rankings-{lang}"] = table_artifact(tmp_path / f"rankings-{lang}", RANKINGS, rows[:1], rows[1:])
+        inputs["rankings"][lang] = table_artifact(tmp_path / f"rankings-{lang}", RANKINGS, rows[:1], rows[1:])
     for lang, judged in qrels.items():
         rows = [{"query_id": q, "doc_id": d, "relevance": g} for q, docs in judged.items() for d, g in docs.items()]
-        inputs[f"qrels-{lang}"] = table_artifact(tmp_path / f"qrels-{lang}", QRELS, rows)
+        inputs["qrels"][lang] = table_artifact(tmp_path / f"qrels-{lang}", QRELS, rows)
     return inputs
 
 

@@ -152,7 +152,7 @@ def test_part_that_always_ends_its_worker_fails_the_run_with_a_reason(ray_here: 
     source, _ = works.steps("", 4)
     log = tmp_path / "log"
     deadly = works.Shout(log=str(log), deadly="d10")
-    step = Step("upper", works.Upper, deadly, {"docs": source}, DOCS, "docs", resources=Resources(actors=1))
+    step = Step("upper", works.Upper, deadly, {"docs": source}, DOCS, ("docs",), resources=Resources(actors=1))
     with pytest.raises(
         StepError, match=r"(?s)step upper@\w+ failed: .*unit 2 ended its worker 3 times: out of memory\?"
     ):
@@ -215,7 +215,7 @@ def test_node_that_does_not_share_the_root_says_so(tmp_path: Path) -> None:
 def test_more_than_this_machine_has_is_an_error_at_once(ray_here: None, tmp_path: Path) -> None:
     source, _ = works.steps("", 2)
     huge = Resources(cpus=10_000, memory_gb=1)
-    step = Step("upper", works.Upper, works.Shout(log=""), {"docs": source}, DOCS, "docs", resources=huge)
+    step = Step("upper", works.Upper, works.Shout(log=""), {"docs": source}, DOCS, ("docs",), resources=huge)
     with pytest.raises(StepError, match=r"step upper@\w+ needs 10000 CPUs, 1 GB of memory for each worker.*--set"):
         executor.run([step], Place.of(tmp_path), Progress())
 
@@ -273,11 +273,11 @@ def test_rejected_rows_keep_their_keys_and_are_counted(ray_here: None, tmp_path:
     root, log = Place.of(tmp_path), tmp_path / "log"
     source, _ = works.steps(str(log), 3)
     config = works.Shout(log=str(log), reject="d7")
-    strict = Step("upper", works.Upper, config, {"docs": source}, DOCS, "docs")
+    strict = Step("upper", works.Upper, config, {"docs": source}, DOCS, ("docs",))
     with pytest.raises(StepError, match=r"(?s)rejected 1 of 15 records.*unwanted: 1, for example d7"):
         executor.run([strict], root, Progress())
     lines = log.read_text()
-    lenient = Step("upper", works.Upper, config, {"docs": source}, DOCS, "docs", max_rejects=0.1)
+    lenient = Step("upper", works.Upper, config, {"docs": source}, DOCS, ("docs",), max_rejects=0.1)
     (artifact,) = executor.run([lenient], root, Progress())
     assert log.read_text() == lines, "a higher limit must not do the work again"
     assert artifact.rows == 15
@@ -339,8 +339,29 @@ def test_lost_node_does_not_lose_or_double_a_row(tmp_path: Path, monkeypatch: py
 def test_fingerprint_leaves_out_resources_and_limits() -> None:
     source, step = works.steps("log", 3)
     moved = Step(
-        "upper", works.Upper, step.config, {"docs": source}, DOCS, "docs", resources=Resources(gpus=1), max_rejects=1
+        "upper", works.Upper, step.config, {"docs": source}, DOCS, ("docs",), resources=Resources(gpus=1), max_rejects=1
     )
-    other = Step("upper", works.Upper, step.config, {"docs": works.steps("log", 4)[0]}, DOCS, "docs")
+    other = Step("upper", works.Upper, step.config, {"docs": works.steps("log", 4)[0]}, DOCS, ("docs",))
     assert moved.id == step.id
     assert other.id != step.id
+
+
+def test_aligned_tables_are_mapped_part_by_part(ray_here: None, tmp_path: Path) -> None:
+    source, upper = works.steps(str(tmp_path / "log"), 3)
+    inputs = {"docs": {"low": source, "high": upper}}
+    config = works.Numbers(parts=3)
+    joined = Step("joined", works.Join, config, inputs, table=DOCS, rows=("docs.high", "docs.low"))
+    root = Place.of(tmp_path / "root")
+    (artifact,) = executor.run([joined], root, Progress())
+    assert rows_of(artifact) == [(f"d{i}", f"TEXT {i}:text {i}") for i in range(3 * works.ROWS)]
+    assert artifact.manifest.inputs == {"docs.low": source.id, "docs.high": upper.id}
+    shorter = {"docs": {"low": Step("numbers", works.Count, works.Numbers(parts=2), table=DOCS), "high": upper}}
+    odd = Step("joined", works.Join, config, shorter, table=DOCS, rows=("docs.high", "docs.low"))
+    with pytest.raises(StepError, match="not cut into the same parts"):
+        executor.run([odd], root, Progress())
+
+
+def test_the_version_of_a_work_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Step("joined", works.Join, works.Numbers(parts=3), table=DOCS).fingerprint
+    monkeypatch.setattr(works.Join, "version", 3)
+    assert Step("joined", works.Join, works.Numbers(parts=3), table=DOCS).fingerprint != before

@@ -48,7 +48,7 @@ def test_shards_change_no_score(index: object, tmp_path: Path) -> None:
     rankings = []
     for parts, rows in ((1, 10**6), (9, 20), (7, 1)):
         vectors = vectors_artifact(tmp_path / f"v{parts}", docs, parts)
-        place = build(tmp_path / f"i{parts}", index, {"vectors-en": vectors}, rows)
+        place = build(tmp_path / f"i{parts}", index, {"vectors": {"en": vectors}}, rows)
         if index.kind != "exact" and parts > 1:  # the same codec: what the parts' sizes changed is the sample
             first = tmp_path / "i1" / "codec"
             if first.exists():
@@ -68,7 +68,7 @@ def build_with_codec(out: Path, index_place: Place, codec: Path, vectors: object
     from pipelines.index import BuildShard
 
     (Place.of(out) / "codec").put(codec)
-    plans = plan_shards({"vectors-en": vectors}, "vectors", rows)
+    plans = plan_shards({"vectors": {"en": vectors}}, "vectors", rows)
     work = BuildShard(index, plans, Place.of(out))
     (Place.of(out) / "index.json").write(json.dumps({"shards": [work(u) for u in range(len(plans))]}).encode())
 
@@ -78,7 +78,7 @@ def build_with_codec(out: Path, index_place: Place, codec: Path, vectors: object
 def test_a_few_documents(index: object, count: int, tmp_path: Path) -> None:
     tokens = 1 if index.kind == "faiss" else 6
     docs = make_docs(count, tokens=tokens)
-    place = build(tmp_path / "i", index, {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", index, {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     query = make_queries(docs, 1, tokens=1)[0]
     (found,) = find(place, [query], k=5, probes=1000)
     assert {n for n, _ in found} == {n for n, _ in oracle(query, docs, 5)}
@@ -87,7 +87,7 @@ def test_a_few_documents(index: object, count: int, tmp_path: Path) -> None:
 
 def test_a_shard_tells_what_it_is(tmp_path: Path) -> None:
     docs = make_docs(10)
-    place = build(tmp_path / "i", Exact(), {"vectors-de": vectors_artifact(tmp_path / "v", docs, 2)}, 5)
+    place = build(tmp_path / "i", Exact(), {"vectors": {"de": vectors_artifact(tmp_path / "v", docs, 2)}}, 5)
     listed = json.loads((place / "index.json").read())
     assert [(s["lang"], s["docs"]) for s in listed["shards"]] == [("de", 5), ("de", 5)]
     assert sum(s["passages"] for s in listed["shards"]) == sum(len(p) for _, p in docs)
@@ -100,21 +100,21 @@ def test_a_shard_of_rejected_rows_finds_nothing(tmp_path: Path) -> None:
     rows = [vector_rows(docs), [{"id": "bad", "reject": "no text"}]]
     vectors = table_artifact(tmp_path / "v", VECTORS, *rows)
     for index in (Exact(), Plaid(), Faiss()):
-        place = build(tmp_path / index.kind, index, {"vectors-en": vectors}, 1)
+        place = build(tmp_path / index.kind, index, {"vectors": {"en": vectors}}, 1)
         (found,) = find(place, make_queries(docs, 1, tokens=1), k=10, probes=100)
         assert len(found) == 4
 
 
 def test_nothing_to_index_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="nothing to index"):
-        build(tmp_path / "i", Exact(), {"docs-en": docs_artifact(tmp_path / "d", {"a": "river"}, "en")})
+        build(tmp_path / "i", Exact(), {"docs": {"en": docs_artifact(tmp_path / "d", {"a": "river"}, "en")}})
     vectors = table_artifact(tmp_path / "v", VECTORS, [{"id": "bad", "reject": "no text"}])
     with pytest.raises(StepError, match="no document to learn"):
-        build(tmp_path / "j", Plaid(), {"vectors-en": vectors})
+        build(tmp_path / "j", Plaid(), {"vectors": {"en": vectors}})
 
 
 def test_a_language_that_is_not_there(tmp_path: Path) -> None:
-    place = build(tmp_path / "i", Exact(), {"vectors-de": vectors_artifact(tmp_path / "v", make_docs(3))})
+    place = build(tmp_path / "i", Exact(), {"vectors": {"de": vectors_artifact(tmp_path / "v", make_docs(3))}})
     with pytest.raises(StepError, match=r"holds \['de'\], not 'fr'"):
         open_shards(place, "fr")
 
@@ -123,7 +123,7 @@ def test_vectors_of_another_width_are_refused(tmp_path: Path) -> None:
     docs = make_docs(5, tokens=1)
     vectors = vectors_artifact(tmp_path / "v", docs)
     for index in (Exact(), Plaid(), Faiss()):
-        place = build(tmp_path / index.kind, index, {"vectors-en": vectors})
+        place = build(tmp_path / index.kind, index, {"vectors": {"en": vectors}})
         with pytest.raises(ValueError, match=r"\[tokens, 16\]"):
             find(place, [np.ones((1, 8), np.float32)])
 
@@ -143,7 +143,7 @@ def test_exact_is_brute_force(
 ) -> None:
     path = tmp_path_factory.mktemp("exact")
     docs = make_docs(count, dim=dim, seed=seed)
-    place = build(path / "i", Exact(), {"vectors-en": vectors_artifact(path / "v", docs, 1 + seed % 3)}, 30)
+    place = build(path / "i", Exact(), {"vectors": {"en": vectors_artifact(path / "v", docs, 1 + seed % 3)}}, 30)
     queries = make_queries(docs, 3, tokens=1 + seed % 9, seed=seed)
     for query, found in zip(queries, find(place, queries, k=k), strict=True):
         assert_same_ranking(found, oracle(query, docs, k))
@@ -160,7 +160,7 @@ def test_equal_documents_tie_and_stand_by_id(tmp_path: Path) -> None:
     docs = make_docs(40)
     copies = [(f"copy{i:02d}", docs[3][1]) for i in (9, 4, 7, 1)]
     mixed = [copies[0], *docs[:20], copies[1], *docs[20:], copies[2], copies[3]]
-    place = build(tmp_path / "i", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", mixed, 4)}, 11)
+    place = build(tmp_path / "i", Exact(), {"vectors": {"en": vectors_artifact(tmp_path / "v", mixed, 4)}}, 11)
     query = docs[3][1][0].astype(np.float32)
     for k in (3, 5, 20):
         (found,) = find(place, [query], k=k)
@@ -170,7 +170,7 @@ def test_equal_documents_tie_and_stand_by_id(tmp_path: Path) -> None:
 
 def test_blocks_and_groups_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docs, k = make_docs(50), 15
-    place = build(tmp_path / "i", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", Exact(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     queries = make_queries(docs, 9)
     whole = find(place, queries, k=k)
     monkeypatch.setattr("pipelines.indexes.exact.TOKENS", 7)
@@ -183,7 +183,7 @@ def test_blocks_and_groups_change_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_faiss_flat_is_exact(tmp_path: Path) -> None:
     docs = make_docs(200, tokens=1, passages=6)
-    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", docs, 3)}
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}
     exact, flat = build(tmp_path / "e", Exact(), vectors), build(tmp_path / "f", Faiss(), vectors, 70)
     queries = make_queries(docs, 20, tokens=1)
     for k in (1, 10, 150, 500):
@@ -194,7 +194,7 @@ def test_faiss_flat_is_exact(tmp_path: Path) -> None:
 def test_faiss_flat_keeps_ties_by_id(tmp_path: Path) -> None:
     same = unit(np.ones((1, 8))).astype(np.float16)
     docs = [(f"x{i:03d}", [same] * (1 + i % 3)) for i in reversed(range(300))]
-    place = build(tmp_path / "f", Faiss(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "f", Faiss(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     (found,) = find(place, [same.astype(np.float32)], k=7)
     assert [n for n, _ in found] == [f"x{i:03d}" for i in range(7)]
 
@@ -204,7 +204,7 @@ def test_approximate_faiss_finds_nearly_all(index: Faiss, tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     points = rng.normal(size=(3000, 8)) @ rng.normal(size=(8, 32)) + 0.1 * rng.normal(size=(3000, 32))
     docs = [(f"d{i:04d}", [unit(p[None]).astype(np.float16)]) for i, p in enumerate(points)]  # real vectors lie so
-    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", docs, 4)}
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 4)}}
     exact, place = build(tmp_path / "e", Exact(), vectors), build(tmp_path / "f", index, vectors, 1600)
     queries = make_queries(docs, 40, tokens=1)
     for k in (10, 100):
@@ -215,7 +215,7 @@ def test_approximate_faiss_finds_nearly_all(index: Faiss, tmp_path: Path) -> Non
 
 def test_more_probes_find_more(tmp_path: Path) -> None:
     docs = make_docs(1000, dim=32, tokens=1, passages=1)
-    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", docs)}
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}}
     place = build(tmp_path / "f", Faiss(structure="ivf", cells=64), vectors)
     queries = make_queries(docs, 30, tokens=1)
     truth = find(build(tmp_path / "e", Exact(), vectors), queries, k=50)
@@ -227,7 +227,7 @@ def test_more_probes_find_more(tmp_path: Path) -> None:
 
 
 def test_faiss_refuses_many_vectors(tmp_path: Path) -> None:
-    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", make_docs(5))}
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", make_docs(5))}}
     with pytest.raises(StepError, match="one vector per passage"):
         build(tmp_path / "f", Faiss(), vectors)
 

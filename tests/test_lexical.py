@@ -322,10 +322,10 @@ print(train(config, inputs, Place(out), None))
 
 
 def test_training_begins_with_the_warm_up(tmp_path):
-    texts, inputs = make_texts(), {}
+    texts, inputs = make_texts(), {"docs": {}}
     for lang in ("en", "xx"):
         rows = [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": t} for n, t in enumerate(texts[lang])]
-        inputs[f"docs-{lang}"] = table_artifact(tmp_path / f"docs-{lang}@0", DOCS, rows)
+        inputs["docs"][lang] = table_artifact(tmp_path / f"docs-{lang}@0", DOCS, rows)
     inputs["queries"] = table_artifact(tmp_path / "queries@0", QUERIES, make_queries())
     scores = [{"query_id": f"q{n}", "doc_ids": [f"d{n}", "d20", "d30"], "scores": [0.9, 0.2, 0.1]} for n in range(8)]
     inputs["scores"] = table_artifact(tmp_path / "scores@0", RANKINGS, scores)

@@ -173,12 +173,15 @@ def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
     expected = [[(q @ d.T).max(1).sum() for d in docs] for q in queries]
     np.testing.assert_allclose(score_all(queries, docs), expected, rtol=1e-5, atol=1e-5)
     student = STUDENT.build(corpus, 0)
-    pool = Pool(Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=5))
+    pool = Pool(Docstore.open(inputs["dev"]["queries"]), inputs["dev"]["qrels"], corpus.docs, Validation(max_docs=5))
     assert len(pool.names) == 24  # every relevant document is kept, in both languages
     shares = [pool.search(student, rank, 3) for rank in range(3)]
     assert pool.evaluate(student, lambda _: shares) == pytest.approx(pool.evaluate(student, lambda value: [value]))
     few = Pool(
-        Docstore.open(inputs["dev-queries"]), inputs["dev-qrels"], corpus.docs, Validation(max_docs=9, max_queries=3)
+        Docstore.open(inputs["dev"]["queries"]),
+        inputs["dev"]["qrels"],
+        corpus.docs,
+        Validation(max_docs=9, max_queries=3),
     )
     assert (len(few.queries), len(few.names)) == (3, 9)
     needed = {name for names in few.relevant for name in names}

@@ -88,7 +88,7 @@ def test_lloyd_buckets_are_the_best_known_for_a_normal_variable(bits: int) -> No
 
 def test_a_search_finds_k_though_cells_are_small(tmp_path: Path) -> None:
     docs = make_docs(300, tokens=3, passages=1)
-    place = build(tmp_path / "i", Plaid(centroids=256), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", Plaid(centroids=256), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     query = make_queries(docs, 1, tokens=1)[0]
     assert len(find(place, [query], k=300)[0]) == 300
     assert len(find(place, [query], k=300, probes=1)[0]) < 50
@@ -120,7 +120,7 @@ def test_full_search_scores_the_decoded_vectors(bits: int, tmp_path: Path) -> No
     """With everything probed and kept, PLAID is exact search over what its codec kept."""
     docs = make_docs(60)
     place = build(
-        tmp_path / "i", Plaid(bits=bits, centroids=64), {"vectors-en": vectors_artifact(tmp_path / "v", docs)}
+        tmp_path / "i", Plaid(bits=bits, centroids=64), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}}
     )
     codec = Codec.load((place / "codec").path)
     kept = []
@@ -137,7 +137,7 @@ def test_full_search_scores_the_decoded_vectors(bits: int, tmp_path: Path) -> No
 def test_weighted_queries_find_what_their_directions_find(tmp_path: Path) -> None:
     """A norm of the whole query scales every score; the threshold of the pruning is a cosine and must not see it."""
     docs = make_docs(300)
-    place = build(tmp_path / "i", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     query = make_queries(docs, 1)[0]
     for candidates in (20, 100, 10_000):
         plain, weighted = find(place, [query, 16 * query], k=10, candidates=candidates)
@@ -149,7 +149,7 @@ def test_equal_documents_tie(tmp_path: Path) -> None:
     docs = make_docs(50)
     mixed = [("z", docs[7][1]), *docs, ("a", docs[7][1])]
     index = Plaid(centroids=32)
-    place = build(tmp_path / "i", index, {"vectors-en": vectors_artifact(tmp_path / "v", mixed, 5)}, 12)
+    place = build(tmp_path / "i", index, {"vectors": {"en": vectors_artifact(tmp_path / "v", mixed, 5)}}, 12)
     (found,) = find(place, [docs[7][1][0].astype(np.float32)], k=3, probes=32, candidates=1000)
     assert [n for n, _ in found] == sorted(["a", docs[7][0], "z"])
     assert len({s for _, s in found}) == 1
@@ -157,7 +157,7 @@ def test_equal_documents_tie(tmp_path: Path) -> None:
 
 def test_depth_and_probes_are_the_users(tmp_path: Path) -> None:
     docs = make_docs(400)
-    vectors = {"vectors-en": vectors_artifact(tmp_path / "v", docs)}
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}}
     exact, plaid = build(tmp_path / "e", Exact(), vectors), build(tmp_path / "p", Plaid(bits=4, centroids=128), vectors)
     queries = make_queries(docs, 20)
     truth = find(exact, queries, k=20)
@@ -175,14 +175,14 @@ def test_depth_and_probes_are_the_users(tmp_path: Path) -> None:
 
 def test_threshold_that_nothing_reaches_still_answers(tmp_path: Path) -> None:
     docs = make_docs(200)
-    place = build(tmp_path / "i", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     (found,) = find(place, make_queries(docs, 1), k=10, probes=4, candidates=40, threshold=1.0)
     assert len(found) == 10
 
 
 def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
     docs = make_docs(80)
-    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 3)})
+    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}})
     shard = (place / "shards" / "en-00000").path
     codes, lengths = np.load(shard / "0.codes.npy"), json.loads((shard / "doclens.0.json").read_text())
     owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -193,8 +193,10 @@ def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
 
 def test_shards_of_a_process_share_one_codec_and_its_scores_of_a_query(tmp_path: Path) -> None:
     docs = make_docs(60)
-    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 3)}, 20)
-    other = build(tmp_path / "o", Plaid(centroids=16), {"vectors-en": vectors_artifact(tmp_path / "w", docs)})
+    place = build(
+        tmp_path / "i", Plaid(centroids=32), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 20
+    )
+    other = build(tmp_path / "o", Plaid(centroids=16), {"vectors": {"en": vectors_artifact(tmp_path / "w", docs)}})
     first, *rest = open_shards(place, "en")
     assert len(rest) == 2
     assert all(shard.codec is first.codec for shard in rest)
@@ -219,7 +221,7 @@ def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:
     """Theirs reads ours and finds the same. Skipped where it is not installed: it pins another torch than ours."""
     pytest.importorskip("fast_plaid")
     docs = make_docs(300, dim=32, passages=1)
-    place = build(tmp_path / "i", Plaid(centroids=64), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i", Plaid(centroids=64), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     queries = [unit(q).astype(np.float32) for q in make_queries(docs, 5)]
     np.save(tmp_path / "queries.npy", np.stack(queries))
     ours = find(place, queries, k=5, probes=64, candidates=4096)  # before theirs: it moves codes into files of its own

@@ -58,7 +58,7 @@ def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
     assert len({step.id for step in steps}) == len(steps)
     seen: set[str] = set()
     for step in steps:  # inputs come first
-        assert {parent.id for parent in step.inputs.values()} <= seen
+        assert {parent.id for parent in step.parents.values()} <= seen
         seen.add(step.id)
 
 
@@ -163,20 +163,20 @@ def test_selector_teacher_and_student_read_languages_of_their_own() -> None:
     made = plan(load("atlas", [*SMALL, *own]))
     steps = {step.name: step for step in made.steps}
     index = steps["index-select"]
-    assert set(index.inputs) == {"docs-de"}
-    assert index.inputs["docs-de"].name == "translate-de"
+    assert set(index.parents) == {"docs.de"}
+    assert index.parents["docs.de"].name == "translate-de"
     assert steps["select"].inputs["rows"].name == "queries-en"
     score = steps["score"]
     assert {role: score.inputs[role].name for role in ("queries", "docs")} == {
         "queries": "queries-fr",
         "docs": "translate-zh",
     }
-    read = {role: step.name for role, step in made.train.inputs.items() if not role.startswith("dev-")}
+    read = {role: step.name for role, step in made.train.parents.items() if not role.startswith("dev.")}
     assert read == {
         "queries": "queries-en",
         "scores": "score",
-        "docs-fa": "translate-fa",
-        "docs-ru": "translate-ru",
+        "docs.fa": "translate-fa",
+        "docs.ru": "translate-ru",
     }
 
 

@@ -58,7 +58,7 @@ def query_rows(queries: list[np.ndarray]) -> list[dict]:
 
 def test_search_step_over_vectors(tmp_path: Path) -> None:
     docs = make_docs(60)
-    place = build(tmp_path / "index@0", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", docs, 4)}, 20)
+    place = build(tmp_path / "index@0", Exact(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 4)}}, 20)
     queries = [q.astype(np.float16) for q in make_queries(docs, 5)]
     rows = query_rows(queries)
     rows.insert(2, {"id": "broken", "reject": "no text"})
@@ -72,7 +72,7 @@ def test_search_step_over_vectors(tmp_path: Path) -> None:
 
 def test_search_step_over_texts_and_a_query_without_hits(tmp_path: Path) -> None:
     place = build(
-        tmp_path / "i@0", Bm25(), {"docs-en": docs_artifact(tmp_path / "d", {"a": "red fox", "b": "fox"}, "en")}
+        tmp_path / "i@0", Bm25(), {"docs": {"en": docs_artifact(tmp_path / "d", {"a": "red fox", "b": "fox"}, "en")}}
     )
     rows = [
         {"query_id": "1", "lang": "en", "text": "red fox"},
@@ -86,7 +86,7 @@ def test_search_step_over_texts_and_a_query_without_hits(tmp_path: Path) -> None
 
 def test_all_languages_are_pooled(tmp_path: Path) -> None:
     docs = {lang: make_docs(20, seed=seed) for seed, lang in enumerate(("en", "de", "zh"))}
-    inputs = {f"vectors-{lang}": vectors_artifact(tmp_path / lang, d, 2) for lang, d in docs.items()}
+    inputs = {"vectors": {lang: vectors_artifact(tmp_path / lang, d, 2) for lang, d in docs.items()}}
     place = build(tmp_path / "i@0", Exact(), inputs, 10)
     query = make_queries(docs["de"], 1)[0].astype(np.float16)
     found = {lang: search(open_shards(place, lang), [query], SearchOptions(k=9))[0] for lang in docs}
@@ -98,7 +98,7 @@ def test_all_languages_are_pooled(tmp_path: Path) -> None:
 def test_query_of_zero_vectors_finds_nothing(tmp_path: Path, index: Exact | Plaid) -> None:
     """Not the first ids, all with score 0."""
     docs = make_docs(20)
-    place = build(tmp_path / "i@0", index, {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i@0", index, {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     zero, some = np.zeros((2, 16), np.float16), make_queries(docs, 1)[0].astype(np.float16)
     out = step(place, "en", 5)(VECTORS.of(query_rows([zero, some])))
     assert [len(ids) for ids in out["doc_ids"].to_pylist()] == [0, 5]
@@ -109,10 +109,10 @@ def test_index_in_an_object_store_answers_as_on_disk(tmp_path: Path, s3_root: st
     one = index.kind == "faiss"  # it holds one vector per document
     docs = make_docs(40, tokens=1, passages=1) if one else make_docs(40)
     queries: list = make_queries(docs, 3, tokens=1 if one else 5)
-    inputs = {"vectors-en": vectors_artifact(tmp_path / "v", docs, 4)}
+    inputs = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 4)}}
     if index.kind == "bm25":
         texts = {f"d{i}": f"word{i % 7} word{i % 5}" for i in range(40)}
-        inputs, queries = {"docs-en": docs_artifact(tmp_path / "d", texts, "en", 4)}, ["word3", "word1 word6"]
+        inputs, queries = {"docs": {"en": docs_artifact(tmp_path / "d", texts, "en", 4)}}, ["word3", "word1 word6"]
     here = build(tmp_path / "i@0", index, inputs, 20)
     there = build(Place.of(s3_root) / f"i-{index.kind}@0", index, inputs, 20)  # type: ignore[arg-type]
     assert find(there, queries, "en", k=5) == find(here, queries, "en", k=5)
@@ -120,21 +120,21 @@ def test_index_in_an_object_store_answers_as_on_disk(tmp_path: Path, s3_root: st
 
 
 def test_a_part_without_good_rows(tmp_path: Path) -> None:
-    place = build(tmp_path / "i@0", Plaid(), {"vectors-en": vectors_artifact(tmp_path / "v", make_docs(5))})
+    place = build(tmp_path / "i@0", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", make_docs(5))}})
     out = RANKINGS.conform(step(place, "en", 5)(VECTORS.of([{"id": "x", "reject": "no text"}])))
     assert out["doc_ids"].to_pylist() == [None]
     assert len(step(place, "en", 5)(VECTORS.of([]))) == 0
 
 
 def test_searching_texts_needs_a_lexical_index(tmp_path: Path) -> None:
-    place = build(tmp_path / "i@0", Bm25(), {"docs-en": docs_artifact(tmp_path / "d", {"a": "red fox"}, "en")})
+    place = build(tmp_path / "i@0", Bm25(), {"docs": {"en": docs_artifact(tmp_path / "d", {"a": "red fox"}, "en")}})
     with pytest.raises(ValueError, match="takes texts"):
         step(place, "en", 5)(VECTORS.of(query_rows([np.ones((1, 4))])))
 
 
 def test_rankings_are_within_contract_for_every_chunking(tmp_path: Path) -> None:
     docs = make_docs(30)
-    place = build(tmp_path / "i@0", Exact(), {"vectors-en": vectors_artifact(tmp_path / "v", docs)})
+    place = build(tmp_path / "i@0", Exact(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     rows = [VECTORS.of([row]) for row in query_rows(make_queries(docs, 4))]
     chunked = pa.concat_tables(rows)
     assert chunked["id"].num_chunks == 4

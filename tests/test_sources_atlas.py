@@ -267,7 +267,7 @@ def test_wrong_arguments_say_what_is_expected():
     with pytest.raises(ValueError, match="questions among en; got 'de'"):
         list(atlas().queries("de", "train"))
     with pytest.raises(ValueError, match="install those versions"):
-        AtlasSource(version="babel 1.0, cldr 1, tzdata 1")
+        AtlasSource(made_with="babel 1.0, cldr 1, tzdata 1")
 
 
 def test_english_questions_find_their_english_passages():

@@ -113,9 +113,9 @@ def test_the_student_learns(trained, inputs):
 def test_best_and_start_are_what_was_measured(trained, inputs):
     out, facts = trained
     pool = Pool(
-        Docstore.open(inputs["dev-queries"]),
-        inputs["dev-qrels"],
-        {lang: Docstore.open(inputs[f"docs-{lang}"]) for lang in ("en", "xx")},
+        Docstore.open(inputs["dev"]["queries"]),
+        inputs["dev"]["qrels"],
+        {lang: Docstore.open(inputs["docs"][lang]) for lang in ("en", "xx")},
         CONFIG.validation,
     )
     for name, expected in (("best", facts["best_nDCG@20"]), ("start", float(table(out / "validation.tsv")[1][1]))):

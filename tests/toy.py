@@ -49,20 +49,23 @@ def make_inputs(root: Path):
     return {
         "queries": table_artifact(root / "queries@0", QUERIES, queries),
         "scores": table_artifact(root / "scores@0", RANKINGS, rankings),
-        "dev-queries": table_artifact(root / "dev-queries@0", QUERIES, dev),
-        "dev-qrels": table_artifact(root / "dev-qrels@0", QRELS, qrels),
-    } | {
-        f"docs-{lang}": table_artifact(
-            root / f"docs-{lang}@0",
-            DOCS,
-            [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text} for n, text in enumerate(texts)],
-        )
-        for lang, texts in docs.items()
+        "dev": {
+            "queries": table_artifact(root / "dev-queries@0", QUERIES, dev),
+            "qrels": {lang: table_artifact(root / f"dev-qrels-{lang}@0", QRELS, qrels) for lang in docs},
+        },
+        "docs": {
+            lang: table_artifact(
+                root / f"docs-{lang}@0",
+                DOCS,
+                [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text} for n, text in enumerate(texts)],
+            )
+            for lang, texts in docs.items()
+        },
     }
 
 
 def open_corpus(inputs):
-    docs = {lang: Docstore.open(inputs[f"docs-{lang}"]) for lang in ("en", "xx")}
+    docs = {lang: Docstore.open(inputs["docs"][lang]) for lang in ("en", "xx")}
     return Corpus(Docstore.open(inputs["queries"]), docs)
 
 

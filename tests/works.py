@@ -74,11 +74,26 @@ class Upper:
         return DOCS.of(out)
 
 
+class Join:
+    """RowWork over two aligned tables: the text of the first, a colon, the text of the second."""
+
+    version = 2
+
+    def __init__(self, config: Numbers, inputs: object) -> None:
+        self.inputs = inputs
+
+    def __call__(self, first: pa.Table, second: pa.Table) -> pa.Table:
+        texts = [f"{a}:{b}" for a, b in zip(first["text"].to_pylist(), second["text"].to_pylist(), strict=True)]
+        return first.set_column(first.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+
+
 def steps(log: str, parts: int, seconds: float = 0.0) -> tuple[Step, Step]:
     """A source and a step over it."""
     source = Step("numbers", Count, Numbers(parts=parts), table=DOCS)
     resources = Resources(actors=2)
-    upper = Step("upper", Upper, Shout(log=log, seconds=seconds), {"docs": source}, DOCS, "docs", resources=resources)
+    upper = Step(
+        "upper", Upper, Shout(log=log, seconds=seconds), {"docs": source}, DOCS, ("docs",), resources=resources
+    )
     return source, upper
 
 

@@ -1,7 +1,7 @@
 """The training step: a student learns from a teacher's scores, on Ray Train.
 
-Inputs: ``queries``, ``scores`` (the teacher's RANKINGS), ``docs-<lang>`` for each language, and, to choose the best
-checkpoint, ``dev-queries``, ``dev-qrels`` and, where they differ from the training documents, ``dev-docs-<lang>``.
+Inputs: ``queries``, ``scores`` (the teacher's RANKINGS), ``docs`` by language, and, to choose the best checkpoint,
+``dev``: ``queries``, ``qrels`` by language and, where they differ from the training documents, ``docs`` by language.
 
 The artifact: ``start/`` (the untrained student; ``warm/`` after its warm-up, where it has one), ``last/`` and ``best/``
 (all sentence-transformers directories), ``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pipelines.training.loop import Loop, Workers
 
 log = logging.getLogger("babelray.train")
-DOCS, DEV_DOCS = "docs-", "dev-docs-"
 CHECKPOINTS = "checkpoints"
 WARM, WARM_FACTS = "warm", "warm.json"  # the student after its warm-up, and what that said
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
@@ -47,19 +46,11 @@ class _Job:
     """What every worker is told."""
 
     config: TrainConfig
-    inputs: Mapping[str, Artifact]
+    inputs: Mapping[str, Any]
     out: Place
 
-    def docs(self, prefix: str = DOCS) -> dict[str, Docstore]:
-        """The collection by language."""
-        return {
-            role.removeprefix(prefix): Docstore.open(artifact)
-            for role, artifact in sorted(self.inputs.items())
-            if role.startswith(prefix)
-        }
 
-
-def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_out: FanOut) -> dict[str, Any]:
+def train(config: TrainConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
@@ -69,9 +60,8 @@ def train(config: TrainConfig, inputs: Mapping[str, Artifact], out: Place, fan_o
     Raises:
         StepError: an input is missing, or workers failed more than ``resources.failures`` times.
     """
-    needed = {"queries", "scores"} - set(inputs)
-    if needed or not any(role.startswith(DOCS) for role in inputs):
-        raise StepError(f"training needs the inputs queries, scores and docs-<lang>; got {', '.join(sorted(inputs))}")
+    if {"queries", "scores", "docs"} - set(inputs):
+        raise StepError(f"training needs the inputs queries, scores and docs; got {', '.join(sorted(inputs))}")
     finished = out / "facts.json"
     if not finished.exists():
         connect()
@@ -201,7 +191,7 @@ def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.training.validate import Pool
 
     config = job.config
-    corpus = Corpus(Docstore.open(job.inputs["queries"]), job.docs())
+    corpus = Corpus(Docstore.open(job.inputs["queries"]), open_docs(job.inputs["docs"]))
     first = checkpoint / "model" if checkpoint else _warm(job, corpus, workers, _start(job, corpus, workers))
     student = load(str(first))
     batches = Batches(RowStore.open(job.inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
@@ -212,10 +202,15 @@ def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
         loop.restore(checkpoint)
         records = Records.parse((checkpoint / "records.json").read_text())
     pool = None
-    if {"dev-queries", "dev-qrels"} <= set(job.inputs):
-        dev = Docstore.open(job.inputs["dev-queries"])
-        pool = Pool(dev, job.inputs["dev-qrels"], job.docs(DEV_DOCS) or corpus.docs, config.validation)
+    if dev := job.inputs.get("dev"):
+        docs = open_docs(dev["docs"]) if "docs" in dev else corpus.docs
+        pool = Pool(Docstore.open(dev["queries"]), dev["qrels"], docs, config.validation)
     _steps(job, loop, records, pool)
+
+
+def open_docs(docs: Mapping[str, Artifact]) -> dict[str, Docstore]:
+    """The collection by language."""
+    return {lang: Docstore.open(artifact) for lang, artifact in sorted(docs.items())}
 
 
 def _steps(job: _Job, loop: "Loop", records: Records, pool: Any) -> None:

@@ -25,15 +25,17 @@ Found = list[list[tuple[float, str]]]  # for each query, (score, name of the doc
 
 
 class Pool:
-    """The dev queries and the documents that they are searched in. Documents are named ``<lang>:<doc_id>``; a document
-    that is relevant is so in every language."""
+    """The dev queries and the documents that they are searched in, which are named ``<lang>:<doc_id>``. ``qrels`` are
+    those of each language: its documents may have ids of their own."""
 
-    def __init__(self, queries: Docstore, qrels: Artifact, docs: Mapping[str, Docstore], config: Validation):
+    def __init__(
+        self, queries: Docstore, qrels: Mapping[str, Artifact], docs: Mapping[str, Docstore], config: Validation
+    ):
         judged: dict[str, dict[str, int]] = defaultdict(dict)
-        for row in qrels.read(["query_id", "doc_id", "relevance"]).to_pylist():
-            if row["relevance"] > 0 and row["query_id"] in queries:
-                names = {f"{lang}:{row['doc_id']}": row["relevance"] for lang in docs if row["doc_id"] in docs[lang]}
-                judged[row["query_id"]].update(names)
+        for lang, judgements in qrels.items():
+            for row in judgements.read(["query_id", "doc_id", "relevance"]).to_pylist():
+                if row["relevance"] > 0 and row["query_id"] in queries and row["doc_id"] in docs[lang]:
+                    judged[row["query_id"]][f"{lang}:{row['doc_id']}"] = row["relevance"]
         kept = sorted((q for q in judged if judged[q]), key=_draw)[: config.max_queries]
         if not kept:
             raise StepError(

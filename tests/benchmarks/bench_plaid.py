@@ -88,7 +88,7 @@ def main() -> None:
     docs = [(f"{i:05d}", [vectors.astype(np.float16)]) for i, vectors in enumerate(passages)]
     print(f"{len(docs)} passages, {sum(map(len, passages))} tokens, {len(questions)} queries")
     with TemporaryDirectory() as temp:
-        vectors = {"vectors-en": vectors_artifact(Path(temp) / "v", docs, 8)}
+        vectors = {"vectors": {"en": vectors_artifact(Path(temp) / "v", docs, 8)}}
         exact = build(Path(temp) / "exact", Exact(), vectors)
         started = time.perf_counter()
         truth = find(exact, questions, k=1000)

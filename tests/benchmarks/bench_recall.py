@@ -47,14 +47,14 @@ def main() -> None:
     root = Place.of(planned.recipe.root)
     name = next(iter(planned.collections))
     index = planned.indexes[name, STUDENT]
-    some_search = next(s for r, s in planned.evaluations[name, STUDENT].inputs.items() if r.startswith("rankings-"))
+    some_search = next(iter(planned.evaluations[name, STUDENT].inputs["rankings"].values()))
     vectors = [
         m for t in some_search.inputs["rows"].artifact(root).tables() for p in read_vectors(t) for m in p.matrices
     ]
     queries: list[Query] = list(vectors[: arguments.queries])
     recalls = []
     with TemporaryDirectory() as directory:
-        inputs = {role: step.artifact(root) for role, step in index.inputs.items()}
+        inputs = index.input_artifacts(root)
         build_index(IndexConfig(index=Exact()), inputs, Place.of(directory), local_fan_out)
         for lang in planned.collections[name].docs:
             exact, exact_ms = found(Place.of(directory), lang, queries, SearchOptions(k=TOP))

@@ -43,7 +43,7 @@ class UnknownChoiceError(RecipeError, ValueError):
 class AtlasSource(Component):
     """The built-in collection. ``territories`` cuts it for quick runs; the same number gives the same territories.
 
-    ``questions_per_fact`` counts training questions; each dev and test fact has one question. ``version`` names the
+    ``questions_per_fact`` counts training questions; each dev and test fact has one question. ``made_with`` names the
     data it is generated from, so that other data make another fingerprint; it cannot be chosen.
     """
 
@@ -51,17 +51,17 @@ class AtlasSource(Component):
     territories: int | None = Field(None, ge=2)
     questions_per_fact: int = Field(2, ge=1, le=3)
     seed: int = 12345
-    version: str = Field(default_factory=cldr.data_version)
+    made_with: str = Field(default_factory=cldr.data_version)
 
-    @field_validator("version")
+    @field_validator("made_with")
     @classmethod
-    def _installed(cls, version: str) -> str:
-        if version != cldr.data_version():
+    def _installed(cls, made_with: str) -> str:
+        if made_with != cldr.data_version():
             raise ValueError(
-                f"the recipe expects atlas data {version!r}, but {cldr.data_version()!r} is installed: "
-                "install those versions, or leave the version out to generate from the installed data"
+                f"the recipe expects atlas data {made_with!r}, but {cldr.data_version()!r} is installed: "
+                "install those versions, or leave made_with out to generate from the installed data"
             )
-        return version
+        return made_with
 
     def languages(self) -> tuple[str, ...]:
         """List the languages of the passages."""
