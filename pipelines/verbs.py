@@ -1,4 +1,4 @@
-"""What the verbs do. Each returns a ``Shown``: data for ``--json`` and a page for people."""
+"""What the verbs do. Each returns a ``Report``: data for ``--json`` and a page for people."""
 
 import json
 import shlex
@@ -23,27 +23,34 @@ SHOWN_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Shown:
+class Report:
     """A result twice: ``data`` is JSON, ``page`` is anything that rich prints."""
 
     data: Any
     page: Any
 
 
-def _planned(name: str, sets: Sequence[str], look: bool = False) -> tuple[Plan, Place]:
-    """The plan and its root. Only to ``look`` at a plan may files be absent."""
+def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple[Plan, Place]:
+    """The plan and its root. Only where no data are needed, to show a plan, may files and models be absent."""
     recipe = load(name, sets)
     plan = planning.plan(recipe)
-    return plan if look else plan.with_data(), Place.of(recipe.root)
+    return plan.check_data() if data_needed else plan, Place.of(recipe.root)
 
 
-def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Shown:
+def _make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
+    """Run what is missing of some targets of a plan."""
+    missing = executor.find_missing(targets, root)
+    check_accelerators({step.name: step.resources for step in missing})
+    executor.run(targets, root, Progress(console), environments=plan.recipe.environments)
+
+
+def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Report:
     """Make the named steps and what they need, or all; end with the measures and some examples."""
-    plan, root = _planned(name, sets)
+    plan, root = load_plan(name, sets)
     if steps:
-        executor.run([step for wanted in steps for step in plan.named(wanted)], root, Progress(console))
+        _make(plan, [step for wanted in steps for step in plan.find_steps(wanted)], root, console)
         return status(name, sets)
-    executor.run(plan.targets, root, Progress(console))
+    _make(plan, plan.targets, root, console)
     from rich.console import Group
 
     from pipelines import report
@@ -53,7 +60,7 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> S
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
     pages.append(report.next_page(_serve_command(name, sets), name))
-    return Shown({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
+    return Report({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
 
 
 def _serve_command(name: str, sets: Sequence[str]) -> str:
@@ -65,12 +72,12 @@ def _serve_command(name: str, sets: Sequence[str]) -> str:
     return shlex.join([str(own), "-m", "serving", name, *(word for s in sets for word in ("--set", s))])
 
 
-def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], console: Any) -> Shown:
+def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], console: Any) -> Report:
     """The measures of a recipe; with another recipe, the differences between the two."""
-    plan, root = _planned(name, sets)
+    plan, root = load_plan(name, sets)
     if system not in {s for _, s in plan.evaluations}:
         raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
-    executor.run(list(plan.evaluations.values()), root, Progress(console))
+    _make(plan, list(plan.evaluations.values()), root, console)
     from rich.console import Group
 
     from pipelines import report
@@ -78,16 +85,16 @@ def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], con
     measures = _measures(plan, root)
     if other is None:
         pages = [report.measures_page(set_name, systems) for set_name, systems in measures.items()]
-        return Shown({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
+        return Report({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
     from pipelines.significance import compare
 
-    second, second_root = _planned(other, sets)
+    second, second_root = load_plan(other, sets)
     shared = [key for key in plan.evaluations if key in second.evaluations and key[1] == system]
     if not shared:
         raise RecipeError(
             f"{name} and {other} share no evaluation set: they have {sorted(measures)} and {sorted(second.collections)}"
         )
-    executor.run([second.evaluations[key] for key in shared], second_root, Progress(console))
+    _make(second, [second.evaluations[key] for key in shared], second_root, console)
     rows = {
         key[0]: compare(
             plan.evaluations[key].artifact(root).directory(), second.evaluations[key].artifact(second_root).directory()
@@ -95,7 +102,7 @@ def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], con
         for key in shared
     }
     data = {set_name: [row.model_dump(mode="json") for row in found] for set_name, found in rows.items()}
-    return Shown(data, Group(*(report.comparison_page(s, name, other, found) for s, found in rows.items())))
+    return Report(data, Group(*(report.comparison_page(s, name, other, found) for s, found in rows.items())))
 
 
 def _measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
@@ -108,13 +115,13 @@ def _measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
     return found
 
 
-def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Shown:
+def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Report:
     """Search the student's index."""
-    plan, root = _planned(name, sets)
+    plan, root = load_plan(name, sets)
     from pipelines import report
 
     hits = _hits(plan, root, query, k, langs)
-    return Shown({"query": query, "results": hits}, report.examples_page({query: hits}))
+    return Report({"query": query, "results": hits}, report.examples_page({query: hits}))
 
 
 def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
@@ -129,9 +136,9 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 
 
-def status(name: str, sets: Sequence[str]) -> Shown:
+def status(name: str, sets: Sequence[str]) -> Report:
     """Every step of the plan with what is there of it. Needs no data: a plan can be read before they are fetched."""
-    plan, root = _planned(name, sets, look=True)
+    plan, root = load_plan(name, sets, data_needed=False)
     from rich.console import Group
     from rich.table import Table
 
@@ -149,7 +156,7 @@ def status(name: str, sets: Sequence[str]) -> Shown:
             f"{row['rejects']:,}" if row["rejects"] else "",
             span(row["seconds"]) if row["seconds"] else "",
         )
-    return Shown(rows, Group(table, *(f"not here: {absent}" for absent in plan.absent)))
+    return Report(rows, Group(table, *(f"not here: {absent}" for absent in plan.absent)))
 
 
 def _state(step: Step, root: Place) -> dict[str, Any]:
@@ -173,16 +180,16 @@ def _state(step: Step, root: Place) -> dict[str, Any]:
     }
 
 
-def show(name: str, wanted: str, sets: Sequence[str]) -> Shown:
+def show(name: str, wanted: str, sets: Sequence[str]) -> Report:
     """One step, or those that share its name."""
-    plan, root = _planned(name, sets)
+    plan, root = load_plan(name, sets)
     from rich.console import Group
 
-    found = [_shown(step, root) for step in plan.named(wanted)]
-    return Shown([s.data for s in found], Group(*(s.page for s in found)))
+    found = [_show_step(step, root) for step in plan.find_steps(wanted)]
+    return Report([s.data for s in found], Group(*(s.page for s in found)))
 
 
-def _shown(step: Step, root: Place) -> Shown:
+def _show_step(step: Step, root: Place) -> Report:
     from rich.json import JSON
     from rich.panel import Panel
 
@@ -202,7 +209,7 @@ def _shown(step: Step, root: Place) -> Shown:
     elif step.table:
         receipts = read_receipts(root / step.id / RECEIPTS)
         data["rejected"] = {k: r.model_dump(mode="json") for k, r in merge_rejects(receipts.values()).items()}
-    return Shown(data, Panel(JSON.from_data(data, ensure_ascii=False), title=step.id, title_align="left"))
+    return Report(data, Panel(JSON.from_data(data, ensure_ascii=False), title=step.id, title_align="left"))
 
 
 def _brief(value: Any) -> Any:

@@ -1,0 +1,110 @@
+"""The whole system on one page: which steps a recipe becomes, and what each reads.
+
+    ingest ─ docs, queries, qrels of every language and split                      (tables)
+    translate ─ the training passages, into each language that is read             (tables)
+    select ─ the k passages of the training collection that look best per query    (a search)
+    score ─ what the teacher thinks of them, in the teacher's languages            (rankings)
+    start ─ the untrained student                                                  (a directory)
+    train ─ the student, on the teacher's scores, or on judgements                 (a directory)
+    encode → index → search → evaluate ─ for the student and for each other system, on each evaluation set
+
+A step is known by its name and the fingerprint of all that can change it, so two recipes that differ only in the
+student share their translations and scores, and a selection is made by the same steps as a search.
+
+    steps      what every part is built from       training   translate, select, score, start, train
+    systems    index, search, rerank, evaluate
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.errors import RecipeError
+from cluster.step import Step
+from pipelines.ingest import ABSENT, IngestConfig
+from pipelines.models import find_absent
+from pipelines.plan.steps import Collection, plan_collection, plan_documents
+from pipelines.plan.systems import System, plan_evaluation, plan_examples, plan_searches, plan_systems
+from pipelines.plan.training import Training, plan_training
+from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
+
+__all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a recipe that other things ask for by name; all others are reached through their inputs."""
+
+    recipe: Recipe
+    training: Training | None
+    systems: Mapping[str, System]
+    collections: Mapping[str, Collection]  # by evaluation set
+    indexes: Mapping[tuple[str, str], Step]  # (evaluation set, system)
+    evaluations: Mapping[tuple[str, str], Step]
+    examples: Step | None
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every step once, inputs first: the order in which they are shown."""
+        found: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.id in found:
+                return
+            for parent in step.parents.values():
+                visit(parent)
+            found[step.id] = step
+
+        for target in self.targets:
+            visit(target)
+        return list(found.values())
+
+    @property
+    def targets(self) -> list[Step]:
+        """What a run makes; all else is made because these read it."""
+        trained = [self.training.train] if self.training else []
+        searched = [index for key, index in self.indexes.items() if key not in self.evaluations]
+        return [*trained, *searched, *self.evaluations.values(), *([self.examples] if self.examples else [])]
+
+    @property
+    def absent(self) -> list[str]:
+        """Which files of the sources and which models are not here: such a plan can be looked at, and not run."""
+        contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
+        files = [content.removeprefix(ABSENT) for content in contents if content.startswith(ABSENT)]
+        return list(dict.fromkeys([*files, *(line for step in self.steps for line in find_absent(step.config))]))
+
+    def check_data(self) -> "Plan":
+        """This plan. Raises RecipeError, naming each, when files or models are absent: its steps would be others."""
+        if self.absent:
+            raise RecipeError("\n".join(self.absent))
+        return self
+
+    def find_steps(self, name: str) -> list[Step]:
+        """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
+        steps = [s for s in self.steps if name in (s.name, s.id)]
+        if not steps:
+            raise RecipeError(
+                f"no step {name!r} in recipe {self.recipe.name}; it has {', '.join(s.name for s in self.steps)}"
+            )
+        return steps
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Turn a recipe into steps. Reading this function is reading the system."""
+    training = plan_training(recipe) if recipe.train else None
+    systems = plan_systems(recipe, training)
+    collections = {name: plan_collection(recipe, spec) for name, spec in recipe.evaluate.items()}
+    if recipe.student and not collections:
+        collections = {recipe.name: plan_documents(recipe)}  # nothing is asked: it is indexed, to be served
+    searches = {
+        (name, system): search
+        for name, collection in collections.items()
+        for system, search in plan_searches(recipe, systems, collection).items()
+    }
+    evaluations = {
+        (name, system): plan_evaluation(recipe, name, system, collections[name], search.rankings)
+        for (name, system), search in searches.items()
+        if search.rankings
+    }
+    indexes = {key: search.index for key, search in searches.items() if search.index}
+    examples = next((plan_examples(recipe, systems, c, indexes[name, STUDENT]) for name, c in collections.items()), None)
+    return Plan(recipe, training, systems, collections, indexes, evaluations, examples)

@@ -1,0 +1,90 @@
+"""The steps that every part of a plan is built from: ingest, table steps, collections, vectors.
+
+``make_step`` is where a config gets its final form: "auto" precisions are resolved, models are identified by their
+content, and a model that is the student of another recipe becomes an input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.component import Component
+from cluster.step import Step
+from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
+from pipelines.models import pin, references
+from pipelines.precision import with_precision
+from pipelines.recipe import EvaluationSet, Recipe
+from pipelines.sources import AnySource
+from pipelines.sources.files import TableName
+from pipelines.tables import DOCS, QRELS, QUERIES
+from pipelines.translate import JoinTranslations, Translate, TranslateConfig
+
+INGEST = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrels": (IngestQrels, QRELS)}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents by language, and the questions asked of them with their judgements, where there are any."""
+
+    docs: Mapping[str, Step]
+    queries: Step | None
+    qrels: Mapping[str, Step]
+
+
+def make_step(
+    recipe: Recipe, verb: str, name: str, work: Any, config: Component, inputs: Mapping[str, Any], **form: Any
+) -> Step:
+    """A step with the resources of its verb. ``form`` holds ``table`` and ``rows`` of table steps."""
+    resources = getattr(recipe.resources, verb)
+    config = pin(with_precision(config, resources.gpus))
+    students = {path: other_student(recipe, reference.recipe) for path, reference in references(config).items()}
+    models = {"models": students} if students else {}
+    limit = {"max_rejects": recipe.run.max_rejects} if form.get("table") else {}
+    return Step(name, work, config, {**inputs, **models}, resources=resources, verb=verb, **form, **limit)
+
+
+def other_student(recipe: Recipe, name: str) -> Step:
+    """The training step of another recipe, which ``recipe`` names."""
+    from pipelines.plan.training import plan_training  # the two need each other
+    from pipelines.recipe import variant
+
+    return plan_training(variant(name, recipe)).train
+
+
+def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
+    """A table of a source in one language."""
+    work, contract = INGEST[table]
+    size = recipe.run.queries_per_part if table == "queries" else recipe.run.rows_per_part
+    config = IngestConfig.of(source, lang, split, size, table)
+    return make_step(recipe, "ingest", f"{table}-{lang}", work, config, inputs, table=contract)
+
+
+def translate_docs(recipe: Recipe, docs: Step, lang: str, given_split: str) -> Step:
+    """Documents in another language: translated, or joined with those that the source has in ``given_split``."""
+    source_lang = docs.config.lang
+    config = TranslateConfig(source_lang=source_lang, target_lang=lang, translator=recipe.translate)
+    if recipe.translate.kind == "parallel":
+        given = ingest(recipe, "docs", docs.config.source, lang, given_split)
+        work, inputs = JoinTranslations, {"docs": docs, "translations": given}
+    else:
+        work, inputs = Translate, {"docs": docs}
+    return make_step(recipe, "translate", f"translate-{lang}", work, config, inputs, table=DOCS, rows=tuple(inputs)[:1])
+
+
+def plan_collection(recipe: Recipe, spec: EvaluationSet) -> Collection:
+    """The documents, questions and judgements of an evaluation set."""
+    source = spec.source or recipe.source
+    codes = spec.languages or recipe.languages.docs
+    docs = {lang: ingest(recipe, "docs", source, lang, spec.docs_split) for lang in codes}
+    queries = ingest(recipe, "queries", source, spec.query_lang or recipe.languages.query, spec.split)
+    qrels = {
+        lang: ingest(recipe, "qrels", source, lang, spec.split, docs=docs[lang], queries=queries) for lang in codes
+    }
+    return Collection(docs, queries, qrels)
+
+
+def plan_documents(recipe: Recipe) -> Collection:
+    """The documents of a recipe that is not measured: all that its source has in its languages."""
+    return Collection(
+        {lang: ingest(recipe, "docs", recipe.source, lang, "all") for lang in recipe.languages.docs}, None, {}
+    )

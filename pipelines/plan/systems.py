@@ -1,0 +1,187 @@
+"""The systems of a plan: what searches the evaluation sets, and how each is measured.
+
+A system is an index and what feeds it: an encoder, or text for BM25. Documents may be translated first (``docs_in``),
+and a teacher may order again what another system found (``rerank``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from cluster.step import Step
+from pipelines.encode import Encode, EncodeConfig
+from pipelines.evaluate import EvaluateConfig, evaluate
+from pipelines.index import IndexConfig, build_index
+from pipelines.indexes import Bm25, Exact, Index
+from pipelines.indexes.base import SearchOptions
+from pipelines.models import Pretrained
+from pipelines.plan.steps import Collection, make_step, other_student, translate_docs
+from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe, SystemSpec
+from pipelines.scorers import Scorer
+from pipelines.scoring import Score, ScoreConfig
+from pipelines.search import Search, SearchConfig
+from pipelines.searcher import ExamplesConfig, find_examples
+from pipelines.tables import RANKINGS, VECTORS
+
+if TYPE_CHECKING:
+    from pipelines.plan.training import Training
+
+SHOWN = 4  # passages per example query
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to search: an index, and the encoder that feeds it (none for BM25, which reads text)."""
+
+    name: str
+    index: Index
+    model: Pretrained | None = None  # a ready checkpoint …
+    student: Step | None = None  # … or an artifact of students and which of them
+    checkpoint: Literal["best", "last", "start"] = "best"
+    docs_in: str = ""  # documents are translated into this language
+    reranker: Scorer | None = None  # orders again the first ``depth`` documents of the system ``of``
+    of: str = ""
+    depth: int = 100
+
+
+def plan_systems(recipe: Recipe, training: "Training | None") -> dict[str, System]:
+    """The student, the baselines that are measured beside it, and the systems that the recipe names."""
+    systems = [_plan_student(recipe, training)]
+    if recipe.measure.bm25:
+        systems.append(System(BM25, Bm25()))
+    if recipe.measure.untrained and training:  # searched exactly: it loses nothing to compression
+        systems.append(System(UNTRAINED, Exact(), student=training.start, checkpoint=training.first))
+    systems += [_plan_system(recipe, name, spec) for name, spec in recipe.systems.items()]
+    return {system.name: system for system in systems}
+
+
+def _plan_student(recipe: Recipe, training: "Training | None") -> System:
+    if training:
+        return System(STUDENT, recipe.index, student=training.train)
+    ready = recipe.student
+    if ready and ready.recipe:
+        return System(STUDENT, recipe.index, student=other_student(recipe, ready.recipe), checkpoint=ready.which)
+    return System(STUDENT, recipe.index, model=ready)
+
+
+def _plan_system(recipe: Recipe, name: str, spec: SystemSpec) -> System:
+    index = spec.index or recipe.index
+    if spec.rerank:
+        return System(name, index, reranker=spec.rerank, of=spec.of, depth=spec.depth)
+    if spec.recipe:
+        return System(name, index, student=other_student(recipe, spec.recipe), docs_in=spec.docs_in)
+    return System(name, index, model=spec.encoder, docs_in=spec.docs_in)
+
+
+def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
+    """Vectors of a DOCS or QUERIES step under the encoder of a system."""
+    passages: dict[str, Any] = {"passage_length": recipe.passage_length, "passage_stride": recipe.passage_stride}
+    config = EncodeConfig(
+        role=role,
+        model=system.model,
+        checkpoint=system.checkpoint,
+        precision=recipe.encode.precision,
+        **(passages if role == "docs" else {}),
+    )
+    inputs = {"rows": rows} | ({"student": system.student} if system.student else {})
+    return make_step(
+        recipe, "encode", f"encode-{system.name}-{name}", Encode, config, inputs, table=VECTORS, rows=("rows",)
+    )
+
+
+def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step:
+    """One index of all languages: of vectors, or of text for BM25."""
+    if system.index.kind == "bm25":
+        inputs: dict[str, Any] = {"docs": docs}
+    else:
+        inputs = {"vectors": {lang: plan_vectors(recipe, system, lang, "docs", step) for lang, step in docs.items()}}
+    texts_in = dict.fromkeys(docs, system.docs_in) if system.docs_in and system.index.kind == "bm25" else {}
+    config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows, texts_in=texts_in)
+    return make_step(recipe, "index", f"index-{system.name}", build_index, config, inputs)
+
+
+def plan_search(
+    recipe: Recipe, name: str, system: System, index: Step, queries: Step, lang: str, options: SearchOptions
+) -> Step:
+    """Rankings of the documents of one language."""
+    lexical = system.index.kind == "bm25"
+    rows = queries if lexical else plan_vectors(recipe, system, queries.name, "queries", queries)
+    config = SearchConfig(lang=lang, options=options)
+    inputs = {"rows": rows, "index": index}
+    return make_step(recipe, "search", name, Search, config, inputs, table=RANKINGS, rows=("rows",))
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a system makes of a collection: its index (none where it reranks), and its rankings by language (none where
+    the collection has no questions)."""
+
+    index: Step | None
+    rankings: Mapping[str, Step]
+
+
+def plan_searches(recipe: Recipe, systems: Mapping[str, System], collection: Collection) -> dict[str, Searched]:
+    """Index and search a collection with each system; where it has no questions, index it for the student alone."""
+    if collection.queries is None:
+        student = systems[STUDENT]
+        return {STUDENT: Searched(plan_index(recipe, student, collection.docs), {})}
+    searches: dict[str, Searched] = {}
+    for name, system in systems.items():
+        if system.reranker:
+            found = searches[system.of].rankings.items()
+            reranked = {lang: _plan_reranking(recipe, system, collection, lang, rows) for lang, rows in found}
+            searches[name] = Searched(None, reranked)
+            continue
+        index = plan_index(recipe, system, _searched_docs(recipe, system, collection))
+        rankings = {
+            lang: plan_search(recipe, f"search-{name}-{lang}", system, index, collection.queries, lang, recipe.search)
+            for lang in collection.qrels
+        }
+        searches[name] = Searched(index, rankings)
+    return searches
+
+
+def _searched_docs(recipe: Recipe, system: System, collection: Collection) -> Mapping[str, Step]:
+    """The documents that a system indexes: as they are, or translated into the system's language."""
+    to = system.docs_in
+    return {
+        lang: step if to in ("", lang) else translate_docs(recipe, step, to, step.config.split)
+        for lang, step in collection.docs.items()
+    }
+
+
+def _plan_reranking(recipe: Recipe, system: System, collection: Collection, lang: str, found: Step) -> Step:
+    """The first documents of a ranking in the order of a teacher's scores (retrieve and rerank)."""
+    assert system.reranker and collection.queries
+    query_lang = collection.queries.config.lang
+    config = ScoreConfig(scorer=system.reranker, query_lang=query_lang, doc_lang=lang, depth=system.depth)
+    inputs = {"rankings": found, "queries": collection.queries, "docs": collection.docs[lang]}
+    name = f"rerank-{system.name}-{lang}"
+    return make_step(recipe, "score", name, Score, config, inputs, table=RANKINGS, rows=("rankings",))
+
+
+def plan_evaluation(
+    recipe: Recipe, name: str, system: System, collection: Collection, rankings: Mapping[str, Step]
+) -> Step:
+    """The measures of one system on one set, per language and pooled."""
+    config = EvaluateConfig(name=name, measures=recipe.measure.measures, topics_in=recipe.evaluate[name].topics_in)
+    inputs = {"rankings": rankings, "qrels": collection.qrels}
+    return Step(f"evaluate-{name}-{system.name}", evaluate, config, inputs, verb="evaluate")
+
+
+def plan_examples(
+    recipe: Recipe, systems: Mapping[str, System], collection: Collection, index: Step
+) -> Step | None:
+    """What the student finds for the recipe's example queries."""
+    if not recipe.examples:
+        return None
+    student = systems[STUDENT]
+    config = ExamplesConfig(
+        queries=recipe.examples,
+        options=recipe.search.model_copy(update={"k": SHOWN}),
+        model=student.model,
+        checkpoint=student.checkpoint,
+        precision=recipe.encode.precision,
+    )
+    inputs = {"index": index, "docs": collection.docs} | ({"student": student.student} if student.student else {})
+    return make_step(recipe, "encode", "examples", find_examples, config, inputs)

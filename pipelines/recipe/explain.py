@@ -1,0 +1,51 @@
+"""Messages for a recipe that does not validate: they name the key of the file, and what it may be."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cluster.component import Component
+from pipelines.recipe.schema import Recipe
+
+
+def explain(name: str, tree: Mapping[str, Any], error: ValidationError) -> str:
+    lines = [f"recipe {name}:"]
+    for item in error.errors():
+        if item["type"] == "default_factory_not_called":
+            continue  # a default that follows from a key which is wrong and told
+        key = ".".join(_path(tree, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  unknown key {key}{_suggest(item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"  {key} is missing: add it to the file, or --set {key}=…")
+        else:
+            got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"  # a rule over several keys
+            where = f"{key}: " if key else ""
+            lines.append(f"  {where}{item['msg'].removeprefix('Value error, ')}{got}")
+    return "\n".join(lines)
+
+
+def _path(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Where an error stands, as a key of the file: pydantic also names the kind that it took a table for."""
+    path = []
+    for part in loc:
+        if isinstance(tree, dict) and tree.get("kind") == part and part not in tree:
+            continue
+        path.append(str(part))
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return path
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    known = sorted(_keys(Recipe))
+    close = difflib.get_close_matches(str(loc[-1]), known, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _keys(model: type[Component]) -> set[str]:
+    """All key names that occur anywhere in a recipe, for suggestions."""
+    schema = TypeAdapter(model).json_schema()
+    tables = [schema, *schema.get("$defs", {}).values()]
+    return {key for table in tables for key in table.get("properties", {})}

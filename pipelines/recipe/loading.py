@@ -1,0 +1,166 @@
+"""Loading recipes: from a file, with overrides, or as a variant that another recipe names.
+
+A recipe is a name in ``pipelines/recipes/`` or a path. It may say ``extends = "other"`` and hold only what differs.
+``--set section.key=value`` reaches every key; the value is TOML, and a bare word is a string. Setting a ``kind`` to
+another one starts that component afresh, since the keys of the old kind do not fit the new one.
+
+Loading a recipe imports neither torch, transformers nor ray.
+"""
+
+import difflib
+import itertools
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cluster.component import Location
+from cluster.errors import RecipeError
+from pipelines.recipe.explain import explain
+from pipelines.recipe.schema import Recipe
+from pipelines.recipe.tables import Mix
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by name or path and apply ``key=value`` overrides in their order.
+
+    Raises:
+        RecipeError: no such recipe, an unknown key, a value that does not fit; the message names the key.
+    """
+    tree = _read(name)
+    for override in overrides:
+        key, value = _parse_override(override)
+        _assign(tree, key, value)
+    return _validate(name, tree)
+
+
+def variant(name: str, like: Recipe, values: Mapping[str, Any] | None = None) -> Recipe:
+    """Load the recipe that ``like`` names, with values for some of its keys.
+
+    It stands below the same root, and reads a source of the same kind from the same place: where data stand is no part
+    of an experiment, so a recipe that names others is moved with them.
+
+    Raises:
+        RecipeError: as ``load``.
+    """
+    tree = _read(name)
+    tree["root"] = like.root
+    source = tree.setdefault("source", {})
+    if source.get("kind", like.source.kind) == like.source.kind:
+        for key, value in like.source:
+            if isinstance(value, Location):
+                source.setdefault(key, str(value))
+    for key, value in (values or {}).items():
+        _assign(tree, key, value)
+    return _validate(name, tree)
+
+
+def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, float]]:
+    """The recipes of a mixture with their shares, by name: one for each element of a member's product.
+
+    Raises:
+        RecipeError: a member does not load; the message names its key.
+    """
+    members: dict[str, tuple[Recipe, float]] = {}
+    for name, member in mix.of.items():
+        for values in _products(member.over):
+            tied = {key: values[of] for key, of in member.tied.items() if of in values}
+            if unknown := sorted(set(member.tied.values()) - set(values)):
+                raise RecipeError(f"mix.of.{name}.tied names {unknown[0]}, which is no key of mix.of.{name}.over")
+            try:
+                recipe = variant(member.recipe, like, values | tied)
+            except RecipeError as error:
+                raise RecipeError(f"mix.of.{name}.recipe = {member.recipe!r}: {error}") from error
+            members["-".join([name, *map(_label, values.values())])] = (recipe, member.share)
+    return members
+
+
+def _products(over: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*over.values()):
+        yield dict(zip(over, values, strict=True))
+
+
+def _label(value: Any) -> str:
+    """A value as part of a member's name: the last part of a path."""
+    return str(value).rstrip("/").rpartition("/")[2]
+
+
+def _validate(name: str, tree: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(explain(name, tree, error)) from error
+
+
+def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    path = RECIPES / f"{name}.toml" if name in names() else Path(name)
+    if not path.is_file():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise RecipeError(f"no recipe {name!r}: {hint}expected one of {', '.join(names())} or the path of a TOML file")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    tree.setdefault("name", path.stem)
+    _find_beside(tree, path.parent)
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if parent not in names():
+        parent = str(path.parent / parent)  # beside the file that extends it
+    if parent in above:
+        raise RecipeError(f"recipes extend each other in a circle: {' → '.join((*above, parent))}")
+    return _merge(_read(parent, (*above, parent)), tree)
+
+
+def _find_beside(tree: dict[str, Any], directory: Path) -> None:
+    """Make the paths of recipes that this one names absolute: they stand beside it."""
+    tables = [tree.get("train", {}), *tree.get("systems", {}).values(), *tree.get("mix", {}).get("of", {}).values()]
+    for table in (table for table in tables if isinstance(table, dict)):
+        for key in ("after", "recipe"):
+            if isinstance(named := table.get(key), str) and named.endswith(".toml"):
+                table[key] = str((directory / named).absolute())
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``, table by table; a table of another kind replaces the one below."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of ``key=value``."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"expected --set section.key=value, got {override!r}")
+    try:
+        return key.strip(), tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), text  # a bare word: --set source.path=data/xquad
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    table = tree
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {key}: {name} is a value, not a table with keys below it")
+    if last == "kind" and table.get("kind") not in (None, value):
+        table.clear()
+    table[last] = value

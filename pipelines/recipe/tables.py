@@ -1,0 +1,188 @@
+"""The tables of a recipe file, each a frozen component: languages, selection, teacher, systems, mixture, evaluation."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from cluster.component import Component, Resources
+from pipelines import languages
+from pipelines.evaluate import MEASURES
+from pipelines.indexes import Bm25, Index
+from pipelines.indexes.base import SearchOptions
+from pipelines.models import Pretrained
+from pipelines.precision import WantedPrecision
+from pipelines.scorers import Scorer
+from pipelines.sources import AnySource
+
+LanguageCode = Annotated[str, Field(min_length=2)]
+# languages.docs = "de" is languages.docs = ["de"]: so that a product over languages can set it
+LanguageCodes = Annotated[
+    tuple[LanguageCode, ...], BeforeValidator(lambda codes: (codes,) if isinstance(codes, str) else codes)
+]
+
+
+class Languages(Component):
+    """The languages of training: of the text, of the questions, and those in which the student reads passages."""
+
+    original: LanguageCode = "en"
+    query: LanguageCode = "en"
+    docs: LanguageCodes = Field(min_length=1)
+
+    @field_validator("original", "query")
+    @classmethod
+    def _known(cls, code: str) -> str:
+        return languages.check(code)
+
+    @field_validator("docs")
+    @classmethod
+    def _all_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(codes)) != len(codes):
+            raise ValueError(f"each language once, got {list(codes)}")
+        return tuple(languages.check(code) for code in codes)
+
+
+class Select(Component):
+    """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system, with
+    options of its own, so that another depth of the student's search keeps the teacher's scores."""
+
+    index: Index = Bm25()
+    encoder: Pretrained | None = None
+    search: SearchOptions = SearchOptions()
+    k: int = Field(50, ge=2)
+    query_lang: LanguageCode = "en"
+    doc_lang: LanguageCode = "en"
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> "Select":
+        _check_encoder("select", self.index, self.encoder)
+        return self
+
+
+class Score(Component):
+    """The teacher, and the languages in which it reads queries and passages (English in both papers)."""
+
+    scorer: Scorer
+    query_lang: LanguageCode = "en"
+    doc_lang: LanguageCode = "en"
+
+
+class ReadyStudent(Pretrained):
+    """A checkpoint that is indexed and served as it is: sentence-transformers, PyLate, Stanford ColBERT, or a student of
+    another recipe. ``per_token`` compares token vectors by MaxSim also where the checkpoint has one vector per text."""
+
+    per_token: bool = False
+
+
+class MixMember(Component):
+    """One member of a mixture: a recipe with overrides, of which the training data are used and the training is not.
+
+    ``over`` holds values for some keys; the member stands for each element of their product. ``tied`` sets a key to the
+    value of another: ``{"languages.docs" = "languages.original"}``. ``share`` weighs each element when batches are
+    drawn.
+    """
+
+    recipe: str
+    over: dict[str, tuple[Any, ...]] = {}
+    tied: dict[str, str] = {}
+    share: float = Field(1.0, gt=0)
+
+
+class Mix(Component):
+    """A training on several data sets, each batch from one of them, drawn in proportion to share · size^(1/temperature)
+    (Retrofitting, arXiv 2510.14274, section 3: task-homogeneous batches)."""
+
+    temperature: float = Field(1.0, gt=0)
+    of: dict[str, MixMember] = Field(min_length=1)
+
+
+class SystemSpec(Component):
+    """Something else that searches the evaluation sets, beside the student.
+
+    ``recipe``  the student of another recipe, with this recipe's index unless ``index`` is given
+    ``encoder`` a ready checkpoint, or none for BM25
+    ``docs_in`` the documents are translated into this language by the recipe's translator, and then indexed
+    ``rerank``  a teacher orders the first ``depth`` documents that the system ``of`` found
+    """
+
+    recipe: str = ""
+    index: Index | None = None
+    encoder: Pretrained | None = None
+    docs_in: str = ""
+    rerank: Scorer | None = None
+    of: str = "student"
+    depth: int = Field(100, ge=1)
+
+    @field_validator("docs_in")
+    @classmethod
+    def _known(cls, code: str) -> str:
+        return languages.check(code) if code else code
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> "SystemSpec":
+        if self.rerank and (self.recipe or self.index or self.encoder or self.docs_in):
+            raise ValueError("a system with rerank takes its rankings from the system `of`: leave out the other keys")
+        if not self.rerank and not self.recipe and self.index is None:
+            raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), or rerank")
+        if not self.rerank and not self.recipe and self.index is not None:
+            _check_encoder("this system", self.index, self.encoder)
+        if self.recipe and self.encoder:
+            raise ValueError("recipe names a student, encoder a ready checkpoint: give one of the two")
+        return self
+
+
+def _check_encoder(key: str, index: Index, encoder: Pretrained | None) -> None:
+    reads_text = index.kind == "bm25"
+    if reads_text and encoder:
+        raise ValueError(f"{key}: index.kind = bm25 reads text: leave out encoder, or choose another index")
+    if not reads_text and not encoder:
+        raise ValueError(f"{key}: index.kind = {index.kind} searches vectors: add encoder.model")
+
+
+class EvaluationSet(Component):
+    """Where a student is measured: documents of each language as they are, questions, judgements.
+
+    ``topics_in`` = every keeps the questions with a relevant document in each language (MTD §4: 41 of NeuCLIR 2022).
+    """
+
+    source: AnySource | None = None  # None: the recipe's own source
+    split: str = "all"  # which questions
+    docs_split: str = "all"  # which documents are in the pool
+    languages: LanguageCodes | None = None  # None: those that the student reads
+    query_lang: LanguageCode | None = None  # None: the language of the training questions
+    topics_in: Literal["any", "every"] = "any"
+
+
+class Measures(Component):
+    """What is measured (ir_measures names), and beside which baselines."""
+
+    measures: tuple[str, ...] = MEASURES
+    bm25: bool = True
+    untrained: bool = True
+
+
+class Encoding(Component):
+    """How texts become vectors. ``auto`` is resolved when a plan is made, and written in the manifest: fp16 on
+    accelerators, on processors what is fast and ranks alike (see ``pipelines.precision``)."""
+
+    precision: WantedPrecision = "auto"
+
+
+class Run(Component):
+    """How a run is cut up and when it gives up. A part is the unit of resume: what a killed worker does again. Cut
+    otherwise, a table is another table: changing these makes all tables anew."""
+
+    rows_per_part: int = Field(4096, ge=1)  # documents: minutes of translating
+    queries_per_part: int = Field(256, ge=1)  # questions: minutes of a teacher's time, or of a search of many shards
+    max_rejects: float = Field(0.0, ge=0, le=1)  # share of the records of a step
+
+
+class StepResources(Component):
+    """Resources of the steps, each per actor; training has its own. They change the speed, never the result."""
+
+    ingest: Resources = Resources()
+    translate: Resources = Resources()
+    start: Resources = Resources()
+    encode: Resources = Resources()
+    index: Resources = Resources()
+    search: Resources = Resources()
+    score: Resources = Resources()
