@@ -25,6 +25,7 @@ from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.ingest import ABSENT, IngestConfig, IngestDocs, IngestQrels, IngestQueries
+from pipelines.models import Pretrained, find_absent, pin
 from pipelines.recipe import EvaluationSet, Recipe
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig
@@ -52,7 +53,7 @@ class System:
 
     name: str
     index: Index
-    model: str | None = None  # a ready checkpoint …
+    model: Pretrained | None = None  # a ready checkpoint …
     student: Step | None = None  # … or a training artifact and which of its checkpoints
     checkpoint: Literal["best", "last", "start"] = "best"
 
@@ -101,9 +102,10 @@ class Plan:
 
     @property
     def absent(self) -> list[str]:
-        """Which files of the sources are not here: such a plan can be looked at, and not run."""
+        """Which files and models are not here: such a plan can be looked at, and not run."""
         contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
-        return list(dict.fromkeys(c.removeprefix(ABSENT) for c in contents if c.startswith(ABSENT)))
+        files = [c.removeprefix(ABSENT) for c in contents if c.startswith(ABSENT)]
+        return list(dict.fromkeys(files + [why for step in self.steps for why in find_absent(step.config)]))
 
     def with_data(self) -> "Plan":
         """This plan. Raises RecipeError, naming each, when files are absent: their steps would be others."""
@@ -125,6 +127,7 @@ def plan(recipe: Recipe) -> Plan:
     """Turn a recipe into steps. Reading this function is reading the system."""
     if not recipe.evaluate:
         raise RecipeError(f"recipe {recipe.name} names no evaluation set: add a table [evaluate.NAME]")
+    recipe = pin(recipe)
     docs = {lang: _training_docs(recipe, lang) for lang in _training_languages(recipe)}
     queries = {lang: _training_queries(recipe, lang) for lang in _query_languages(recipe)}
     selection = _selection(recipe, docs, queries)
@@ -209,7 +212,7 @@ def _training_queries(recipe: Recipe, lang: str) -> Step:
 def _selection(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step]) -> Step:
     """The k best passages per training query: a search of the training collection by the selector."""
     select = recipe.select
-    system = System("select", select.index, model=select.encoder.model if select.encoder else None)
+    system = System("select", select.index, model=select.encoder)
     index = _index(recipe, system, {select.doc_lang: docs[select.doc_lang]})
     options = select.search.model_copy(update={"k": select.k})
     return _search(recipe, "select", system, index, queries[select.query_lang], select.doc_lang, options)

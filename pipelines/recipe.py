@@ -20,6 +20,7 @@ from cluster.errors import RecipeError
 from pipelines import languages
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
+from pipelines.models import Pretrained
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 from pipelines.training.config import TrainConfig
@@ -50,10 +51,9 @@ class Languages(Component):
         return tuple(languages.check(code) for code in codes)
 
 
-class Encoder(Component):
-    """An encoder that exists already: a Hugging Face or sentence-transformers checkpoint, or a directory of ours."""
-
-    model: str
+class Encoder(Pretrained):
+    """An encoder that exists already: a Hugging Face or sentence-transformers checkpoint, a directory of ours, or the
+    student of another recipe."""
 
 
 class Select(Component):
