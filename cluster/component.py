@@ -41,6 +41,10 @@ class Component(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     version: ClassVar[int] = 1
 
+    def left_out(self) -> set[str]:
+        """Names of the fields that no fingerprint covers."""
+        return {name for name, field in type(self).model_fields.items() if not _is_content(field)}
+
 
 class Resources(Component):
     """What one actor of a step takes, and how many may run. Never part of a fingerprint.
@@ -115,10 +119,10 @@ def canonical(value: Any) -> Any:
 
 def _content(component: Component) -> dict[str, Any]:
     """The canonical form of the fields that a component's fingerprint covers."""
-    kept = {}
+    kept, left_out = {}, component.left_out()
     for name, field in sorted(type(component).model_fields.items()):
         value = getattr(component, name)
-        if isinstance(value, LEFT_OUT) or not _is_content(field):
+        if isinstance(value, LEFT_OUT) or name in left_out:
             continue
         form = canonical(value)
         if name == "kind" or _has_new_version(value) or not _is_default(form, field):

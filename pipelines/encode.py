@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from cluster.artifact import Artifact
 from cluster.component import Component
 from cluster.errors import StepError
+from pipelines.models import OptionalModel, locate, resolve
 from pipelines.tables import VECTORS
 
 Vectors = np.ndarray[Any, Any]
@@ -28,14 +29,14 @@ class EncodeConfig(Component):
         passage_length: tokens per passage of a document; None encodes its beginning alone, as far as the model reads.
         passage_stride: tokens from the start of a passage to the start of the next.
         checkpoint: which model of the ``student`` artifact: best on the dev set, last, or before training.
-        model: a ready encoder (a directory or a model id) instead of a student.
+        model: a ready encoder instead of a student.
     """
 
     role: Literal["docs", "queries"]
     passage_length: int | None = Field(180, ge=1)
     passage_stride: int = Field(90, ge=1)
     checkpoint: Literal["best", "last", "start"] = "best"
-    model: str | None = None
+    model: OptionalModel = None
 
     @model_validator(mode="after")
     def _stride_within_length(self) -> "EncodeConfig":
@@ -55,8 +56,9 @@ class Encode:
 
         if (config.model is None) == ("student" not in inputs):
             raise StepError("encoding takes either a student artifact or encode.model: give one of the two")
-        self.config = config
-        self.encoder = load_encoder(config.model or (inputs["student"].place / config.checkpoint).fetch())
+        self.config = config = locate(config, inputs)
+        model = resolve(config.model) if config.model else (inputs["student"].place / config.checkpoint).fetch()
+        self.encoder = load_encoder(model)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Encode one part. Rejected rows stay rejected."""

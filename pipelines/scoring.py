@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines.docstore import Docstore
+from pipelines.models import locate
 from pipelines.scorers import Scorer
 from pipelines.scorers.base import Collection, Teacher
 from pipelines.tables import RANKINGS
@@ -36,6 +37,7 @@ class Score:
     """
 
     def __init__(self, config: ScoreConfig, inputs: Mapping[str, Artifact]) -> None:
+        config = locate(config, inputs)
         self._docs = Docstore.open(inputs["docs"])
         self._queries = inputs["queries"].read(["query_id", "text"])
         self._teacher: Teacher = config.scorer.build(Collection(inputs["docs"], config.query_lang, config.doc_lang))

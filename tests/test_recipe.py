@@ -138,7 +138,8 @@ def test_a_default_that_follows_from_a_wrong_key_is_not_told_too() -> None:
 
 
 def test_a_plan_can_be_read_where_the_data_are_not(tmp_path: Path) -> None:
-    there = [f"source.path={tmp_path}/msmarco"]
+    models = ("translate", "select.encoder", "score.scorer", "train.student.base")
+    there = [f"source.path={tmp_path}/msmarco", *(f"{model}.revision={'a' * 40}" for model in models)]
     before = plan(load("translate-distill", there))
     assert {"translate-zh", "train", "index-student", "evaluate-msmarco-bm25"} <= {step.name for step in before.steps}
     assert any("expected collection.tsv" in absent and "msmarco" in absent for absent in before.absent)

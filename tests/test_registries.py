@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.component import Component, fingerprint
 from pipelines.indexes import Index
+from pipelines.models import Pretrained
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 from pipelines.students import AnyStudent
@@ -41,6 +42,7 @@ MEMBERS = [
 def smallest(member: type[Component]) -> dict[str, Any]:
     """The kind, and what has no default."""
     needed = [name for name, f in member.model_fields.items() if f.is_required()]
+    needed += ["model"] if issubclass(member, Pretrained) else []  # it, or else a recipe
     return {"kind": member.model_fields["kind"].default} | {name: REQUIRED[name] for name in needed}
 
 

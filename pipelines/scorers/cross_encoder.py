@@ -9,21 +9,21 @@ tokens; little is padding. Cost: one forward pass of (query + document) tokens p
 Legend: P pairs, B pairs in a batch, L tokens.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from cluster.component import Component, Speed
+from cluster.component import Speed
 from cluster.errors import RecipeError
-from pipelines.models import resolve
+from pipelines.models import Pretrained, resolve
 from pipelines.scorers.base import Collection
 
 CPU_TOKENS, GPU_TOKENS = 2048, 16384
 WINDOW = 16384  # pairs tokenized at a time: sorting over more saves no padding, and their tokens stay below 100 MB
 
 
-class CrossEncoderScorer(Component):
+class CrossEncoderScorer(Pretrained):
     """A sequence-classification model with one output, loaded by sentence-transformers.
 
     ``max_length`` truncates pairs, the longer side first, in tokens (None: the model's own limit). ``batch_tokens``
@@ -31,9 +31,9 @@ class CrossEncoderScorer(Component):
     ``dtype`` is that of the weights; scores are float32.
     """
 
+    may_be_student: ClassVar[bool] = False
+
     kind: Literal["cross_encoder"] = "cross_encoder"
-    model: str
-    revision: str | None = None
     max_length: int | None = Field(None, ge=8)
     batch_tokens: Speed | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -50,8 +50,7 @@ class CrossEncoderTeacher:
         from sentence_transformers import CrossEncoder
 
         self._model = CrossEncoder(
-            resolve(config.model),
-            revision=config.revision,
+            resolve(config),
             max_length=config.max_length,
             model_kwargs={"dtype": config.dtype},
         ).eval()

@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from cluster.component import Component, Speed
-from pipelines.models import resolve
+from cluster.component import Speed
+from pipelines.models import Pretrained, resolve
 from pipelines.scorers.base import Collection
 
 PAIRS_AT_ONCE = 65536  # bounds the gathered vectors: 65536 x 384 x 4 bytes = 100 MB a side
 
 
-class DenseScorer(Component):
+class DenseScorer(Pretrained):
     """A SentenceTransformer. ``similarity`` is cosine or the dot product, times ``scale``.
 
     A cosine lies in [-1, 1]: under a softmax that is nearly flat, so distillation wants ``scale`` (1 / temperature)
@@ -25,8 +25,6 @@ class DenseScorer(Component):
     """
 
     kind: Literal["dense"] = "dense"
-    model: str
-    revision: str | None = None
     similarity: Literal["cosine", "dot"] = "cosine"
     scale: float = Field(1.0, gt=0)
     query_prompt: str = ""
@@ -46,7 +44,7 @@ class DenseTeacher:
         from sentence_transformers import SentenceTransformer
 
         self._config = config
-        self._model = SentenceTransformer(resolve(config.model), revision=config.revision)
+        self._model = SentenceTransformer(resolve(config))
         if config.max_length:
             self._model.max_seq_length = config.max_length
 

@@ -2,28 +2,20 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from cluster.component import Component
-from pipelines.models import resolve
+from pipelines.models import Pretrained, resolve
 from pipelines.students.base import Corpus
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Checkpoint(Component):
-    """The transformer of a Hugging Face or sentence-transformers checkpoint, without its heads and pooling.
-
-    ``model`` is a Hugging Face id, a directory, an ``s3://`` directory, or ``minilm``; ``revision`` pins the first.
-    """
+class Checkpoint(Pretrained):
+    """The transformer of a Hugging Face or sentence-transformers checkpoint, without its heads and pooling."""
 
     kind: Literal["checkpoint"] = "checkpoint"
-    model: str
-    revision: str | None = None
 
     def module(self, corpus: Corpus, seed: int) -> "nn.Module":
         """See ``Base``. Reads nothing of the corpus."""
         from sentence_transformers.sentence_transformer.modules import Transformer
 
-        pinned = {"revision": self.revision} if self.revision else {}
-        options = {f"{what}_kwargs": dict(pinned) for what in ("model", "processor", "config")}
-        return Transformer(resolve(self.model), **options).float()
+        return Transformer(resolve(self)).float()

@@ -13,15 +13,15 @@ How a model is told the languages:
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from cluster.component import Component, Speed, fingerprint
+from cluster.component import Speed, fingerprint
 from cluster.errors import RecipeError
 from cluster.nodecache import made_once
 from pipelines import languages
-from pipelines.models import resolve
+from pipelines.models import Pretrained, resolve
 from pipelines.translators.pieces import pieces, sentences
 
 Floats = Literal["default", "auto", "float32", "float16", "bfloat16"]
@@ -31,24 +31,23 @@ FAMILIES = ("marian", "m2m_100")  # transformers' model_type; NLLB checkpoints a
 WITHOUT_SPACES = {"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
 # ISO 639-3: the language that is meant by a macrolanguage
 INDIVIDUAL = {"zho": "cmn", "fas": "pes", "ara": "arb", "nor": "nob"}
-WEIGHTS_OF_OTHERS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*"]
 
 
-class Nmt(Component):
+class Nmt(Pretrained):
     """An encoder-decoder checkpoint run by CTranslate2.
 
-    ``model`` is a Hugging Face id or a directory; ``revision`` pins the former. ``compute_type`` is CTranslate2's
-    ("default" keeps the checkpoint's). ``beam`` 1 is greedy. ``max_batch_tokens`` bounds a batch (texts times the
-    longest of them). ``max_length`` is the longest source piece in tokens, None for the model's own limit: longer texts
-    are cut at sentences; ``max_output`` is the longest translation of a piece, and bounds source pieces too.
+    ``compute_type`` is CTranslate2's ("default" keeps the checkpoint's). ``beam`` 1 is greedy. ``max_batch_tokens``
+    bounds a batch (texts times the longest of them). ``max_length`` is the longest source piece in tokens, None for the
+    model's own limit: longer texts are cut at sentences; ``max_output`` is the longest translation of a piece, and
+    bounds source pieces too.
     ``sentences`` translates each sentence by itself. Set it for NLLB and M2M100, which were trained on single sentences
     and leave out some of a longer text; OPUS-MT models keep them all, and gain from what stands around a sentence.
     ``target_token`` overrides the token that names the target language, for checkpoints whose codes are unusual.
     """
 
+    may_be_student: ClassVar[bool] = False
+
     kind: Literal["nmt"] = "nmt"
-    model: str
-    revision: str | None = None
     compute_type: Floats | Integers = "default"
     beam: int = Field(1, ge=1)
     max_batch_tokens: Speed = Speed(2048)
@@ -79,7 +78,7 @@ class NmtTranslator:
             raise RecipeError("translator 'nmt' needs CTranslate2: pip install 'babelray[nmt]'") from error
         from transformers import AutoConfig, AutoTokenizer
 
-        checkpoint = _checkpoint(config)
+        checkpoint = Path(resolve(config))
         model_config = AutoConfig.from_pretrained(checkpoint)
         if model_config.model_type not in FAMILIES:
             raise RecipeError(
@@ -181,16 +180,6 @@ def _first(wanted: list[str], known: Any, config: Nmt, lang: str) -> str:
             "Choose another model, or name its token with `target_token`"
         )
     return found[0]
-
-
-def _checkpoint(config: Nmt) -> Path:
-    """The checkpoint's directory, downloaded when ``model`` is a Hugging Face id."""
-    model = resolve(config.model)
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, revision=config.revision, ignore_patterns=WEIGHTS_OF_OTHERS))
 
 
 def converted(checkpoint: Path) -> Path:

@@ -86,23 +86,23 @@ def weigh_queries(module: WordVectors, found: Statistics) -> None:
     module.query_weights.data[UNKNOWN] = math.log(FLOOR - math.log(max(RAREST / (c.size + 1) for c in seen)))
 
 
-def teacher_vocabulary(model: str, most: int, revision: str | None = None) -> list[str]:
+def teacher_vocabulary(model: str, most: int) -> list[str]:
     """The whole words, in Latin letters, of a checkpoint's tokenizer: the first ``most`` of its vocabulary, which
     tokenizers list by falling frequency."""
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(model, revision=revision or "main").get_vocab()
+    ids = AutoTokenizer.from_pretrained(model).get_vocab()
     return sorted(filter(WHOLE_WORD.fullmatch, ids), key=ids.__getitem__)[:most]
 
 
-def learn_words(module: WordVectors, some: list[str], model: str, revision: str | None = None) -> None:
+def learn_words(module: WordVectors, some: list[str], model: str) -> None:
     """Give these words the sentence encoder's vectors as rows: centred, turned to their main axes, unit length."""
     from sentence_transformers import SentenceTransformer
 
     some = [word for word in some if word in module.ids]
     if not some:
         return
-    encoder = SentenceTransformer(model, device="cpu", revision=revision)
+    encoder = SentenceTransformer(model, device="cpu")
     vectors = encoder.encode(some, batch_size=WORDS_PER_BATCH, normalize_embeddings=True, show_progress_bar=False)
     vectors = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, : module.dim]

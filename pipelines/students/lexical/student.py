@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from cluster.component import Component
-from pipelines.models import resolve
+from pipelines.models import MINILM, OptionalModel, Pretrained, resolve
 from pipelines.students.base import Corpus
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class Lexical(Component):
 
     kind: Literal["lexical"] = "lexical"
     dim: int = Field(128, ge=8)
-    words: str | None = "minilm"  # a name for pipelines.models.resolve
-    words_revision: str | None = None  # pins a Hugging Face id
+    words: OptionalModel = Pretrained(model=MINILM)
     more_words: int = Field(30_000, ge=0)  # most words that get rows because that encoder's vocabulary has them
     vocabulary: int = Field(200_000, ge=1)  # most words with rows, 2 KB each in training; rarer ones borrow from kin
     query_length: int = Field(64, ge=1)  # words
@@ -56,7 +55,7 @@ class Lexical(Component):
         ours = [word for word in chosen if found.is_pivot(word)]
         model = resolve(self.words) if self.words else None
         if model:
-            ours = list(dict.fromkeys([*ours, *teacher_vocabulary(model, self.more_words, self.words_revision)]))
+            ours = list(dict.fromkeys([*ours, *teacher_vocabulary(model, self.more_words)]))
             chosen = list(dict.fromkeys([*chosen, *ours]))
         module = WordVectors(
             chosen,
@@ -72,7 +71,7 @@ class Lexical(Component):
         )
         weigh_queries(module, found)
         if model:
-            learn_words(module, ours, model, self.words_revision)
+            learn_words(module, ours, model)
         return TextEncoder(MultiVectorEncoder(modules=[module], device="cpu"))
 
     def warm_up(self, encoder: "TextEncoder", corpus: Corpus, seed: int) -> dict[str, Any]:
