@@ -27,6 +27,7 @@ from cluster.artifact import Artifact
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
 from serving.encoder import Encoder
 from serving.gateway import Gateway
@@ -73,15 +74,22 @@ class ServeArgs(_Settings):
 
 @dataclass(frozen=True)
 class Served:
-    """The artifacts behind one application. ``student`` is None where the index is searched with words."""
+    """The artifacts behind one application. ``encoder`` is None where the index is searched with words; ``student`` is
+    None where the encoder is a ready checkpoint."""
 
     recipe: str
     system: str
     index: Artifact
     docs: Mapping[str, Artifact]
+    encoder: EncoderConfig | None = None
     student: Artifact | None = None
-    checkpoint: str = "best"
     options: SearchOptions = field(default_factory=SearchOptions)
+
+    @property
+    def model(self) -> str | None:
+        """The name of the student's artifact, or what identifies the ready checkpoint."""
+        ready = self.encoder.model if self.encoder else None
+        return self.student.name if self.student else (ready.content if ready else None)
 
 
 def build(args: ServeArgs) -> Application:
@@ -93,21 +101,24 @@ def build(args: ServeArgs) -> Application:
 
 def find(recipe: "Recipe", system: str) -> Served:
     """The artifacts of a system of a recipe, on its first evaluation set. Raises RecipeError for an unknown system."""
-    from pipelines.plan import UNTRAINED, plan
+    from pipelines.plan import encoder_of, plan
 
-    planned, root = plan(recipe).with_data(), Place.of(recipe.root)
-    name, collection = next(iter(planned.collections.items()))
-    systems = {of: step for (on, of), step in planned.evaluations.items() if on == name}
-    if system not in systems:
-        raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(systems)}, not {system!r}")
-    index = next(iter(systems[system].inputs["rankings"].values())).inputs["index"]
+    planned, root = plan(recipe).check_data(), Place.of(recipe.root)
+    name, collection = next(iter(planned.collections.items()), (None, None))
+    if collection is None:
+        raise RecipeError(f"recipe {recipe.name} indexes nothing: add a table [evaluate.NAME]")
+    indexes = {of: step for (on, of), step in planned.indexes.items() if on == name}
+    if system not in indexes:
+        raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(indexes)}, not {system!r}")
+    chosen = planned.systems[system]
+    reads_text = chosen.index.kind == "bm25"
     return Served(
         recipe=recipe.name,
         system=system,
-        index=index.artifact(root),
+        index=indexes[system].artifact(root),
         docs={lang: step.artifact(root) for lang, step in collection.docs.items()},
-        student=planned.train.artifact(root) if "vectors" in index.inputs else None,
-        checkpoint="start" if system == UNTRAINED else "best",
+        encoder=None if reads_text else encoder_of(planned.recipe, chosen),
+        student=chosen.student.artifact(root) if chosen.student else None,
         options=recipe.search,
     )
 
@@ -123,9 +134,9 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
         for shard in about.shards
     }
     encoder = None
-    if served.student:
+    if served.encoder:
         encoder = _deploy(Encoder, "encoder", scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus).bind(
-            served.student.place, served.checkpoint
+            served.encoder, served.student
         )
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus)
     return gateway.bind(about, served.options, shards, encoder)
@@ -154,7 +165,7 @@ def describe(served: Served, limits: Limits) -> Info:
     return Info(
         recipe=served.recipe,
         system=served.system,
-        model=served.student.name if served.student else None,
+        model=served.model,
         index=served.index.name,
         kind=index["kind"],
         dim=index.get("dim"),

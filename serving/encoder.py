@@ -10,20 +10,19 @@ from typing import ClassVar
 import numpy as np
 from ray import serve
 
-from cluster.storage import Place
+from cluster.artifact import Artifact
+from pipelines.encoder import EncoderConfig, open_encoder
 
 MAX_BATCH = 32
 
 
 class Encoder:
-    """Holds the student. ``student`` is its artifact's place, ``checkpoint`` a directory in it."""
+    """Holds the encoder that ``config`` names: a ready checkpoint, or one of the artifact ``student``."""
 
     ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
 
-    def __init__(self, student: Place, checkpoint: str):
-        from pipelines.students import load_encoder
-
-        self.model = load_encoder((student / checkpoint).fetch())
+    def __init__(self, config: EncoderConfig, student: Artifact | None):
+        self.model = open_encoder(config, {"student": student} if student else {})
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.ingest import ABSENT, IngestConfig
-from pipelines.models import find_absent
+from pipelines.models import find_absent, pin
 from pipelines.plan.steps import Collection, plan_collection, plan_documents
-from pipelines.plan.systems import System, plan_evaluation, plan_examples, plan_searches, plan_systems
+from pipelines.plan.systems import System, encoder_of, plan_evaluation, plan_examples, plan_searches, plan_systems
 from pipelines.plan.training import Training, plan_training
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
 
-__all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "plan"]
+__all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "encoder_of", "plan"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Turn a recipe into steps. Reading this function is reading the system."""
+    recipe = pin(recipe)  # what identifies the weights of each model that it names
     training = plan_training(recipe) if recipe.train else None
     systems = plan_systems(recipe, training)
     collections = {name: plan_collection(recipe, spec) for name, spec in recipe.evaluate.items()}

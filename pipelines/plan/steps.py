@@ -1,7 +1,6 @@
 """The steps that every part of a plan is built from: ingest, table steps, collections, vectors.
 
-``make_step`` is where a config gets its final form: "auto" precisions are resolved, models are identified by their
-content, and a model that is the student of another recipe becomes an input.
+A model that is the student of another recipe becomes an input of the steps that use it, under ``models``.
 """
 
 from collections.abc import Mapping
@@ -36,7 +35,6 @@ def make_step(
 ) -> Step:
     """A step with the resources of its verb. ``form`` holds ``table`` and ``rows`` of table steps."""
     resources = getattr(recipe.resources, verb)
-    config = pin(with_precision(config, resources.gpus))
     students = {path: other_student(recipe, reference.recipe) for path, reference in references(config).items()}
     models = {"models": students} if students else {}
     limit = {"max_rejects": recipe.run.max_rejects} if form.get("table") else {}
@@ -48,7 +46,7 @@ def other_student(recipe: Recipe, name: str) -> Step:
     from pipelines.plan.training import plan_training  # the two need each other
     from pipelines.recipe import variant
 
-    return plan_training(variant(name, recipe)).train
+    return plan_training(pin(variant(name, recipe))).train
 
 
 def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
@@ -62,7 +60,8 @@ def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split
 def translate_docs(recipe: Recipe, docs: Step, lang: str, given_split: str) -> Step:
     """Documents in another language: translated, or joined with those that the source has in ``given_split``."""
     source_lang = docs.config.lang
-    config = TranslateConfig(source_lang=source_lang, target_lang=lang, translator=recipe.translate)
+    translator = with_precision(recipe.translate, recipe.resources.translate.gpus)
+    config = TranslateConfig(source_lang=source_lang, target_lang=lang, translator=translator)
     if recipe.translate.kind == "parallel":
         given = ingest(recipe, "docs", docs.config.source, lang, given_split)
         work, inputs = JoinTranslations, {"docs": docs, "translations": given}

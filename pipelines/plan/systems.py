@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.step import Step
 from pipelines.encode import Encode, EncodeConfig
+from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import Pretrained
 from pipelines.plan.steps import Collection, make_step, other_student, translate_docs
-from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe, SystemSpec
+from pipelines.precision import resolve, with_precision
+from pipelines.recipe import BM25, STUDENT, UNTRAINED, ReadyStudent, Recipe, SystemSpec
 from pipelines.scorers import Scorer
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig
@@ -73,16 +75,22 @@ def _plan_system(recipe: Recipe, name: str, spec: SystemSpec) -> System:
     return System(name, index, model=spec.encoder, docs_in=spec.docs_in)
 
 
+def encoder_of(recipe: Recipe, system: System) -> EncoderConfig:
+    """The encoder of a system, in the precision of the recipe."""
+    return EncoderConfig(
+        model=system.model,
+        checkpoint=system.checkpoint,
+        per_token=isinstance(system.model, ReadyStudent) and system.model.per_token,
+        precision=resolve(recipe.encode.precision, recipe.resources.encode.gpus),
+        batch_tokens=recipe.encode.batch_tokens,
+    )
+
+
 def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
     """Vectors of a DOCS or QUERIES step under the encoder of a system."""
     passages: dict[str, Any] = {"passage_length": recipe.passage_length, "passage_stride": recipe.passage_stride}
-    config = EncodeConfig(
-        role=role,
-        model=system.model,
-        checkpoint=system.checkpoint,
-        precision=recipe.encode.precision,
-        **(passages if role == "docs" else {}),
-    )
+    encoder = encoder_of(recipe, system)
+    config = EncodeConfig(role=role, **dict(encoder), **(passages if role == "docs" else {}))
     inputs = {"rows": rows} | ({"student": system.student} if system.student else {})
     return make_step(
         recipe, "encode", f"encode-{system.name}-{name}", Encode, config, inputs, table=VECTORS, rows=("rows",)
@@ -154,7 +162,8 @@ def _plan_reranking(recipe: Recipe, system: System, collection: Collection, lang
     """The first documents of a ranking in the order of a teacher's scores (retrieve and rerank)."""
     assert system.reranker and collection.queries
     query_lang = collection.queries.config.lang
-    config = ScoreConfig(scorer=system.reranker, query_lang=query_lang, doc_lang=lang, depth=system.depth)
+    scorer = with_precision(system.reranker, recipe.resources.score.gpus)
+    config = ScoreConfig(scorer=scorer, query_lang=query_lang, doc_lang=lang, depth=system.depth)
     inputs = {"rankings": found, "queries": collection.queries, "docs": collection.docs[lang]}
     name = f"rerank-{system.name}-{lang}"
     return make_step(recipe, "score", name, Score, config, inputs, table=RANKINGS, rows=("rankings",))
@@ -176,12 +185,7 @@ def plan_examples(
     if not recipe.examples:
         return None
     student = systems[STUDENT]
-    config = ExamplesConfig(
-        queries=recipe.examples,
-        options=recipe.search.model_copy(update={"k": SHOWN}),
-        model=student.model,
-        checkpoint=student.checkpoint,
-        precision=recipe.encode.precision,
-    )
+    options = recipe.search.model_copy(update={"k": SHOWN})
+    config = ExamplesConfig(queries=recipe.examples, options=options, **dict(encoder_of(recipe, student)))
     inputs = {"index": index, "docs": collection.docs} | ({"student": student.student} if student.student else {})
     return make_step(recipe, "encode", "examples", find_examples, config, inputs)

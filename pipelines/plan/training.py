@@ -16,6 +16,8 @@ from cluster.step import Step
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.plan.steps import ingest, make_step, other_student, plan_collection, translate_docs
 from pipelines.plan.systems import System, plan_index, plan_search
+from pipelines.models import pin
+from pipelines.precision import with_precision
 from pipelines.recipe import EvaluationSet, Recipe, find_members
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.tables import QUERIES, RANKINGS
@@ -83,7 +85,7 @@ def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any
     data = {}
     for name, (member, _) in members.items():
         try:
-            data[name] = _plan_data_set(member, reads)
+            data[name] = _plan_data_set(pin(member), reads)
         except RecipeError as error:
             raise RecipeError(f"mix.of.{name}: {error}") from error
     return data, {name: share for name, (_, share) in members.items()}
@@ -125,7 +127,8 @@ def plan_queries(recipe: Recipe, lang: str) -> Step:
     original = recipe.languages.original
     if lang == original or recipe.translate.kind == "parallel":
         return ingest(recipe, "queries", recipe.source, lang, recipe.train_split)
-    config = TranslateConfig(source_lang=original, target_lang=lang, translator=recipe.translate)
+    translator = with_precision(recipe.translate, recipe.resources.translate.gpus)
+    config = TranslateConfig(source_lang=original, target_lang=lang, translator=translator)
     inputs = {"queries": plan_queries(recipe, original)}
     return make_step(
         recipe, "translate", f"translate-queries-{lang}", Translate, config, inputs, table=QUERIES, rows=("queries",)
@@ -146,7 +149,8 @@ def _plan_scores(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str,
     score = recipe.score
     if score is None:
         raise RecipeError(f"recipe {recipe.name}: the loss reads the scores of a teacher, so add [score]")
-    config = ScoreConfig(scorer=score.scorer, query_lang=score.query_lang, doc_lang=score.doc_lang)
+    scorer = with_precision(score.scorer, recipe.resources.score.gpus)
+    config = ScoreConfig(scorer=scorer, query_lang=score.query_lang, doc_lang=score.doc_lang)
     inputs = {"rankings": selection, "queries": queries[score.query_lang], "docs": docs[score.doc_lang]}
     return make_step(recipe, "score", "score", Score, config, inputs, table=RANKINGS, rows=("rankings",))
 

@@ -10,7 +10,7 @@ Importing this loads neither torch, transformers nor ray.
 
 from pipelines.recipe.loading import RECIPES, find_members, load, names, variant
 from pipelines.recipe.schema import BM25, STUDENT, UNTRAINED, Recipe
-from pipelines.recipe.tables import EvaluationSet, Score, Select, SystemSpec
+from pipelines.recipe.tables import EvaluationSet, ReadyStudent, Score, Select, SystemSpec
 
 __all__ = [
     "BM25",
@@ -18,6 +18,7 @@ __all__ = [
     "STUDENT",
     "UNTRAINED",
     "EvaluationSet",
+    "ReadyStudent",
     "Recipe",
     "Score",
     "Select",

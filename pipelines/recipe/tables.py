@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from cluster.component import Component, Resources
+from cluster.component import Component, Resources, Speed
 from pipelines import languages
 from pipelines.evaluate import MEASURES
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import Pretrained
-from pipelines.precision import WantedPrecision
+from pipelines.precision import Wanted
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 
@@ -164,7 +164,8 @@ class Encoding(Component):
     """How texts become vectors. ``auto`` is resolved when a plan is made, and written in the manifest: fp16 on
     accelerators, on processors what is fast and ranks alike (see ``pipelines.precision``)."""
 
-    precision: WantedPrecision = "auto"
+    precision: Wanted = "auto"
+    batch_tokens: Speed | None = None  # of a batch, padding included: fewer where memory runs out
 
 
 class Run(Component):
