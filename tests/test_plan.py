@@ -1,0 +1,205 @@
+"""Plans: which steps a recipe becomes, and what each reads."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import RecipeError
+from pipelines.plan import Plan, plan
+from pipelines.recipe import load
+from test_recipe import parallel
+
+SMALL = ["source.territories=12"]
+
+
+def write(directory: Path, name: str, text: str) -> str:
+    """A recipe file; returns its path."""
+    path = directory / f"{name}.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def names(made: Plan) -> set[str]:
+    return {step.name for step in made.steps}
+
+
+def ids(made: Plan) -> set[str]:
+    return {step.id for step in made.steps}
+
+
+def test_a_loss_on_labels_plans_no_teacher(tmp_path: Path) -> None:
+    sets = parallel(tmp_path)
+    taught, labelled = plan(load("xquad", sets)), plan(load("xquad-mtt", sets))
+    assert "score" in names(taught)
+    assert "score" not in names(labelled)
+    assert labelled.training is not None
+    assert set(labelled.training.train.parents) >= {"data.main.qrels.en", "data.main.rankings", "data.main.docs.zh"}
+    shared = ids(taught) & ids(labelled)
+    assert {"select", "translate-zh"} <= {step_id.partition("@")[0] for step_id in shared}
+
+
+def test_a_loss_on_labels_of_a_source_without_judgements_names_the_key(tmp_path: Path) -> None:
+    sets = parallel(tmp_path)
+    (tmp_path / "qrels.tsv").unlink()
+    with pytest.raises(RecipeError, match=r"train\.loss\.kind reads judgements"):
+        plan(load("xquad-mtt", sets))
+
+
+def test_a_loss_on_scores_without_a_teacher_names_the_table(tmp_path: Path) -> None:
+    recipe = write(
+        tmp_path,
+        "bare",
+        """
+        source = { kind = "atlas" }
+        languages = { docs = ["en"] }
+        index = { kind = "exact" }
+        [train]
+        student = { kind = "lexical" }
+        """,
+    )
+    with pytest.raises(RecipeError, match=r"kl reads the scores of a teacher: add \[score\]"):
+        load(recipe)
+    with pytest.raises(RecipeError, match=r"trains a student \(\[train\]\) or takes a ready one"):
+        load("serve-model", ["train.student.kind=lexical", f"source.path={tmp_path}"])
+
+
+def test_a_ready_model_is_indexed_without_questions(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Rivers run to the sea.", encoding="utf-8")
+    made = plan(load("serve-model", [f"source.path={tmp_path}"]))
+    assert [step.name for step in made.steps] == ["docs-en", "encode-student-en", "index-student"]
+    assert made.training is None
+    assert made.systems["student"].model is not None
+    assert made.systems["student"].model.content.startswith("sha256:")
+    token_by_token = plan(load("serve-model", [f"source.path={tmp_path}", "student.per_token=true"]))
+    assert not {step.id for step in token_by_token.steps if step.name != "docs-en"} & ids(made)
+
+
+def test_the_start_is_shared_and_reads_the_corpus_only_where_the_student_learns_from_it(tmp_path: Path) -> None:
+    short, long = (plan(load("atlas", [*SMALL, f"train.steps={n}"])) for n in (50, 60))
+    assert short.training and long.training
+    assert short.training.start.id == long.training.start.id
+    assert short.training.train.id != long.training.train.id
+    assert "data.main.docs.de" in short.training.start.parents
+    kind = ["train.student.kind=dense", "train.student.base.kind=checkpoint", "train.student.base.model=minilm"]
+    ready = plan(load("atlas", [*SMALL, *kind, "train.lr_groups={}", "index.kind=exact"]))
+    assert ready.training is not None
+    assert not ready.training.start.parents
+
+
+def test_training_goes_on_from_the_student_of_another_recipe(tmp_path: Path) -> None:
+    first = write(tmp_path, "first", 'extends = "atlas"\n[source]\nkind = "atlas"\nterritories = 12\n')
+    second = write(tmp_path, "second", f'extends = "{first}"\n[train]\nsteps = 9\nafter = "first.toml"\n')
+    made, base = plan(load(second)), plan(load(first))
+    assert made.training and base.training
+    assert made.training.start.id == base.training.train.id
+    assert made.training.first == "best"
+    other = write(tmp_path, "other", f'extends = "{second}"\n[train.student]\nkind = "lexical"\ndim = 64\n')
+    with pytest.raises(RecipeError, match=r"train\.after = .*Expected the same architecture"):
+        plan(load(other))
+
+
+def test_recipes_that_name_each_other_are_a_circle(tmp_path: Path) -> None:
+    write(tmp_path, "one", 'extends = "atlas"\n[train]\nafter = "two.toml"\n')
+    write(tmp_path, "two", 'extends = "atlas"\n[train]\nafter = "one.toml"\n')
+    with pytest.raises(RecipeError, match="circle: one → two → one"):
+        plan(load(str(tmp_path / "one.toml")))
+
+
+MIXED = """
+extends = "atlas"
+[mix]
+temperature = 2.0
+[mix.of.facts]
+recipe = "atlas"
+over = { "languages.docs" = ["de", "fr"], "source.territories" = [12] }
+[mix.of.wide]
+recipe = "atlas"
+over = { "source.territories" = [14] }
+share = 3.0
+"""
+
+
+def test_a_mixture_reads_the_data_of_its_members(tmp_path: Path) -> None:
+    made = plan(load(write(tmp_path, "mixed", MIXED)))
+    assert made.training is not None
+    run = made.training.train.config
+    assert run.shares == {"facts-de-12": 1.0, "facts-fr-12": 1.0, "wide-14": 3.0}
+    assert run.temperature == 2.0
+    parents = made.training.train.parents
+    assert "data.facts-de-12.docs.de" in parents
+    assert "data.facts-de-12.docs.fr" not in parents
+    alone = plan(load("atlas", ["source.territories=12", 'languages.docs=["de"]']))
+    assert parents["data.facts-de-12.scores"].id in ids(alone)  # members share their steps with the recipes that they are
+    assert "data.wide-14.docs.zh" in made.training.start.parents
+
+
+def test_a_member_that_does_not_load_names_its_key(tmp_path: Path) -> None:
+    broken = MIXED.replace('"source.territories" = [14]', '"train.stpes" = [14]')
+    with pytest.raises(RecipeError, match=r"mix\.of\.wide\.recipe = 'atlas'.*unknown key train\.stpes"):
+        plan(load(write(tmp_path, "mixed", broken)))
+    loose = MIXED + 'tied = { "languages.query" = "languages.original" }\n'
+    with pytest.raises(RecipeError, match=r"mix\.of\.wide\.tied names languages\.original"):
+        plan(load(write(tmp_path, "mixed", loose)))
+
+
+def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    sets = parallel(tmp_path / "data")
+    text = """
+    extends = "xquad"
+    [systems.ed]
+    recipe = "xquad-ed"
+    [systems.minilm]
+    index = { kind = "exact" }
+    encoder = { model = "minilm" }
+    [systems.dt-bm25]
+    index = { kind = "bm25" }
+    docs_in = "en"
+    [systems.reranked]
+    of = "bm25"
+    rerank = { kind = "dense", model = "minilm" }
+    depth = 20
+    """
+    made = plan(load(write(tmp_path, "beside", text), sets))
+    ed = plan(load("xquad-ed", sets))
+    assert ed.training is not None
+    assert ed.training.train.id in ids(made)
+    steps = {step.name: step for step in made.steps}
+    assert {"evaluate-xquad-ed", "evaluate-xquad-minilm", "evaluate-xquad-dt-bm25", "evaluate-xquad-reranked"} <= set(steps)
+    assert steps["index-dt-bm25"].parents["docs.zh"].name == "translate-en"
+    assert steps["index-dt-bm25"].parents["docs.en"].name == "docs-en"
+    assert steps["rerank-reranked-zh"].parents["rankings"].name == "search-bm25-zh"
+    assert steps["rerank-reranked-zh"].config.depth == 20
+    assert ("xquad", "reranked") not in made.indexes
+
+
+def test_a_selector_may_be_the_student_of_another_recipe(tmp_path: Path) -> None:
+    encoder = ["select.index.kind=exact", "select.encoder.recipe=xquad-ed"]
+    made = plan(load("xquad", [*parallel(tmp_path), *encoder]))
+    ed = plan(load("xquad-ed", parallel(tmp_path)))
+    assert ed.training is not None
+    encoded = next(step for step in made.steps if step.name == "encode-select-en")
+    assert encoded.parents["models.model"].id == ed.training.train.id
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("[systems.bm25]\nindex = { kind = 'bm25' }", "systems.bm25: this name is taken"),
+        ("[systems.x]\nindex = { kind = 'exact' }", "add encoder.model"),
+        ("[systems.x]\nrerank = { kind = 'bm25' }\nof = 'y'", "expected a system above it"),
+        ("[systems.x]\ndocs_in = 'en'", "say what searches"),
+        ("[resources]\nencode = { environment = 'vllm' }", r"add a table \[environments.vllm\]"),
+    ],
+)
+def test_a_system_that_cannot_search_names_the_key(keys: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(write(tmp_path, "wrong", f'extends = "atlas"\n{keys}\n'))
+
+
+def test_dev_questions_are_in_the_language_of_training() -> None:
+    made = plan(load("atlas", [*SMALL, "languages.query=de"]))
+    assert made.training is not None
+    parents = made.training.train.parents
+    assert parents["dev.queries"].config.lang == parents["data.main.queries"].config.lang == "de"
+    assert {role for role in parents if role.startswith("dev.qrels.")} == {f"dev.qrels.{lang}" for lang in made.recipe.languages.docs}
