@@ -20,7 +20,7 @@ from cluster.errors import RecipeError
 from pipelines import languages
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
-from pipelines.models import Pretrained
+from pipelines.models import OptionalModel
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 from pipelines.training.config import TrainConfig
@@ -51,17 +51,12 @@ class Languages(Component):
         return tuple(languages.check(code) for code in codes)
 
 
-class Encoder(Pretrained):
-    """An encoder that exists already: a Hugging Face or sentence-transformers checkpoint, a directory of ours, or the
-    student of another recipe."""
-
-
 class Select(Component):
     """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system, with
     options of its own, so that another depth of the student's search keeps the teacher's scores."""
 
     index: Index = Bm25()
-    encoder: Encoder | None = None
+    encoder: OptionalModel = None
     search: SearchOptions = SearchOptions()
     k: int = Field(50, ge=2)
     query_lang: LanguageCode = "en"
