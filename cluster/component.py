@@ -130,6 +130,16 @@ def _content(component: Component) -> dict[str, Any]:
     return kept
 
 
+def defaults(kind: type[Component]) -> dict[str, Any]:
+    """The canonical defaults of a class's fields that a fingerprint covers: what ``tests/fingerprints.py`` guards. A
+    default that is computed is never left out of a fingerprint, so it is named here and not guarded."""
+    return {
+        name: "computed" if field.default_factory else canonical(field.default)
+        for name, field in sorted(kind.model_fields.items())
+        if not field.is_required() and _is_content(field) and not isinstance(field.default, LEFT_OUT)
+    }
+
+
 def _is_content(field: FieldInfo) -> bool:
     """Whether no part of the field's annotation says that it is left out: also the None of ``Speed | None`` is."""
     kinds = (field.annotation, *get_args(field.annotation))
