@@ -148,7 +148,9 @@ def _is_content(field: FieldInfo) -> bool:
 
 def _is_default(form: Any, field: FieldInfo) -> bool:
     """Whether a field's canonical form is that of its default; never where that is computed, perhaps by machine."""
-    return not field.is_required() and field.default_factory is None and form == canonical(field.default)
+    if field.is_required() or field.default_factory is not None:
+        return False
+    return repr(form) == repr(canonical(field.default))  # == would take True for 1, and 0.0 for -0.0
 
 
 def _has_new_version(value: Any) -> bool:
