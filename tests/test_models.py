@@ -15,7 +15,7 @@ from cluster.storage import Place
 from pipelines.encode import EncodeConfig
 from pipelines.models import OptionalModel, Pretrained, find_absent, locate, pin, references, resolve
 from pipelines.plan import Plan, plan
-from pipelines.recipe import Encoder, Select, load
+from pipelines.recipe import Select, load
 from pipelines.scorers.cross_encoder import CrossEncoderScorer
 from pipelines.scorers.dense import DenseScorer
 from pipelines.students import LateInteraction, Lexical
@@ -104,10 +104,10 @@ def test_a_manifest_shows_the_content_and_no_key_of_a_bucket(bert: Path, s3_root
 
 
 def test_a_commit_names_a_hub_model_without_a_network() -> None:
-    pinned = pin(Encoder(model="some/model", revision=COMMIT))
+    pinned = pin(Pretrained(model="some/model", revision=COMMIT))
     assert pinned.content == f"hub:{COMMIT}"
-    assert fingerprint(pinned) == fingerprint(pin(Encoder(model="mirror/model", revision=COMMIT)))
-    assert fingerprint(pinned) != fingerprint(pin(Encoder(model="some/model", revision="f" * 40)))
+    assert fingerprint(pinned) == fingerprint(pin(Pretrained(model="mirror/model", revision=COMMIT)))
+    assert fingerprint(pinned) != fingerprint(pin(Pretrained(model="some/model", revision="f" * 40)))
     assert find_absent(pinned) == []
 
 
@@ -164,26 +164,26 @@ def test_a_shard_of_the_weights_that_is_not_there_is_named(bert: Path) -> None:
     index = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     (bert / "model.safetensors.index.json").write_text(index)
     with pytest.raises(RecipeError, match=r"absent: model-00002-of-00002\.safetensors"):
-        pin(Encoder(model=str(bert)))
+        pin(Pretrained(model=str(bert)))
     (bert / "model.safetensors.index.json").write_text('{"weight_')
     with pytest.raises(RecipeError, match="index.json damaged"):
-        pin(Encoder(model=str(bert)))
+        pin(Pretrained(model=str(bert)))
 
 
 def test_content_in_a_recipe_is_a_demand(bert: Path) -> None:
-    found = pin(Encoder(model=str(bert))).content
-    assert pin(Encoder(model=str(bert), content=found)).content == found
+    found = pin(Pretrained(model=str(bert))).content
+    assert pin(Pretrained(model=str(bert), content=found)).content == found
     with pytest.raises(RecipeError, match=rf"encoder\.model = .*expected content sha256:0, found {found}"):
-        pin(Select(encoder=Encoder(model=str(bert), content="sha256:0"), index={"kind": "exact"}))
-    assert pin(Encoder(model="some/model", content=f"hub:{COMMIT}")).content == f"hub:{COMMIT}"
+        pin(Select(encoder=Pretrained(model=str(bert), content="sha256:0"), index={"kind": "exact"}))
+    assert pin(Pretrained(model="some/model", content=f"hub:{COMMIT}")).content == f"hub:{COMMIT}"
     with pytest.raises(RecipeError, match=f"expected content hub:{COMMIT}"):
-        pin(Encoder(model="some/model", revision="f" * 40, content=f"hub:{COMMIT}"))
+        pin(Pretrained(model="some/model", revision="f" * 40, content=f"hub:{COMMIT}"))
     with pytest.raises(RecipeError, match="pins a Hugging Face id"):
-        pin(Encoder(model=str(bert), revision=COMMIT))
+        pin(Pretrained(model=str(bert), revision=COMMIT))
 
 
 def test_a_worker_refuses_weights_other_than_those_planned(bert: Path) -> None:
-    planned = pin(Encoder(model=str(bert)))
+    planned = pin(Pretrained(model=str(bert)))
     assert resolve(planned) == str(bert)
     change_weights(bert)
     with pytest.raises(RecipeError, match=f"expected content {planned.content}, found sha256:"):
@@ -210,8 +210,8 @@ def test_models_are_found_at_any_depth(bert: Path) -> None:
 
 
 def test_an_unplanned_component_is_known_by_its_name() -> None:
-    assert fingerprint(Encoder(model="a/b")) != fingerprint(Encoder(model="a/c"))
-    assert fingerprint(Encoder(model="a/b", revision="x")) != fingerprint(Encoder(model="a/b"))
+    assert fingerprint(Pretrained(model="a/b")) != fingerprint(Pretrained(model="a/c"))
+    assert fingerprint(Pretrained(model="a/b", revision="x")) != fingerprint(Pretrained(model="a/b"))
 
 
 def test_a_student_of_another_recipe_is_a_directory_at_work(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_student_of_another_recipe_is_a_directory_at_work(tmp_path: Path) -> N
 )
 def test_a_reference_names_one_model(keys: dict[str, str], wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
-        Encoder.model_validate(keys)
+        Pretrained.model_validate(keys)
 
 
 @pytest.mark.parametrize("kind", [Nmt, CrossEncoderScorer])

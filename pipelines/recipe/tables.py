@@ -9,7 +9,7 @@ from pipelines import languages
 from pipelines.evaluate import MEASURES
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
-from pipelines.models import Pretrained
+from pipelines.models import OptionalModel, Pretrained
 from pipelines.precision import Wanted
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
@@ -46,7 +46,7 @@ class Select(Component):
     options of its own, so that another depth of the student's search keeps the teacher's scores."""
 
     index: Index = Bm25()
-    encoder: Pretrained | None = None
+    encoder: OptionalModel = None
     search: SearchOptions = SearchOptions()
     k: int = Field(50, ge=2)
     query_lang: LanguageCode = "en"
@@ -106,7 +106,7 @@ class SystemSpec(Component):
 
     recipe: str = ""
     index: Index | None = None
-    encoder: Pretrained | None = None
+    encoder: OptionalModel = None
     docs_in: str = ""
     rerank: Scorer | None = None
     of: str = "student"
