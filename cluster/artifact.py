@@ -67,7 +67,7 @@ class Artifact:
     def manifest(self) -> Manifest:
         """The manifest, read once. Raises StepError when the artifact is not complete."""
         if not (self.place / MANIFEST).exists():
-            raise StepError(f"{self.place.shown} is not complete (no {MANIFEST}): run the step that makes it first")
+            raise StepError(f"{self.place.redacted} is not complete (no {MANIFEST}): run the step that makes it first")
         return Manifest.model_validate_json((self.place / MANIFEST).read())
 
     @property

@@ -108,7 +108,7 @@ def examine(root: str | None, timeout_s: float = 60) -> Report:
     report = Report(
         address=ray.get_runtime_context().gcs_address,
         private=not session.is_given(),
-        root=Place.of(root).shown if root else None,
+        root=Place.of(root).redacted if root else None,
         driver=driver,
         nodes=tuple(nodes),
     )
@@ -193,16 +193,16 @@ def check_storage(root: str, run: str, name: str, keep: bool = False) -> Storage
         file.write(sample)
         done("write")
         if file.read() != sample:
-            raise StorageError(f"read back other bytes than were written to {file.shown}")
+            raise StorageError(f"read back other bytes than were written to {file.redacted}")
         done("read")
         names = {place.name for place in folder.list()}
         if name not in names:
-            raise StorageError(f"{file.shown} was written but is not listed")
+            raise StorageError(f"{file.redacted} was written but is not listed")
         done("list")
         if not keep:
             file.delete()
             if file.exists():
-                raise StorageError(f"{file.shown} is still there after it was deleted")
+                raise StorageError(f"{file.redacted} is still there after it was deleted")
             done("delete")
     except (OSError, pa.ArrowException, BabelrayError) as error:
         return Storage(milliseconds=milliseconds, error=f"{type(error).__name__}: {error}")

@@ -22,7 +22,7 @@ from cluster.errors import StepError
 from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, Receipt, merge_rejects, read_receipts
 from cluster.step import Step, flatten
-from cluster.storage import Place
+from cluster.storage import Place, redact_secrets
 
 SOFTWARE = ("babelray", "ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
 
@@ -156,7 +156,7 @@ def _commit(
         step=step.name,
         fingerprint=step.fingerprint,
         version=step.version,
-        config=without_keys(step.config.model_dump(mode="json")),
+        config=redact_secrets(step.config.model_dump(mode="json")),
         inputs={role: parent.id for role, parent in step.parents.items()},
         table=step.table.name if step.table else None,
         parts=tuple(part for r in receipts for part in r.parts),
@@ -180,15 +180,6 @@ def _too_many(step: Step, rejected: int, records: int, rejects: Any) -> str:
         + "\n".join(lines)
         + "\nMend the data, or allow more with --set run.max_rejects=SHARE; finished parts are kept."
     )
-
-
-def without_keys(config: Any) -> Any:
-    """A config as it may be shown: an s3:// URI without its query, which may hold keys."""
-    if isinstance(config, dict):
-        return {key: without_keys(value) for key, value in config.items()}
-    if isinstance(config, list):
-        return [without_keys(value) for value in config]
-    return Place(config).shown if isinstance(config, str) and config.startswith("s3://") else config
 
 
 def _version(package: str) -> str:

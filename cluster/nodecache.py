@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def made_once(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """Return the path ``<cache>/<kind>/<hash of key>``; when it is not there, ``make(path)`` writes it first.
 
     ``make`` gets a path where nothing is yet and writes a file or a directory there; it is renamed into place when

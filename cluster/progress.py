@@ -120,7 +120,7 @@ class Progress:
                     self._read(step, line)
 
     def _read(self, step: str, line: _Line) -> None:
-        said = told(line.place)
+        said = read_progress(line.place)
         if not said or line.seconds is not None:
             return
         if "rows" in said:
@@ -162,7 +162,7 @@ class Progress:
         return Text.assemble(name, (f"@{digits}", "dim"))
 
 
-def told(place: Place) -> dict[str, Any]:
+def read_progress(place: Place) -> dict[str, Any]:
     """What a step last said in its ``progress.json``; nothing where it said nothing or cannot be read just now."""
     try:
         said: dict[str, Any] = json.loads((place / PROGRESS).read())

@@ -20,16 +20,16 @@ import pyarrow.compute as pc
 from cluster import session
 from cluster.artifact import Artifact, Part, read_part, write_part
 from cluster.component import Resources
-from cluster.errors import StepError, StorageError, TableError
+from cluster.errors import StepError, TableError
 from cluster.progress import PROGRESS
 from cluster.receipt import Receipt, Tally, receipt_place, write_receipt
-from cluster.storage import Place, passing
+from cluster.retry import patiently
+from cluster.storage import Place
 from cluster.table import Table
 
 ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
 SEEN = "driver"  # written by the driver into the run's directory, for every node to see
 ATTEMPTS = 3  # times that a unit may end its worker in one run; Ray itself would restart the worker for ever
-PAUSES_S = (1, 5, 25)  # before a unit is done again whose disk or store failed for a moment
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Runner:
         run = job.receipts / self.run
         if run.is_local and not (run / SEEN).exists():
             raise StepError(
-                f"node {platform.node()} does not see {run.shown}, which the driver wrote: the root is on a disk of "
+                f"node {platform.node()} does not see {run.redacted}, which the driver wrote: the root is on a disk of "
                 "another machine. Set root to an s3:// URI, or to a directory that every node mounts"
             )
         done = receipt_place(job.receipts, unit)
@@ -87,14 +87,7 @@ class Runner:
                 "(resources.STEP.memory_gb) or fewer workers per node (resources.STEP.cpus), or make smaller parts"
             )
         begun.write(str(times + 1).encode())
-        for pause_s in PAUSES_S:
-            try:
-                return self._do(job, unit)
-            except (OSError, StorageError) as error:
-                if not passing(error):
-                    raise
-                time.sleep(pause_s)
-        return self._do(job, unit)
+        return patiently(self._do, job, unit)
 
     def _do(self, job: Job, unit: int) -> Receipt:
         if self.key != job.key:
@@ -143,7 +136,7 @@ def perform(
             if row["error"]:
                 job = jobs[int(row["job"])]
                 (job.receipts / ERROR).write(row["trace"].encode())
-                raise StepError(_failed(job.name, f"{row['error']}\nThe trace is in {(job.receipts / ERROR).shown}"))
+                raise StepError(_failed(job.name, f"{row['error']}\nThe trace is in {(job.receipts / ERROR).redacted}"))
             yield int(row["job"]), Receipt.model_validate_json(row["receipt"])
     except RayError as error:
         raise StepError(_failed(names, str(error))) from error
@@ -183,15 +176,15 @@ def do_part(
     for part, rows, source in zip(parts[1:], inputs[1:], sources[1:], strict=True):
         if source.keys(rows).rename_columns(list(sources[0].key)) != keys_in:
             raise TableError(
-                f"{Place(part).shown} does not have the keys of {Place(parts[0]).shown}: expected tables that descend "
-                "from one ingest, part by part. Correct the step's rows in the plan"
+                f"{Place(part).redacted} does not have the keys of {Place(parts[0]).redacted}: expected tables that "
+                "descend from one ingest, part by part. Correct the step's rows in the plan"
             )
     rows = inputs[0]
     out = table.conform(work(*inputs))
     keys_out = table.keys(out)
     if keys_in.rename_columns(list(table.key)) != keys_out:
         raise TableError(
-            f"table {table.name}: expected the {len(rows)} keys of {Place(parts[0]).shown} in order, got {len(out)} "
+            f"table {table.name}: expected the {len(rows)} keys of {Place(parts[0]).redacted} in order, got {len(out)} "
             "rows with other keys. A step writes a row for each row it reads; one that cannot be done gets a reason in "
             "`reject`."
         )

@@ -19,7 +19,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, read_part
 from cluster.component import fingerprint
 from cluster.errors import TableError
-from cluster.nodecache import made_once
+from cluster.nodecache import cached
 from cluster.table import good
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
@@ -58,7 +58,7 @@ class RowStore:
         column = ID_COLUMN[table]
         # `created`: an artifact that was deleted and made again may differ (a sampled translation)
         key = fingerprint([artifact.place.uri, artifact.manifest.created, chosen])
-        directory = made_once("rows", key, lambda draft: _write(artifact, chosen, column, draft))
+        directory = cached("rows", key, lambda draft: _write(artifact, chosen, column, draft))
         return cls(directory, column, artifact.name)
 
     def __len__(self) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 from cluster import executor
 from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
-from cluster.progress import Progress, span, told
+from cluster.progress import Progress, read_progress, span
 from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
 from cluster.step import Step
-from cluster.storage import Place
+from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
 from pipelines.plan import STUDENT, Plan
 from pipelines.recipe import load
@@ -144,7 +144,7 @@ def status(name: str, sets: Sequence[str]) -> Report:
 
     rows = [_state(step, root) for step in plan.steps]
     table = Table(
-        "step", "state", "rows", "rejects", "time", title=f"{plan.recipe.name} in {root.shown}", title_justify="left"
+        "step", "state", "rows", "rejects", "time", title=f"{plan.recipe.name} in {root.redacted}", title_justify="left"
     )
     for row in rows:
         style = {"done": "green", "going on": "yellow"}.get(row["state"], "dim")
@@ -161,14 +161,14 @@ def status(name: str, sets: Sequence[str]) -> Report:
 
 def _state(step: Step, root: Place) -> dict[str, Any]:
     place = root / step.id
-    row: dict[str, Any] = {"step": step.id, "place": place.shown}
+    row: dict[str, Any] = {"step": step.id, "place": place.redacted}
     if (place / MANIFEST).exists():
         manifest = Artifact(place).manifest
         rejects = sum(r.count for r in manifest.rejects.values())
         return {**row, "state": "done", "rows": manifest.rows, "rejects": rejects, "seconds": manifest.seconds}
     receipts = read_receipts(place / RECEIPTS) if step.table else {}
     begun = "going on" if place.exists() else "to come"
-    said = told(place) if begun == "going on" and not receipts else {}  # ingest has one receipt, at its end
+    said = read_progress(place) if begun == "going on" and not receipts else {}  # ingest has one receipt, at its end
     rows = sum(r.rows for r in receipts.values()) or said.get("rows", 0)
     rejects = sum(r.rejected for r in receipts.values()) or said.get("rejects", 0)
     return {
@@ -193,7 +193,7 @@ def _show_step(step: Step, root: Place) -> Report:
     from rich.json import JSON
     from rich.panel import Panel
 
-    data: dict[str, Any] = {**_state(step, root), "config": executor.without_keys(step.config.model_dump(mode="json"))}
+    data: dict[str, Any] = {**_state(step, root), "config": redact_secrets(step.config.model_dump(mode="json"))}
     data["inputs"] = {role: parent.id for role, parent in step.parents.items()}
     if data["state"] == "done":
         artifact = Artifact(root / step.id)

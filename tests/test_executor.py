@@ -20,7 +20,7 @@ from cluster import executor, session, units
 from cluster.artifact import Artifact
 from cluster.component import Resources
 from cluster.errors import StepError
-from cluster.progress import PROGRESS, Progress, told
+from cluster.progress import PROGRESS, Progress, read_progress
 from cluster.receipt import RECEIPTS, Receipt
 from cluster.step import Step
 from cluster.storage import Place
@@ -105,7 +105,7 @@ def test_killed_ingest_keeps_its_parts_and_tells_how_far_it_came(ray_here: None,
     step = works.slow_source(PARTS, 0.1)
     place = step.artifact(Place.of(tmp_path)).place
     with driver_to_kill("numbers", Place.of(tmp_path), tmp_path / "log"):
-        until(lambda: told(place).get("rows", 0) >= 3 * works.ROWS)
+        until(lambda: read_progress(place).get("rows", 0) >= 3 * works.ROWS)
     until(lambda: _settled(Place.of(tmp_path), step))
     kept = {file: file.stat().st_mtime_ns for file in place.path.glob("part-*.parquet")}
     assert 3 <= len(kept) < PARTS
@@ -238,9 +238,9 @@ def test_progress_shows_the_rows_of_an_ingest_as_they_come(tmp_path: Path) -> No
 
 
 def test_progress_that_cannot_be_read_just_now_is_no_progress(tmp_path: Path) -> None:
-    assert told(Place.of(tmp_path)) == {}
+    assert read_progress(Place.of(tmp_path)) == {}
     (tmp_path / PROGRESS).mkdir()
-    assert told(Place.of(tmp_path)) == {}
+    assert read_progress(Place.of(tmp_path)) == {}
 
 
 def test_complete_step_runs_nothing_and_needs_no_inputs(ray_here: None, tmp_path: Path) -> None:

@@ -32,5 +32,5 @@ def test_show_tells_no_keys(tmp_path: Path, s3_root: str) -> None:
     collection = Place.of(s3_root) / f"collection-{tmp_path.name}"
     collection.put(tmp_path)
     shown = verbs.show("xquad", "docs-en", [f"source.path={collection.uri}", f"root={collection.uri}"])
-    assert shown.data[0]["config"]["source"]["path"] == collection.shown
+    assert shown.data[0]["config"]["source"]["path"] == collection.redacted
     assert "secret_key" not in json.dumps(shown.data)

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from cluster.component import Component, fingerprint
 from cluster.errors import StepError
-from cluster.nodecache import made_once
+from cluster.nodecache import cached
 from pipelines.scorers.base import Collection
 from pipelines.tokenize import analyser
 
@@ -43,7 +43,7 @@ class Bm25Teacher:
 
     def __init__(self, config: Bm25Scorer, collection: Collection) -> None:
         key = fingerprint([collection.docs.place.uri, collection.docs.manifest.created, collection.doc_lang])
-        counts = json.loads(made_once("bm25", key, lambda out: _count(collection, out)).read_text("utf-8"))
+        counts = json.loads(cached("bm25", key, lambda out: _count(collection, out)).read_text("utf-8"))
         if not counts["docs"]:
             raise StepError(f"scorer 'bm25': {collection.docs.name} holds no documents to count")
         self._k1, self._b = config.k1, config.b

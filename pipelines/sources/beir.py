@@ -53,7 +53,7 @@ class Beir(Component):
         root = Place.of(self.path)
         known = [name.removesuffix(".tsv") for name in names(root, "qrels") if name.endswith(".tsv")]
         if split != "all" and split not in known:
-            raise RecipeError(f"{root.shown} has no split {split!r}; it has {', '.join([*known, 'all'])}")
+            raise RecipeError(f"{root.redacted} has no split {split!r}; it has {', '.join([*known, 'all'])}")
         if table == "docs":
             return [find(root, "corpus.jsonl")]
         judged = [find(root, f"qrels/{name}.tsv") for name in (known if split == "all" else [split])]

@@ -98,8 +98,8 @@ def find(root: Place, name: str) -> File:
     folder, _, _ = name.rpartition("/")
     there = ", ".join(names(root, folder)) or "nothing"
     raise AbsentFileError(
-        f"expected {name} (or {', '.join(COMPRESSED)} of it) in {root.shown}, found there: {there}. Set the source's "
-        "path to the directory that holds it, or choose another language or split"
+        f"expected {name} (or {', '.join(COMPRESSED)} of it) in {root.redacted}, found there: {there}. Set the "
+        "source's path to the directory that holds it, or choose another language or split"
     )
 
 

@@ -92,7 +92,7 @@ class Jsonl(Component):
     def _file(self, path: str) -> File:
         place = Place.of(path)
         if not place.exists():
-            raise AbsentFileError(f"expected a file at {place.shown}, found none: set the source's paths")
+            raise AbsentFileError(f"expected a file at {place.redacted}, found none: set the source's paths")
         return File(place.name, place)
 
     def _records(self, table: TableName, lang: str, split: str) -> Iterator[tuple[str, dict[str, Any] | Entry]]:

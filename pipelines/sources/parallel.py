@@ -90,7 +90,7 @@ class Parallel(Component):
         known = sorted(set(_pairs(file).values()))
         if split not in known:
             raise RecipeError(
-                f"{file.name} in {Place.of(self.path).shown} has no split {split!r}; it has {', '.join(known)}, all"
+                f"{file.name} in {Place.of(self.path).redacted} has no split {split!r}; it has {', '.join(known)}, all"
             )
         return [file]
 

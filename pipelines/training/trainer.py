@@ -156,7 +156,7 @@ def _forget_torn_snapshot(checkpoints: Place) -> None:
     try:
         json.loads(snapshot.read())
     except ValueError:
-        log.warning("the list of checkpoints in %s was cut off by a kill; training begins again", checkpoints.uri)
+        log.warning("the list of checkpoints in %s was cut off by a kill; training begins again", checkpoints.redacted)
         checkpoints.delete()
 
 

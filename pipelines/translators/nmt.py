@@ -19,7 +19,7 @@ from pydantic import Field
 
 from cluster.component import Speed, fingerprint
 from cluster.errors import RecipeError
-from cluster.nodecache import made_once
+from cluster.nodecache import cached
 from pipelines import languages
 from pipelines.models import Pretrained, resolve
 from pipelines.translators.pieces import pieces, sentences
@@ -192,7 +192,7 @@ def converted(checkpoint: Path) -> Path:
         "files": [[str(p.relative_to(checkpoint)), p.stat().st_size, p.stat().st_mtime_ns] for p in files],
         "ctranslate2": ctranslate2.__version__,
     }
-    return made_once("ctranslate2", fingerprint(key), lambda out: _convert(checkpoint, out))
+    return cached("ctranslate2", fingerprint(key), lambda out: _convert(checkpoint, out))
 
 
 def _convert(checkpoint: Path, out: Path) -> None:
