@@ -89,9 +89,30 @@ def test_msmarco_splits_plain_and_compressed(tmp_path, suffix):
     assert [entry.where for entry in source.queries("en", "train")] == [f"queries.train.tsv{suffix}:1"]
 
 
+def test_msmarco_judged_training_queries_are_a_split(tmp_path):
+    base = "mmarco/data/google"
+    files = {
+        **MSMARCO,
+        "queries.train.tsv": "10\tten?\n11\tnot judged?\n12\ttwelve?\nbroken\n",
+        "qrels.train.tsv": "12\t0\t1\t1\n10\t0\t1\t1\n10\t0\t2\t1\n",
+        f"{base}/queries/train/german_queries.train.tsv": "10\tzehn?\n11\tnicht?\n12\tzwölf?\n",
+    }
+    path = write(tmp_path, files)
+    source = MsMarco(path=path)
+    judged = list(source.queries("en", "train.judged"))
+    assert [row["query_id"] for row in rows(judged)] == ["10", "12"]
+    assert rejects(judged) == [("queries.train.tsv:4", "malformed line")]
+    assert len(rows(source.queries("en", "train"))) == 3
+    assert list(source.qrels("en", "train.judged")) == list(source.qrels("en", "train"))
+    assert [row["text"] for row in rows(Mmarco(path=path).queries("de", "train.judged"))] == ["zehn?", "zwölf?"]
+    before = identity(source, "queries", "en", "train.judged")
+    Path(path, "qrels.train.tsv").write_text("12\t0\t1\t1\n")
+    assert identity(source, "queries", "en", "train.judged") != before
+
+
 def test_msmarco_says_which_splits_languages_and_files_it_has(tmp_path):
     source = MsMarco(path=write(tmp_path, MSMARCO))
-    with pytest.raises(RecipeError, match="has train, dev, dev.small, all"):
+    with pytest.raises(RecipeError, match="has train, train.judged, dev, dev.small, all"):
         list(source.queries("en", "test"))
     with pytest.raises(RecipeError, match="kind=mmarco"):
         source.docs("de", "train")
@@ -153,12 +174,10 @@ def test_parallel_fold_splits_queries_judgements_and_strictly_the_training_docum
     assert sorted(source.ids("docs")) == sorted(["a1", "a2", "b1", "c1"] * 2)
 
 
-def test_parallel_without_a_fold_has_only_all(tmp_path):
+def test_parallel_says_which_splits_folds_and_languages_it_has(tmp_path):
     path = write(tmp_path, PARALLEL)
     assert len(rows(Parallel(path=path).queries("en", "all"))) == 3
-    with pytest.raises(RecipeError, match=r"set source\.fold=0\.\.4, or split=all"):
-        list(Parallel(path=path).queries("en", "train"))
-    with pytest.raises(RecipeError, match="it has dev, test, train, all"):
+    with pytest.raises(RecipeError, match="fold 0 has dev, test, train, all"):
         Parallel(path=path, fold=0).docs("en", "validation")
     with pytest.raises(RecipeError, match=r"found there: fold0\.tsv"):
         Parallel(path=path, fold=3).docs("en", "train")
