@@ -21,9 +21,9 @@ from pipelines.chunks import chunk
 from pipelines.ids import IdSet
 from pipelines.sources import AnySource
 from pipelines.sources.base import Entry
-from pipelines.sources.files import AbsentFileError, FileSource, TableName, identity
+from pipelines.sources.files import AbsentFileError, FileSource, TableName, identify
 from pipelines.sources.records import BATCH, DUPLICATE, SHOWN, UNKNOWN_DOC, UNKNOWN_QUERY
-from pipelines.sources.splits import split_rule
+from pipelines.sources.splits import find_split_rule
 from pipelines.tables import DOCS, QRELS, QUERIES
 
 ABSENT = "absent: "  # begins the ``content`` of files that are not here; the reason follows
@@ -60,10 +60,10 @@ class IngestConfig(Component):
         """
         config = {"source": source, "lang": lang, "rows_per_part": rows_per_part}
         try:
-            found = identity(source, table, languages.check(lang), split)
-            if table == "docs" and found["files"] and found == identity(source, table, lang, "all"):
+            found = identify(source, table, languages.check(lang), split)
+            if table == "docs" and found["files"] and found == identify(source, table, lang, "all"):
                 split = "all"
-            return cls(**config, split=split, content=fingerprint(found), splits=split_rule(source, split))
+            return cls(**config, split=split, content=fingerprint(found), splits=find_split_rule(source, split))
         except (AbsentFileError, StorageError) as error:
             return cls(**config, split=split, content=f"{ABSENT}{error}")
 

@@ -12,7 +12,7 @@ from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from collections_on_disk import rejects, rows, write
 from pipelines.sources import AnySource, Beir, Jsonl, Mmarco, MsMarco, Parallel
-from pipelines.sources.files import File, identity
+from pipelines.sources.files import File, identify
 
 MSMARCO = {
     "collection.tsv": "0\tzero\n1\tone\n2\ttwo\n",
@@ -105,9 +105,9 @@ def test_msmarco_judged_training_queries_are_a_split(tmp_path):
     assert len(rows(source.queries("en", "train"))) == 3
     assert list(source.qrels("en", "train.judged")) == list(source.qrels("en", "train"))
     assert [row["text"] for row in rows(Mmarco(path=path).queries("de", "train.judged"))] == ["zehn?", "zwölf?"]
-    before = identity(source, "queries", "en", "train.judged")
+    before = identify(source, "queries", "en", "train.judged")
     Path(path, "qrels.train.tsv").write_text("12\t0\t1\t1\n")
-    assert identity(source, "queries", "en", "train.judged") != before
+    assert identify(source, "queries", "en", "train.judged") != before
 
 
 def test_msmarco_says_which_splits_languages_and_files_it_has(tmp_path):
@@ -204,7 +204,7 @@ def test_sources_on_an_object_store_give_what_they_give_on_disk(tmp_path, s3_roo
         ("qrels", "de", "all"),
     ]:
         assert list(getattr(there, table)(lang, split)) == list(getattr(here, table)(lang, split))
-        assert identity(there, table, lang, split) == identity(here, table, lang, split)
+        assert identify(there, table, lang, split) == identify(here, table, lang, split)
     assert sorted(there.ids("docs")) == sorted(here.ids("docs"))
     with pytest.raises(RecipeError) as error:
         there.docs("fr", "all")
@@ -263,16 +263,16 @@ def test_gzipped_in_an_object_store_is_plain_on_disk(tmp_path, s3_root, files, s
 def test_identity_follows_the_content_and_not_the_path(tmp_path):
     first, second = write(tmp_path / "a", PARALLEL), write(tmp_path / "b", PARALLEL)
     source, moved = Parallel(path=first, fold=0), Parallel(path=second, fold=0)
-    before = {table: identity(source, table, "en", "train") for table in ("docs", "queries", "qrels")}
-    assert before == {table: identity(moved, table, "en", "train") for table in before}
+    before = {table: identify(source, table, "en", "train") for table in ("docs", "queries", "qrels")}
+    assert before == {table: identify(moved, table, "en", "train") for table in before}
     assert fingerprint(source) == fingerprint(moved)
     Path(second, "collection.de.tsv").write_text("other\ttext\n")
-    assert identity(moved, "docs", "en", "train") == before["docs"]
+    assert identify(moved, "docs", "en", "train") == before["docs"]
     Path(second, "collection.en.tsv").write_text(PARALLEL["collection.en.tsv"].replace("one", "eno"))
-    assert identity(moved, "docs", "en", "train") != before["docs"]
-    assert identity(moved, "queries", "en", "train") == before["queries"]
+    assert identify(moved, "docs", "en", "train") != before["docs"]
+    assert identify(moved, "queries", "en", "train") == before["queries"]
     Path(second, "splits/fold0.tsv").write_text("qa\ttest\nqb\ttrain\nqc\ttest\n")
-    assert identity(moved, "queries", "en", "train") != before["queries"]
+    assert identify(moved, "queries", "en", "train") != before["queries"]
 
 
 def test_identity_sees_a_change_at_either_end_of_a_large_file(tmp_path):
@@ -280,7 +280,7 @@ def test_identity_sees_a_change_at_either_end_of_a_large_file(tmp_path):
     digests = set()
     for number, content in enumerate([body, b"1" + body[1:], body[:-2] + b"y\n", body[:-1] + b"x\n"]):
         path = write(tmp_path / str(number), {"collection.tsv": content})
-        digests.add(json.dumps(identity(MsMarco(path=path), "docs", "en", "all")))
+        digests.add(json.dumps(identify(MsMarco(path=path), "docs", "en", "all")))
     assert len(digests) == 4
 
 

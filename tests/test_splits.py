@@ -12,7 +12,7 @@ from cluster.errors import RecipeError, StepError
 from collections_on_disk import rows, write
 from pipelines.ingest import IngestConfig, IngestQueries
 from pipelines.sources import AtlasSource, Beir, Jsonl, MsMarco, Parallel
-from pipelines.sources.splits import describe_splits, hash_split
+from pipelines.sources.splits import describe_splits, split_by_hash
 
 PAGES = [f"page{i}" for i in range(40)]
 SPLITS = ("train", "dev", "test")
@@ -43,13 +43,13 @@ def ids(entries, key):
 
 def test_shares_are_80_10_10_and_ten_folds_test_each_unit_once():
     units = [f"unit {i}" for i in range(10_000)]
-    counts = Counter(hash_split(unit) for unit in units)
+    counts = Counter(split_by_hash(unit) for unit in units)
     assert abs(counts["train"] - 8000) < 200
     assert abs(counts["dev"] - 1000) < 150
     assert abs(counts["test"] - 1000) < 150
     for unit in units[:200]:
-        assert [hash_split(unit, fold) for fold in range(10)] == [expected_split(unit, fold) for fold in range(10)]
-        assert Counter(hash_split(unit, fold) for fold in range(10)) == {"train": 8, "dev": 1, "test": 1}
+        assert [split_by_hash(unit, fold) for fold in range(10)] == [expected_split(unit, fold) for fold in range(10)]
+        assert Counter(split_by_hash(unit, fold) for fold in range(10)) == {"train": 8, "dev": 1, "test": 1}
 
 
 def test_questions_follow_their_group_and_training_reads_its_documents_alone(tmp_path):

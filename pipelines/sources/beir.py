@@ -16,8 +16,8 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, find, names
-from pipelines.sources.records import doc, json_lines, keep_judged, known_id, query, trec_qrels
+from pipelines.sources.files import File, TableName, find, list_names
+from pipelines.sources.records import keep_judged, make_doc, make_query, read_id, read_json_lines, read_qrels
 from pipelines.sources.splits import SPLITS, HashedBy, keep_split
 
 
@@ -31,23 +31,23 @@ class Beir(Component):
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``: every split shares the corpus."""
         (file,) = self.files("docs", lang, split)
-        for where, record in json_lines(file):
+        for where, record in read_json_lines(file):
             if isinstance(record, Entry):
                 yield record
             elif self._is_in(record, lang):
-                yield doc(where, record.get("_id"), record.get("text"), lang, record.get("title"))
+                yield make_doc(where, record.get("_id"), record.get("text"), lang, record.get("title"))
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions in ``lang`` that have a judgement in the split; with "all", every question in ``lang``."""
         file, *judged = self.files("queries", lang, split)
         entries = self._queries(file, lang)
         if judged:
-            return keep_judged(entries, chain.from_iterable(map(trec_qrels, judged)))
+            return keep_judged(entries, chain.from_iterable(map(read_qrels, judged)))
         return keep_split(entries, split)
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """The split's judgements, for documents in any language: the file does not say which."""
-        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+        return chain.from_iterable(map(read_qrels, self.files("qrels", lang, split)))
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
         """See ``FileSource``."""
@@ -66,8 +66,8 @@ class Beir(Component):
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
         file = find(Place.of(self.path), "corpus.jsonl" if table == "docs" else "queries.jsonl")
-        for _, record in json_lines(file):
-            if isinstance(record, dict) and (key := known_id(record.get("_id"))):
+        for _, record in read_json_lines(file):
+            if isinstance(record, dict) and (key := read_id(record.get("_id"))):
                 yield key
 
     def hashed_by(self) -> HashedBy:
@@ -75,15 +75,15 @@ class Beir(Component):
         return "" if self._judged_splits() else "query id"
 
     def _judged_splits(self) -> list[str]:
-        files = names(Place.of(self.path), "qrels")
+        files = list_names(Place.of(self.path), "qrels")
         return [name.removesuffix(".tsv") for name in files if name.endswith(".tsv")]
 
     def _queries(self, file: File, lang: str) -> Iterator[Entry]:
-        for where, record in json_lines(file):
+        for where, record in read_json_lines(file):
             if isinstance(record, Entry):
                 yield record
             elif self._is_in(record, lang):
-                yield query(where, record.get("_id"), record.get("text"), lang)
+                yield make_query(where, record.get("_id"), record.get("text"), lang)
 
     def _is_in(self, record: dict[str, Any], lang: str) -> bool:
         return languages.normal(str(record.get("lang") or self.lang)) == lang

@@ -16,7 +16,7 @@ from cluster.component import Component
 from cluster.errors import RecipeError
 from pipelines import languages
 from pipelines.sources.base import Entry, TopicField
-from pipelines.sources.records import doc, judgement, query
+from pipelines.sources.records import make_doc, make_judgement, make_query
 
 
 class IrDatasets(Component):
@@ -42,19 +42,19 @@ class IrDatasets(Component):
         for number, record in enumerate(_load(name, "docs").docs_iter(), 1):
             text = record.text if hasattr(record, "text") else record.default_text()
             title = getattr(record, "title", None) if hasattr(record, "text") else None
-            yield doc(f"{name}/docs:{number}", record.doc_id, text, lang, title)
+            yield make_doc(f"{name}/docs:{number}", record.doc_id, text, lang, title)
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split; with the title alone, what the library calls the default text of a query."""
         for name in self._names(lang, split):
             for number, record in enumerate(_load(name, "queries").queries_iter(), 1):
-                yield query(f"{name}/queries:{number}", record.query_id, self._question(name, record), lang)
+                yield make_query(f"{name}/queries:{number}", record.query_id, self._question(name, record), lang)
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """The judgements of the split."""
         for name in self._names(lang, split):
             for number, record in enumerate(_load(name, "qrels").qrels_iter(), 1):
-                yield judgement(f"{name}/qrels:{number}", record.query_id, record.doc_id, record.relevance)
+                yield make_judgement(f"{name}/qrels:{number}", record.query_id, record.doc_id, record.relevance)
 
     def _question(self, name: str, record: Any) -> str:
         if self.topics == ("title",):

@@ -21,8 +21,8 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry, TopicField
-from pipelines.sources.files import AbsentFileError, File, TableName, plain
-from pipelines.sources.records import doc, json_lines, judgement, known_id, query, trec_qrels
+from pipelines.sources.files import AbsentFileError, File, TableName, strip_compression
+from pipelines.sources.records import make_doc, make_judgement, make_query, read_id, read_json_lines, read_qrels
 from pipelines.sources.splits import SPLITS, HashedBy, keep_split
 
 PEOPLE = ("original", "human translation")  # writers of a topic, best first; any other ``source`` names a machine
@@ -63,7 +63,7 @@ class Jsonl(Component):
                 yield record
             else:
                 text, title = record.get(self.fields.text), record.get(self.fields.title)
-                yield doc(where, _id(record, self.fields.doc_id), text, lang, title)
+                yield make_doc(where, _id(record, self.fields.doc_id), text, lang, title)
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split in ``lang``."""
@@ -89,8 +89,8 @@ class Jsonl(Component):
         """See ``FileSource``. Where a path holds ``{lang}``, the ids of this component's language."""
         name = self.fields.doc_id if table == "docs" else self._query_id
         for file in self.files(table, self.lang, "all"):
-            for _, record in json_lines(file):
-                if isinstance(record, dict) and (key := known_id(_id(record, name))):
+            for _, record in read_json_lines(file):
+                if isinstance(record, dict) and (key := read_id(_id(record, name))):
                     yield key
 
     def hashed_by(self) -> HashedBy:
@@ -120,7 +120,7 @@ class Jsonl(Component):
         path = self.docs_path if table == "docs" else self.queries_path
         usual = lang if "{lang}" in (path or "") else self.lang
         for file in self.files(table, lang, split):
-            for where, record in json_lines(file):
+            for where, record in read_json_lines(file):
                 if isinstance(record, Entry) or self._is_in(record, usual, lang):
                     yield where, record
 
@@ -132,27 +132,27 @@ class Jsonl(Component):
             if isinstance(record, Entry):
                 yield record
             else:
-                yield query(where, _id(record, self._query_id), record.get(self.fields.text), lang)
+                yield make_query(where, _id(record, self._query_id), record.get(self.fields.text), lang)
 
     def _topics(self, lang: str, split: str) -> Iterator[Entry]:
         """The topics that people wrote in ``lang``; the others have no question in it."""
-        for where, record in chain.from_iterable(map(json_lines, self.files("queries", lang, split))):
+        for where, record in chain.from_iterable(map(read_json_lines, self.files("queries", lang, split))):
             if isinstance(record, Entry):
                 yield record
             elif topic := _find_topic(record, lang):
                 text = " ".join(str(topic[name]).strip() for part in self.topics if topic.get(name := f"topic_{part}"))
-                yield query(where, _id(record, self._query_id), text, lang)
+                yield make_query(where, _id(record, self._query_id), text, lang)
 
     def _judgements(self, file: File) -> Iterator[Entry]:
-        if not plain(file.name).endswith(".jsonl"):
-            yield from trec_qrels(file)
+        if not strip_compression(file.name).endswith(".jsonl"):
+            yield from read_qrels(file)
             return
         names = self.fields
-        for where, record in json_lines(file):
+        for where, record in read_json_lines(file):
             if isinstance(record, Entry):
                 yield record
             else:
-                yield judgement(
+                yield make_judgement(
                     where, record.get(names.query_id), record.get(names.doc_id), record.get(names.relevance)
                 )
 

@@ -19,7 +19,7 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry
 from pipelines.sources.files import File, TableName, find
-from pipelines.sources.records import keep_judged, trec_qrels, tsv_docs, tsv_queries
+from pipelines.sources.records import keep_judged, read_docs, read_qrels, read_queries
 
 JUDGED = "train.judged"  # the queries of train that occur in qrels.train.tsv
 SPLITS = {  # the files that each split is read from
@@ -37,18 +37,18 @@ class _Tables(Component, ABC):
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """All passages: every split shares the collection."""
-        return chain.from_iterable(tsv_docs(file, lang) for file in self.files("docs", lang, split))
+        return chain.from_iterable(read_docs(file, lang) for file in self.files("docs", lang, split))
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split."""
         files = self.files("queries", lang, split)
         if split == JUDGED:
-            return keep_judged(tsv_queries(files[0], lang), trec_qrels(files[1]))
-        return chain.from_iterable(tsv_queries(file, lang) for file in files)
+            return keep_judged(read_queries(files[0], lang), read_qrels(files[1]))
+        return chain.from_iterable(read_queries(file, lang) for file in files)
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """MS MARCO's judgements, which hold for every language. Relevance is always 1."""
-        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+        return chain.from_iterable(map(read_qrels, self.files("qrels", lang, split)))
 
     @abstractmethod
     def files(self, table: TableName, lang: str, split: str) -> list[File]:

@@ -19,9 +19,9 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, find, find_any, names
-from pipelines.sources.records import trec_qrels, tsv_docs, tsv_queries
-from pipelines.sources.splits import BUCKETS, SPLITS, HashedBy, hash_split
+from pipelines.sources.files import File, TableName, find, find_any, list_names
+from pipelines.sources.records import read_docs, read_qrels, read_queries
+from pipelines.sources.splits import BUCKETS, SPLITS, HashedBy, split_by_hash
 
 
 class Parallel(Component):
@@ -41,7 +41,7 @@ class Parallel(Component):
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``; under ``strict``, those of "train" alone that belong to no other split."""
         collection, *deciding = self.files("docs", lang, split)
-        entries = tsv_docs(collection, lang, columns=(2, 3))
+        entries = read_docs(collection, lang, columns=(2, 3))
         if not deciding:
             return entries
         is_training = self._training_test(deciding)
@@ -51,7 +51,7 @@ class Parallel(Component):
         """The questions of the split in ``lang``."""
         file, *deciding = self.files("queries", lang, split)
         split_of = self._split_lookup(split, deciding)
-        for entry in tsv_queries(file, lang):
+        for entry in read_queries(file, lang):
             if not entry.row or split_of(entry.row["query_id"]) == split:
                 yield entry
 
@@ -59,7 +59,7 @@ class Parallel(Component):
         """The judgements of the split's questions, and of any question that the fold does not know."""
         file, *deciding = self.files("qrels", lang, split)
         split_of = self._split_lookup(split, deciding)
-        for entry in trec_qrels(file):
+        for entry in read_qrels(file):
             if not entry.row or split_of(entry.row["query_id"]) in (split, None):
                 yield entry
 
@@ -84,17 +84,17 @@ class Parallel(Component):
         """See ``FileSource``."""
         kinds, key = (("collection", "candidates"), "doc_id") if table == "docs" else (("queries",), "query_id")
         root = Place.of(self.path)
-        for name in names(root):
+        for name in list_names(root):
             kind, _, lang = name.removesuffix(".tsv").partition(".")
             if kind in kinds and lang:
                 file = find(root, name)
-                entries = tsv_docs(file, lang, (2, 3)) if table == "docs" else tsv_queries(file, lang)
+                entries = read_docs(file, lang, (2, 3)) if table == "docs" else read_queries(file, lang)
                 yield from (entry.row[key] for entry in entries if entry.row)
 
     def hashed_by(self) -> HashedBy:
         """See ``HashSplitSource``."""
         root = Place.of(self.path)
-        if names(root, "splits"):
+        if list_names(root, "splits"):
             return ""
         return "group" if find_any(root, "groups.tsv") else "query id"
 
@@ -131,20 +131,20 @@ class Parallel(Component):
         pairs = _read_pairs(deciding[0]) if deciding else {}
         if not self.hashed_by():
             return pairs.get
-        return lambda query_id: hash_split(pairs.get(query_id, query_id), self.fold)
+        return lambda query_id: split_by_hash(pairs.get(query_id, query_id), self.fold)
 
     def _training_test(self, deciding: list[File]) -> Callable[[str], bool]:
         """A function that says of a doc_id whether training may see the document."""
         hashed_by = self.hashed_by()
         if hashed_by == "query id":
             split_of = self._split_lookup("train", [])
-            judged = [entry.row for entry in trec_qrels(deciding[0]) if entry.row and entry.row["relevance"] > 0]
+            judged = [entry.row for entry in read_qrels(deciding[0]) if entry.row and entry.row["relevance"] > 0]
             training = {row["doc_id"] for row in judged if split_of(row["query_id"]) == "train"}
             others = {row["doc_id"] for row in judged} - training
             return lambda doc_id: doc_id not in others
         group = _read_pairs(deciding[-1])
         if hashed_by == "group":
-            return lambda doc_id: doc_id in group and hash_split(group[doc_id], self.fold) == "train"
+            return lambda doc_id: doc_id in group and split_by_hash(group[doc_id], self.fold) == "train"
         fold = _read_pairs(deciding[0])
         groups = {group[query] for query, part in fold.items() if part == "train" and query in group}
         return lambda doc_id: group.get(doc_id) in groups

@@ -28,19 +28,19 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # fits the column's int32
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def tsv_docs(file: File, lang: str, columns: tuple[int, ...] = (2,)) -> Iterator[Entry]:
+def read_docs(file: File, lang: str, columns: tuple[int, ...] = (2,)) -> Iterator[Entry]:
     """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are left out."""
     for where, cells in _cells(file, columns):
-        yield doc(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
+        yield make_doc(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
 
 
-def tsv_queries(file: File, lang: str) -> Iterator[Entry]:
+def read_queries(file: File, lang: str) -> Iterator[Entry]:
     """Queries of ``query_id<TAB>text``."""
     for where, cells in _cells(file, (2,)):
-        yield query(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
+        yield make_query(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
 
 
-def trec_qrels(file: File) -> Iterator[Entry]:
+def read_qrels(file: File) -> Iterator[Entry]:
     """Judgements: ``query_id 0 doc_id relevance`` between tabs or blanks (TREC, MS MARCO), or the three columns of BEIR
     below their header."""
     for at, (where, line) in enumerate(file.lines()):
@@ -53,7 +53,7 @@ def trec_qrels(file: File) -> Iterator[Entry]:
         if len(cells) not in (3, 4):
             yield _reject(where, MALFORMED, line)
             continue
-        yield judgement(where, cells[0], cells[-2], cells[-1])
+        yield make_judgement(where, cells[0], cells[-2], cells[-1])
 
 
 def keep_judged(entries: Iterable[Entry], qrels: Iterable[Entry]) -> Iterator[Entry]:
@@ -66,7 +66,7 @@ def keep_judged(entries: Iterable[Entry], qrels: Iterable[Entry]) -> Iterator[En
         yield from (entry for entry, keep in zip(batch, kept, strict=True) if keep or not entry.row)
 
 
-def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
+def read_json_lines(file: File) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
     """Each line as (``name:number``, its JSON object), with a reject in place of a line that holds none."""
     for where, line in file.lines():
         if line is None:
@@ -79,7 +79,7 @@ def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any] | Entry]]:
         yield where, record if isinstance(record, dict) else _reject(where, MALFORMED, line)
 
 
-def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry:
+def make_doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry:
     """Make an entry of DOCS, or a reject where id or text are missing or blank. A title alone becomes the text."""
     title = "" if title is None else title
     if not isinstance(title, str):
@@ -91,19 +91,19 @@ def doc(where: str, doc_id: Any, text: Any, lang: str, title: Any = "") -> Entry
     return Entry(where, {"doc_id": str(doc_id), "lang": lang, "title": title, "text": text})
 
 
-def known_id(key: Any) -> str | None:
+def read_id(key: Any) -> str | None:
     """The id as a row would hold it, whatever else the record holds; None where it is not an id."""
     return None if _find_fault(key, ".") else str(key)
 
 
-def query(where: str, query_id: Any, text: Any, lang: str) -> Entry:
+def make_query(where: str, query_id: Any, text: Any, lang: str) -> Entry:
     """Make an entry of QUERIES, or a reject where id or text are missing or blank."""
     if reject := _find_fault(query_id, text):
         return _reject(where, reject, query_id, text)
     return Entry(where, {"query_id": str(query_id), "lang": lang, "text": text})
 
 
-def judgement(where: str, query_id: Any, doc_id: Any, relevance: Any) -> Entry:
+def make_judgement(where: str, query_id: Any, doc_id: Any, relevance: Any) -> Entry:
     """Make an entry of QRELS, or a reject. Relevance is a whole number, or a string that writes one."""
     if reject := _find_fault(query_id, ".") or _find_fault(doc_id, "."):
         return _reject(where, reject, query_id, doc_id, relevance)

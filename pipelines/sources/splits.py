@@ -29,7 +29,7 @@ class HashSplitSource(Protocol):
         """What decides the split of a question by its hash, or "" where files of the collection decide."""
 
 
-def hash_split(unit: str, fold: int = 0) -> str:
+def split_by_hash(unit: str, fold: int = 0) -> str:
     """The split ("train", "dev" or "test") of a group or of a query id."""
     bucket = int.from_bytes(blake2b(unit.encode(), digest_size=8).digest(), "little") % BUCKETS
     return {0: "test", 1: "dev"}.get((bucket - fold) % BUCKETS, "train")
@@ -38,11 +38,11 @@ def hash_split(unit: str, fold: int = 0) -> str:
 def keep_split(entries: Iterable[Entry], split: str) -> Iterator[Entry]:
     """The entries whose ``query_id`` the hash puts into ``split``, and all rejects; with "all", every entry."""
     for entry in entries:
-        if split == "all" or not entry.row or hash_split(entry.row["query_id"]) == split:
+        if split == "all" or not entry.row or split_by_hash(entry.row["query_id"]) == split:
             yield entry
 
 
-def split_rule(source: Any, split: str) -> str:
+def find_split_rule(source: Any, split: str) -> str:
     """The rule that makes ``split``, for a manifest: "by hash of group", or "" where the collection's files decide."""
     unit = source.hashed_by() if isinstance(source, HashSplitSource) and split in SPLITS else ""
     return f"by hash of {unit}" if unit else ""
