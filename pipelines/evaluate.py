@@ -34,7 +34,7 @@ from cluster.errors import RecipeError, StepError
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines import export
-from pipelines.ids import batches
+from pipelines.chunks import chunk
 from pipelines.search import pool
 from pipelines.tables import QRELS, RANKINGS
 
@@ -120,7 +120,7 @@ def measure(names: tuple[str, ...], run: Run, qrels: Qrels) -> list[dict[str, An
     judged = {query_id: docs for query_id, docs in sorted(qrels.items()) if _relevant(docs)}
     ranked = _by_query(run)
     rows = []
-    for query_ids in batches(judged, QUERIES_AT_ONCE):
+    for query_ids in chunk(judged, QUERIES_AT_ONCE):
         found = {q: dict(zip(*ranked(q), strict=True)) for q in query_ids}
         values = ir_measures.evaluator(list(measures), {q: judged[q] for q in query_ids}).iter_calc(
             {q: docs for q, docs in found.items() if docs}  # ir_measures gives 0 to a query that is missing
@@ -166,9 +166,7 @@ def pool_runs(runs: Mapping[str, Run]) -> Run:
     language for that query."""
     ranked = {lang: _by_query(run) for lang, run in runs.items()}
     query_ids = sorted({q for run in runs.values() for rows in run for q in rows["query_id"].to_pylist()})
-    return [
-        RANKINGS.of([_pooled(query_id, ranked) for query_id in some]) for some in batches(query_ids, QUERIES_AT_ONCE)
-    ]
+    return [RANKINGS.of([_pooled(query_id, ranked) for query_id in some]) for some in chunk(query_ids, QUERIES_AT_ONCE)]
 
 
 def _pooled(query_id: str, ranked: Mapping[str, RankingOf]) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def _relevant(docs: Mapping[str, int]) -> bool:
 
 
 def _tables(qrels: Qrels) -> Iterator[pa.Table]:
-    for query_ids in batches(sorted(qrels), QUERIES_AT_ONCE):
+    for query_ids in chunk(sorted(qrels), QUERIES_AT_ONCE):
         judged = ((q, d, grade) for q in query_ids for d, grade in sorted(qrels[q].items()))
         yield QRELS.of([{"query_id": q, "doc_id": d, "relevance": grade} for q, d, grade in judged])
 

@@ -1,22 +1,18 @@
-"""Sets of ids in 8 bytes each: which ids of a stream came before, and which belong to a known set.
+"""Sets of ids in 8 bytes each, to find repeated ids in a stream and ids that a known set lacks.
 
 An id is kept as the first 8 bytes of its BLAKE2b digest, in a few sorted runs of uint64 whose lengths at least double
 from the last to the first, so that looking up costs O(log² n) per id and each id is merged O(log n) times. 10 million
 ids take 80 MB (twice that for a moment, while runs are merged).
 
-Two different ids of n fall together with probability n² / 2^65: 3e-6 for 10 million. The later one would then be called
-a duplicate of the first, which a manifest shows as a reject.
+Two different ids of n have the same hash with probability n² / 2^65: 3e-6 for 10 million. The later one is then taken
+for a duplicate of the first, and the manifest counts it as a reject.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-T = TypeVar("T")
 
 
 class IdSet:
@@ -29,7 +25,7 @@ class IdSet:
         return sum(len(run) for run in self._runs)
 
     def add(self, ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Add a batch. Returns a mask over ``ids``: True where an id comes for the first time of all."""
+        """Add a batch. Returns a mask over ``ids``: True at the first occurrence of an id that the set did not have."""
         hashes = _hash(ids)
         unique, first = np.unique(hashes, return_index=True)
         fresh = ~self._contains(unique)
@@ -57,13 +53,6 @@ class IdSet:
             merged = np.concatenate([self._runs.pop(), self._runs.pop()])
             merged.sort(kind="stable")  # two sorted halves: a merge, not a sort
             self._runs.append(merged)
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of ``size``; the last may be shorter."""
-    stream = iter(items)
-    while batch := list(islice(stream, size)):
-        yield batch
 
 
 def _hash(ids: Sequence[str]) -> npt.NDArray[np.uint64]:

@@ -235,7 +235,7 @@ def _cached_commit(reference: Pretrained) -> str | None:
 
 def _shown(name: str) -> str:
     """A name without the keys that an s3:// URI may hold."""
-    return Place(name).shown
+    return Place(name).redacted
 
 
 def _is_hub_id(name: str) -> bool:

@@ -17,7 +17,7 @@ from cluster.component import Component
 from cluster.errors import StepError
 from cluster.storage import Place
 from cluster.table import good
-from pipelines.ids import batches
+from pipelines.chunks import chunk
 from pipelines.indexes import open_shard
 from pipelines.indexes.base import Query, Ranking, SearchOptions, Shard
 from pipelines.indexes.files import read_vectors
@@ -78,7 +78,7 @@ def search(shards: Sequence[Shard], queries: Sequence[Query], options: SearchOpt
     would score 0, and the first ``k`` ids would look like an answer.
     """
     found: list[Ranking] = []
-    for some in batches(queries, min(shard.at_once for shard in shards)):
+    for some in chunk(queries, min(shard.at_once for shard in shards)):
         by_shard = [shard.search(some, options) for shard in shards]
         found += [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
     return [ranking if _asks(query) else [] for query, ranking in zip(queries, found, strict=True)]

@@ -16,7 +16,8 @@ from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError
 from collections_on_disk import write
-from pipelines.ids import IdSet, batches
+from pipelines.chunks import chunk
+from pipelines.ids import IdSet
 from pipelines.ingest import ABSENT, IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.sources import Beir, MsMarco, Parallel
 from pipelines.tables import DOCS, QRELS, QUERIES
@@ -73,8 +74,8 @@ def test_id_set_of_many_batches_keeps_every_id():
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 20))
-def test_batches_hold_every_item_once(items, size):
-    cut = list(batches(items, size))
+def test_chunks_hold_every_item_once(items, size):
+    cut = list(chunk(items, size))
     assert [x for batch in cut for x in batch] == items
     assert all(len(batch) == size for batch in cut[:-1])
 

@@ -12,7 +12,7 @@ from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from collections_on_disk import rejects, rows, write
 from pipelines.sources import AnySource, Beir, Jsonl, Mmarco, MsMarco, Parallel
-from pipelines.sources.files import File, identity
+from pipelines.sources.files import File, identify
 
 MSMARCO = {
     "collection.tsv": "0\tzero\n1\tone\n2\ttwo\n",
@@ -89,9 +89,30 @@ def test_msmarco_splits_plain_and_compressed(tmp_path, suffix):
     assert [entry.where for entry in source.queries("en", "train")] == [f"queries.train.tsv{suffix}:1"]
 
 
+def test_msmarco_judged_training_queries_are_a_split(tmp_path):
+    base = "mmarco/data/google"
+    files = {
+        **MSMARCO,
+        "queries.train.tsv": "10\tten?\n11\tnot judged?\n12\ttwelve?\nbroken\n",
+        "qrels.train.tsv": "12\t0\t1\t1\n10\t0\t1\t1\n10\t0\t2\t1\n",
+        f"{base}/queries/train/german_queries.train.tsv": "10\tzehn?\n11\tnicht?\n12\tzwölf?\n",
+    }
+    path = write(tmp_path, files)
+    source = MsMarco(path=path)
+    judged = list(source.queries("en", "train.judged"))
+    assert [row["query_id"] for row in rows(judged)] == ["10", "12"]
+    assert rejects(judged) == [("queries.train.tsv:4", "malformed line")]
+    assert len(rows(source.queries("en", "train"))) == 3
+    assert list(source.qrels("en", "train.judged")) == list(source.qrels("en", "train"))
+    assert [row["text"] for row in rows(Mmarco(path=path).queries("de", "train.judged"))] == ["zehn?", "zwölf?"]
+    before = identify(source, "queries", "en", "train.judged")
+    Path(path, "qrels.train.tsv").write_text("12\t0\t1\t1\n")
+    assert identify(source, "queries", "en", "train.judged") != before
+
+
 def test_msmarco_says_which_splits_languages_and_files_it_has(tmp_path):
     source = MsMarco(path=write(tmp_path, MSMARCO))
-    with pytest.raises(RecipeError, match="has train, dev, dev.small, all"):
+    with pytest.raises(RecipeError, match="has train, train.judged, dev, dev.small, all"):
         list(source.queries("en", "test"))
     with pytest.raises(RecipeError, match="kind=mmarco"):
         source.docs("de", "train")
@@ -153,12 +174,10 @@ def test_parallel_fold_splits_queries_judgements_and_strictly_the_training_docum
     assert sorted(source.ids("docs")) == sorted(["a1", "a2", "b1", "c1"] * 2)
 
 
-def test_parallel_without_a_fold_has_only_all(tmp_path):
+def test_parallel_says_which_splits_folds_and_languages_it_has(tmp_path):
     path = write(tmp_path, PARALLEL)
     assert len(rows(Parallel(path=path).queries("en", "all"))) == 3
-    with pytest.raises(RecipeError, match=r"set source\.fold=0\.\.4, or split=all"):
-        list(Parallel(path=path).queries("en", "train"))
-    with pytest.raises(RecipeError, match="it has dev, test, train, all"):
+    with pytest.raises(RecipeError, match="fold 0 has dev, test, train, all"):
         Parallel(path=path, fold=0).docs("en", "validation")
     with pytest.raises(RecipeError, match=r"found there: fold0\.tsv"):
         Parallel(path=path, fold=3).docs("en", "train")
@@ -185,7 +204,7 @@ def test_sources_on_an_object_store_give_what_they_give_on_disk(tmp_path, s3_roo
         ("qrels", "de", "all"),
     ]:
         assert list(getattr(there, table)(lang, split)) == list(getattr(here, table)(lang, split))
-        assert identity(there, table, lang, split) == identity(here, table, lang, split)
+        assert identify(there, table, lang, split) == identify(here, table, lang, split)
     assert sorted(there.ids("docs")) == sorted(here.ids("docs"))
     with pytest.raises(RecipeError) as error:
         there.docs("fr", "all")
@@ -244,16 +263,16 @@ def test_gzipped_in_an_object_store_is_plain_on_disk(tmp_path, s3_root, files, s
 def test_identity_follows_the_content_and_not_the_path(tmp_path):
     first, second = write(tmp_path / "a", PARALLEL), write(tmp_path / "b", PARALLEL)
     source, moved = Parallel(path=first, fold=0), Parallel(path=second, fold=0)
-    before = {table: identity(source, table, "en", "train") for table in ("docs", "queries", "qrels")}
-    assert before == {table: identity(moved, table, "en", "train") for table in before}
+    before = {table: identify(source, table, "en", "train") for table in ("docs", "queries", "qrels")}
+    assert before == {table: identify(moved, table, "en", "train") for table in before}
     assert fingerprint(source) == fingerprint(moved)
     Path(second, "collection.de.tsv").write_text("other\ttext\n")
-    assert identity(moved, "docs", "en", "train") == before["docs"]
+    assert identify(moved, "docs", "en", "train") == before["docs"]
     Path(second, "collection.en.tsv").write_text(PARALLEL["collection.en.tsv"].replace("one", "eno"))
-    assert identity(moved, "docs", "en", "train") != before["docs"]
-    assert identity(moved, "queries", "en", "train") == before["queries"]
+    assert identify(moved, "docs", "en", "train") != before["docs"]
+    assert identify(moved, "queries", "en", "train") == before["queries"]
     Path(second, "splits/fold0.tsv").write_text("qa\ttest\nqb\ttrain\nqc\ttest\n")
-    assert identity(moved, "queries", "en", "train") != before["queries"]
+    assert identify(moved, "queries", "en", "train") != before["queries"]
 
 
 def test_identity_sees_a_change_at_either_end_of_a_large_file(tmp_path):
@@ -261,7 +280,7 @@ def test_identity_sees_a_change_at_either_end_of_a_large_file(tmp_path):
     digests = set()
     for number, content in enumerate([body, b"1" + body[1:], body[:-2] + b"y\n", body[:-1] + b"x\n"]):
         path = write(tmp_path / str(number), {"collection.tsv": content})
-        digests.add(json.dumps(identity(MsMarco(path=path), "docs", "en", "all")))
+        digests.add(json.dumps(identify(MsMarco(path=path), "docs", "en", "all")))
     assert len(digests) == 4
 
 

@@ -142,3 +142,64 @@ def test_ir_datasets_reads_a_registered_dataset(tmp_path):
         list(source.docs("de", "train"))
     with pytest.raises(RecipeError, match="source.id has de, fr"):
         list(source.docs("en", "test"))
+
+
+def test_ir_datasets_joins_the_fields_of_a_topic(tmp_path):
+    ir_datasets = pytest.importorskip("ir_datasets")
+    from ir_datasets.formats import TrecQueries, TsvQueries
+    from ir_datasets.util import LocalDownload
+
+    topic = (
+        "<top>\n<num> Number: 7\n<title> rivers\n<desc> Description:\nWhich rivers {}?\n<narr> Narrative:\nx\n</top>"
+    )
+    root = Path(write(tmp_path, {"t.txt": topic.format("rise"), "j.txt": topic.format("fall"), "q.tsv": "a\twas?\n"}))
+    for name, file in (("train", "t.txt"), ("train/judged", "j.txt")):
+        topics = TrecQueries(LocalDownload(root / file), namespace="own", lang="en")
+        ir_datasets.registry.register(f"babelray-topics/{name}", ir_datasets.Dataset(topics))
+    plain = TsvQueries(LocalDownload(root / "q.tsv"), namespace="own", lang="en")
+    ir_datasets.registry.register("babelray-topics/plain", ir_datasets.Dataset(plain))
+
+    def texts(split, **config):
+        source = IrDatasets(id={"en": "babelray-topics/{split}"}, splits=("train", "train/judged", "plain"), **config)
+        return [row["text"] for row in rows(source.queries("en", split))]
+
+    assert texts("train") == ["rivers"]
+    assert texts("train", topics=("title", "description")) == ["rivers Which rivers rise?"]
+    assert texts("train/judged", topics=("description",)) == ["Which rivers fall?"]
+    assert texts("plain") == ["was?"]
+    with pytest.raises(RecipeError, match="have no title, description; they have query_id, text"):
+        texts("plain", topics=("title", "description"))
+
+
+def test_jsonl_topics_are_read_as_people_wrote_them(tmp_path):
+    def text(lang, source, title, description="D"):
+        return {"lang": lang, "source": source, "topic_title": title, "topic_description": description}
+
+    machine = text("zho", "google-translate", "机器")
+    files = {
+        "topics.jsonl": jsonl(
+            {
+                "topic_id": "1",
+                "topics": [machine, text("zho", "human translation", "人"), text("eng", "original", "A")],
+            },
+            {"topic_id": "2", "topics": [text("eng", "human translation", "no"), text("eng", "original", "B", "")]},
+            {"topic_id": "3", "topics": [machine]},
+            {"topic_id": "4", "topics": "x"},
+            {"topics": [text("eng", "original", "no id")]},
+        )
+    }
+    path = str(Path(write(tmp_path, files)) / "topics.jsonl")
+    source = Jsonl(docs_path=path, queries_path=path, topics=("title", "description"))
+    english = list(source.queries("en", "all"))
+    assert [(row["query_id"], row["text"]) for row in rows(english)] == [("1", "A D"), ("2", "B")]
+    assert rejects(english) == [("topics.jsonl:5", "malformed line")]
+    assert [(row["query_id"], row["text"]) for row in rows(source.queries("zh", "all"))] == [("1", "人 D")]
+    assert list(source.ids("queries")) == ["1", "2", "3", "4"]
+
+
+def test_jsonl_without_questions_says_so(tmp_path):
+    path = str(Path(write(tmp_path, {"docs.jsonl": jsonl({"id": "1", "text": "x"})})) / "docs.jsonl")
+    source = Jsonl(docs_path=path)
+    assert len(rows(source.docs("en", "all"))) == 1
+    with pytest.raises(RecipeError, match=r"has no queries: set source\.queries_path"):
+        list(source.queries("en", "all"))

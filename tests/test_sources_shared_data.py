@@ -1,7 +1,7 @@
 """Sources on the shared data sets: what is read is what their READMEs count, and folds do not leak."""
 
 from collections_on_disk import rejects, rows
-from pipelines.sources import Mmarco, MsMarco, Parallel
+from pipelines.sources import Jsonl, Mmarco, MsMarco, Parallel
 
 
 def test_msmarco_layout_counts(shared_data):
@@ -9,12 +9,41 @@ def test_msmarco_layout_counts(shared_data):
     source = Mmarco(path=path)
     for lang in ("ar", "zh", "en", "de", "hi", "ru", "es", "vi"):
         counts = [len(rows(source.docs(lang, "train")))]
-        counts += [len(rows(source.queries(lang, split))) for split in ("train", "dev", "dev.small", "all")]
-        assert counts == [240, 400, 100, 50, 500], lang
+        counts += [len(rows(source.queries(lang, split))) for split in ("train", "train.judged", "dev", "all")]
+        assert counts == [240, 400, 400, 100, 500], lang
     assert [len(rows(source.qrels("zh", split))) for split in ("train", "dev", "dev.small")] == [400, 100, 50]
     original = MsMarco(path=path)
     assert rows(original.docs("en", "train")) == rows(source.docs("en", "train"))
     assert not rejects(source.qrels("de", "train"))
+
+
+def test_hc3_topics_and_judgements_are_those_of_the_readme(shared_data):
+    root = shared_data / "topics" / "hc3"
+    for part, topics, translated, judged in (("train", 16, 10, 10), ("eval", 87, 50, 50)):
+        path = str(root / f"{part}.topics.jsonl")
+        source = Jsonl(
+            docs_path=path,
+            queries_path=path,
+            qrels_path=str(root / f"zho.{part}.qrels"),
+            topics=("title", "description"),
+        )
+        questions = {lang: list(source.queries(lang, "all")) for lang in ("en", "zh")}
+        assert [len(rows(entries)) for entries in questions.values()] == [topics, translated]
+        assert not any(rejects(entries) for entries in questions.values())
+        assert len({row["query_id"] for row in rows(source.qrels("zh", "all"))}) == judged
+    asteroids = "Asteroids Endangering Earth Articles related to asteroids that pose danger of impact to Earth."
+    first = Jsonl(docs_path=path, queries_path=str(root / "train.topics.jsonl"), topics=("title", "description"))
+    assert rows(first.queries("en", "all"))[0]["text"] == asteroids
+
+
+def test_collections_without_split_files_are_divided_by_page(shared_data):
+    source = Parallel(path=str(shared_data / "react" / "en-zh"))
+    counts = [len(rows(source.queries("zh", split))) for split in ("train", "dev", "test")]
+    assert sum(counts) == 868
+    assert all(counts)
+    seen = {row["doc_id"].partition("#")[0] for row in rows(source.docs("zh", "train"))}
+    judged = {row["doc_id"].partition("#")[0] for s in ("dev", "test") for row in rows(source.qrels("zh", s))}
+    assert not seen & judged
 
 
 def test_xquad_counts(shared_data):

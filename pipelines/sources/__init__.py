@@ -6,11 +6,12 @@ from pydantic import Field
 
 from pipelines.sources.atlas import AtlasSource
 from pipelines.sources.beir import Beir
+from pipelines.sources.directory import Directory
 from pipelines.sources.irdatasets import IrDatasets
 from pipelines.sources.jsonl import Jsonl
 from pipelines.sources.msmarco import Mmarco, MsMarco
 from pipelines.sources.parallel import Parallel
 
 AnySource = Annotated[
-    MsMarco | Mmarco | Parallel | Beir | Jsonl | IrDatasets | AtlasSource, Field(discriminator="kind")
+    MsMarco | Mmarco | Parallel | Beir | Jsonl | Directory | IrDatasets | AtlasSource, Field(discriminator="kind")
 ]

@@ -1,14 +1,16 @@
 """What a source gives: docs, queries and qrels, one entry at a time, in an order that never changes."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+TopicField = Literal["title", "description", "narrative"]  # the parts of a TREC topic that may make a question
 
 
 class Entry(NamedTuple):
-    """One record of a source: a row, or the reason why it is none.
+    """A record of a source: its row, or the reason to reject it.
 
-    ``where`` names the record in messages: ``collection.tsv:17`` or ``atlas:currency-IR``; ``text`` is how a record
-    begins that is no row.
+    ``where`` names the record in messages: ``collection.tsv:17`` or ``atlas:currency-IR``. A reject has no row;
+    ``text`` is how its record begins.
     """
 
     where: str

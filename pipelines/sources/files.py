@@ -1,4 +1,4 @@
-"""Files of a source: found with or without compression, read line by line, and known by their content.
+"""Files of a source: found with or without compression, read line by line, and identified by their content.
 
 A line ends at a line feed and nowhere else: texts may hold U+2028, form feeds or a lone carriage return. A carriage
 return just before the line feed and a byte order mark at the start of the file belong to the file, not to the text.
@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
+from pyarrow import fs
 
 from cluster.errors import RecipeError, StorageError
 from cluster.storage import Place
@@ -24,12 +25,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 class AbsentFileError(RecipeError):
-    """A file that a recipe names is not there."""
+    """A file that a recipe names does not exist."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source: its name within the source (as in messages) and where it is."""
+    """A file of a source: its name within the source, which messages show, and its place."""
 
     name: str
     place: Place
@@ -40,7 +41,7 @@ class File:
         Raises:
             StorageError: the archive is damaged.
         """
-        for number, line in enumerate(_split(self._blocks()), 1):
+        for number, line in enumerate(_split_lines(self.blocks()), 1):
             if number == 1:
                 line = line.removeprefix(BOM)
             try:
@@ -48,7 +49,8 @@ class File:
             except UnicodeDecodeError:
                 yield f"{self.name}:{number}", None
 
-    def _blocks(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[bytes]:
+        """The content, decompressed, in pieces of at most 1 MiB. Raises StorageError for a damaged archive."""
         with self.place.stream() as stream:
             while True:
                 try:
@@ -60,28 +62,28 @@ class File:
                 yield block
 
     def digest(self) -> list[str | int]:
-        """Name, size and the SHA-256 of the first and last MiB: told apart without reading gigabytes.
+        """Name, size and the SHA-256 of the first and last MiB, which identify a file without reading gigabytes.
 
-        A change that keeps the size and touches only the middle of a file larger than 2 MiB goes unseen.
+        A change that keeps the size and touches only the middle of a file larger than 2 MiB is not seen.
         """
         filesystem, path = self.place.filesystem()
         info = filesystem.get_file_info(path)
-        return [self.name, int(info.size or 0), _ends(self.place, int(info.size or 0), info.mtime_ns)]
+        return [self.name, int(info.size or 0), _hash_ends(self.place, int(info.size or 0), info.mtime_ns)]
 
 
 @runtime_checkable
 class FileSource(Protocol):
-    """A source that reads files. ``files`` names those that decide what a table of a language and split holds."""
+    """A source that reads files."""
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
-        """The files, in the order in which they are read."""
+        """The files that decide what this table holds, in the order in which they are read."""
 
     def ids(self, table: TableName) -> Iterator[str]:
         """The ids of every document (or query) of the source, whatever its language and split; repeats are allowed."""
 
 
-def identity(source: Any, table: TableName, lang: str, split: str) -> dict[str, Any]:
-    """What identifies the content that ``source`` gives for one table, beside its config.
+def identify(source: Any, table: TableName, lang: str, split: str) -> dict[str, Any]:
+    """Identify the content that ``source`` gives for one table, beyond what its config says.
 
     For files: their names, sizes and digests, never where they are, so that a collection may move. A source without
     files is identified by its config alone. Costs two reads of 1 MiB per file and process, about 3 ms.
@@ -90,13 +92,28 @@ def identity(source: Any, table: TableName, lang: str, split: str) -> dict[str, 
     return {"files": [file.digest() for file in files]}
 
 
+def walk(root: Place) -> list[File]:
+    """Find all files below ``root`` whose path has no hidden part (``.git``), ordered by their path.
+
+    Raises:
+        StorageError: ``root`` cannot be listed.
+    """
+    filesystem, base = root.filesystem()
+    try:
+        infos = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+    except OSError as error:
+        raise StorageError(f"cannot list {root.redacted}: {error}. Check the path and who may read it") from error
+    names = (info.path.removeprefix(base).lstrip("/") for info in infos if info.type == fs.FileType.File)
+    return [File(name, root / name) for name in sorted(names) if "/." not in f"/{name}"]
+
+
 def find(root: Place, name: str) -> File:
-    """The file ``name`` below ``root``, plain or compressed. Raises AbsentFileError that lists what is there."""
+    """Find the file ``name`` below ``root``, plain or compressed. Raises AbsentFileError that lists what is there."""
     file = find_any(root, name)
     if file is not None:
         return file
     folder, _, _ = name.rpartition("/")
-    there = ", ".join(names(root, folder)) or "nothing"
+    there = ", ".join(list_names(root, folder)) or "nothing"
     raise AbsentFileError(
         f"expected {name} (or {', '.join(COMPRESSED)} of it) in {root.redacted}, found there: {there}. Set the "
         "source's path to the directory that holds it, or choose another language or split"
@@ -104,7 +121,7 @@ def find(root: Place, name: str) -> File:
 
 
 def find_any(root: Place, *names: str) -> File | None:
-    """The first of ``names`` that is there, plain or compressed, or None."""
+    """Find the first of ``names`` that exists, plain or compressed; None where none does."""
     for name in names:
         for suffix in ("", *COMPRESSED):
             if (root / f"{name}{suffix}").exists():
@@ -112,19 +129,19 @@ def find_any(root: Place, *names: str) -> File | None:
     return None
 
 
-def names(root: Place, folder: str = "") -> list[str]:
+def list_names(root: Place, folder: str = "") -> list[str]:
     """Names of the files in a folder of ``root``, without the suffix of a compression; each once."""
     listed = (root / folder if folder else root).list()
-    return sorted({plain(place.name) for place in listed})
+    return sorted({strip_compression(place.name) for place in listed})
 
 
-def plain(name: str) -> str:
+def strip_compression(name: str) -> str:
     """``name`` without the suffix of a compression."""
     return name.rsplit(".", 1)[0] if name.endswith(COMPRESSED) else name
 
 
-@lru_cache(maxsize=4096)
-def _ends(place: Place, size: int, mtime_ns: int) -> str:
+@lru_cache(maxsize=1 << 16)
+def _hash_ends(place: Place, size: int, mtime_ns: int) -> str:
     with place.open() as file:
         digest = hashlib.sha256(file.read(BLOCK))
         if size > BLOCK:
@@ -133,7 +150,7 @@ def _ends(place: Place, size: int, mtime_ns: int) -> str:
     return digest.hexdigest()
 
 
-def _split(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     held: list[bytes] = []  # pieces of a line longer than a block, joined once
     for block in blocks:
         first, *others = block.split(b"\n")

@@ -4,7 +4,8 @@
     mmarco/data/google/collections/<language>_collection.tsv
     mmarco/data/google/queries/{train,dev}/<language>_queries.{train,dev,dev.small}.tsv
 
-One set of ids runs through all languages, and mMARCO has no judgements but MS MARCO's.
+One set of ids runs through all languages, and mMARCO has no judgements but MS MARCO's. Of the 808,731 training queries
+502,939 are judged: they are the split ``train.judged``, on which the published students were trained.
 """
 
 from abc import ABC, abstractmethod
@@ -18,26 +19,36 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.sources.base import Entry
 from pipelines.sources.files import File, TableName, find
-from pipelines.sources.records import trec_qrels, tsv_docs, tsv_queries
+from pipelines.sources.records import keep_judged, read_docs, read_qrels, read_queries
 
-SPLITS = {"train": ("train",), "dev": ("dev",), "dev.small": ("dev.small",), "all": ("train", "dev")}
+JUDGED = "train.judged"  # the queries of train that occur in qrels.train.tsv
+SPLITS = {  # the files that each split is read from
+    "train": ("train",),
+    JUDGED: ("train",),
+    "dev": ("dev",),
+    "dev.small": ("dev.small",),
+    "all": ("train", "dev"),
+}
 TRANSLATIONS = "mmarco/data/google"
 
 
 class _Tables(Component, ABC):
-    """The tables of the published files, once ``files`` says which they are."""
+    """The tables of the published files; a subclass says in ``files`` which they are."""
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """All passages: every split shares the collection."""
-        return chain.from_iterable(tsv_docs(file, lang) for file in self.files("docs", lang, split))
+        return chain.from_iterable(read_docs(file, lang) for file in self.files("docs", lang, split))
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split."""
-        return chain.from_iterable(tsv_queries(file, lang) for file in self.files("queries", lang, split))
+        files = self.files("queries", lang, split)
+        if split == JUDGED:
+            return keep_judged(read_queries(files[0], lang), read_qrels(files[1]))
+        return chain.from_iterable(read_queries(file, lang) for file in files)
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
-        """MS MARCO's judgements, which hold for every language: relevance is 1, what is not judged is not listed."""
-        return chain.from_iterable(map(trec_qrels, self.files("qrels", lang, split)))
+        """MS MARCO's judgements, which hold for every language. Relevance is always 1."""
+        return chain.from_iterable(map(read_qrels, self.files("qrels", lang, split)))
 
     @abstractmethod
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
@@ -53,14 +64,14 @@ class MsMarco(_Tables):
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
         """See ``FileSource``."""
-        parts = _splits(split)
+        parts = _parts(split)
         if lang != self.lang:
             raise RecipeError(f"this MS MARCO source is in {self.lang}, asked for {lang}: use source.kind=mmarco")
         place = Place.of(self.path)
-        return [
-            find(place, name)
-            for name in (["collection.tsv"] if table == "docs" else [f"{table}.{p}.tsv" for p in parts])
-        ]
+        if table == "docs":
+            return [find(place, "collection.tsv")]
+        judged = [find(place, "qrels.train.tsv")] if table == "queries" and split == JUDGED else []
+        return [*(find(place, f"{table}.{part}.tsv") for part in parts), *judged]
 
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
@@ -82,18 +93,21 @@ class Mmarco(_Tables):
         """See ``FileSource``."""
         if table == "qrels" or lang == "en":
             return MsMarco(path=self.path).files(table, "en", split)
-        parts, name = _splits(split), languages.mmarco_name(lang)
+        parts, name = _parts(split), languages.mmarco_name(lang)
         root = Place.of(self.translations) if self.translations else Place.of(self.path) / TRANSLATIONS
         if table == "docs":
             return [find(root, f"collections/{name}_collection.tsv")]
-        return [find(root, f"queries/{p.partition('.')[0]}/{name}_queries.{p}.tsv") for p in parts]
+        judged = [find(Place.of(self.path), "qrels.train.tsv")] if split == JUDGED else []
+        queries = [find(root, f"queries/{p.partition('.')[0]}/{name}_queries.{p}.tsv") for p in parts]
+        return [*queries, *judged]
 
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``: MS MARCO's, for every language has the same."""
         return _ids(MsMarco(path=self.path), table, "en")
 
 
-def _splits(split: str) -> tuple[str, ...]:
+def _parts(split: str) -> tuple[str, ...]:
+    """The parts of the published files that a split is read from."""
     if split not in SPLITS:
         raise RecipeError(f"MS MARCO has no split {split!r}; it has {', '.join(SPLITS)}")
     return SPLITS[split]

@@ -3,13 +3,14 @@
     collection.<lang>.tsv  doc_id<TAB>text           or candidates.<lang>.tsv  doc_id<TAB>text<TAB>context (left out)
     queries.<lang>.tsv     query_id<TAB>text
     qrels.tsv              query_id 0 doc_id relevance      or qrels.<lang>.tsv where doc_ids differ by language
-    groups.tsv             doc_id or query_id<TAB>group
-    splits/fold<i>.tsv     query_id<TAB>train|dev|test
+    groups.tsv             doc_id or query_id<TAB>group                                      may be absent
+    splits/fold<i>.tsv     query_id<TAB>train|dev|test                                       may be absent
 
-A fold and the groups are held in memory while they are read (about 150 bytes per line); all else streams.
+A collection without the folder ``splits`` is divided by hash (see ``pipelines.sources.splits``). A fold, the groups and
+the judgements that decide a split are held in memory while they are read (about 150 bytes per line); all else streams.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -18,95 +19,143 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines.sources.base import Entry
-from pipelines.sources.files import File, TableName, find, find_any, names
-from pipelines.sources.records import trec_qrels, tsv_docs, tsv_queries
+from pipelines.sources.files import File, TableName, find, find_any, list_names
+from pipelines.sources.records import read_docs, read_qrels, read_queries
+from pipelines.sources.splits import BUCKETS, SPLITS, HashedBy, split_by_hash
 
 
 class Parallel(Component):
-    """A parallel collection, split by question along ``splits/fold<fold>.tsv``; without a fold there is only "all".
+    """A parallel collection, divided by question along ``splits/fold<fold>.tsv``, or by hash where there are none.
 
     ``strict`` leaves the documents of other splits' groups (articles, pages) out of the documents of "train", so that
-    no text of a test article is seen in training, not even as a negative. Every other split searches all documents.
+    no text of a test article is seen in training, not even as a negative. Where a collection that is divided by hash
+    names no groups, the documents left out are those judged relevant to questions of other splits alone. Every other
+    split searches all documents.
     """
 
     kind: Literal["parallel"] = "parallel"
     path: Location
-    fold: int | None = Field(None, ge=0)
+    fold: int = Field(0, ge=0)
     strict: bool = True
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
-        """The documents in ``lang``; under ``strict``, those of "train" alone whose group has a training question."""
-        collection, *of_split = self.files("docs", lang, split)
-        entries = tsv_docs(collection, lang, columns=(2, 3))
-        return self._training_docs(entries, *of_split) if of_split else entries
+        """The documents in ``lang``; under ``strict``, those of "train" alone that belong to no other split."""
+        collection, *deciding = self.files("docs", lang, split)
+        entries = read_docs(collection, lang, columns=(2, 3))
+        if not deciding:
+            return entries
+        is_training = self._training_test(deciding)
+        return (entry for entry in entries if not entry.row or is_training(entry.row["doc_id"]))
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split in ``lang``."""
-        file, *fold = self.files("queries", lang, split)
-        part = _pairs(fold[0]) if fold else {}
-        for entry in tsv_queries(file, lang):
-            if not (fold and entry.row) or part.get(entry.row["query_id"]) == split:
+        file, *deciding = self.files("queries", lang, split)
+        split_of = self._split_lookup(split, deciding)
+        for entry in read_queries(file, lang):
+            if not entry.row or split_of(entry.row["query_id"]) == split:
                 yield entry
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """The judgements of the split's questions, and of any question that the fold does not know."""
-        file, *fold = self.files("qrels", lang, split)
-        part = _pairs(fold[0]) if fold else {}
-        for entry in trec_qrels(file):
-            if not (fold and entry.row) or part.get(entry.row["query_id"], split) == split:
+        file, *deciding = self.files("qrels", lang, split)
+        split_of = self._split_lookup(split, deciding)
+        for entry in read_qrels(file):
+            if not entry.row or split_of(entry.row["query_id"]) in (split, None):
                 yield entry
 
     def files(self, table: TableName, lang: str, split: str) -> list[File]:
-        """See ``FileSource``: the records first, then what the split needs."""
-        root, fold = Place.of(self.path), self._fold(split)
+        """See ``FileSource``: the records first, then what decides the split."""
+        root = Place.of(self.path)
+        deciding = self._deciding(split)
         if table == "queries":
-            return [find(root, f"queries.{lang}.tsv"), *fold]
+            return [find(root, f"queries.{lang}.tsv"), *deciding]
         if table == "qrels":
-            return [find_any(root, f"qrels.{lang}.tsv") or find(root, "qrels.tsv"), *fold]
+            return [self._judgements(lang) or find(root, "qrels.tsv"), *deciding]
         either = find_any(root, f"collection.{lang}.tsv", f"candidates.{lang}.tsv")
         collection = either or find(root, f"collection.{lang}.tsv")
-        return [collection, *fold, find(root, "groups.tsv")] if self.strict and split == "train" else [collection]
+        if not self.strict or split != "train":
+            return [collection]
+        if not self.hashed_by():
+            return [collection, *deciding, find(root, "groups.tsv")]
+        judged = self._judgements(lang)
+        return [collection, *(deciding or ([judged] if judged else []))]
 
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
         kinds, key = (("collection", "candidates"), "doc_id") if table == "docs" else (("queries",), "query_id")
         root = Place.of(self.path)
-        for name in names(root):
+        for name in list_names(root):
             kind, _, lang = name.removesuffix(".tsv").partition(".")
             if kind in kinds and lang:
                 file = find(root, name)
-                entries = tsv_docs(file, lang, (2, 3)) if table == "docs" else tsv_queries(file, lang)
+                entries = read_docs(file, lang, (2, 3)) if table == "docs" else read_queries(file, lang)
                 yield from (entry.row[key] for entry in entries if entry.row)
 
-    def _fold(self, split: str) -> list[File]:
-        """The fold's file, where the split needs one. Raises RecipeError for a split that is not in it."""
+    def hashed_by(self) -> HashedBy:
+        """See ``HashSplitSource``."""
+        root = Place.of(self.path)
+        if list_names(root, "splits"):
+            return ""
+        return "group" if find_any(root, "groups.tsv") else "query id"
+
+    def _judgements(self, lang: str) -> File | None:
+        return find_any(Place.of(self.path), f"qrels.{lang}.tsv", "qrels.tsv")
+
+    def _deciding(self, split: str) -> list[File]:
+        """The file that decides which questions are in the split: the fold, or the groups that are hashed.
+
+        Raises:
+            RecipeError: there is no such split or fold.
+        """
         if split == "all":
             return []
-        if self.fold is None:
-            raise RecipeError(
-                f"a parallel collection without a fold has no split {split!r}: set source.fold=0..4, or split=all"
-            )
-        file = find(Place.of(self.path), f"splits/fold{self.fold}.tsv")
-        known = sorted(set(_pairs(file).values()))
+        root = Place.of(self.path)
+        if self.hashed_by():
+            if self.fold >= BUCKETS:
+                raise RecipeError(
+                    f"{root.redacted} has no split files and is divided by hash into {BUCKETS} folds: set source.fold to "
+                    f"0..{BUCKETS - 1}, got {self.fold}"
+                )
+            known, file = list(SPLITS), find_any(root, "groups.tsv")
+        else:
+            file = find(root, f"splits/fold{self.fold}.tsv")
+            known = sorted(set(_read_pairs(file).values()))
         if split not in known:
-            raise RecipeError(
-                f"{file.name} in {Place.of(self.path).redacted} has no split {split!r}; it has {', '.join(known)}, all"
-            )
-        return [file]
+            raise RecipeError(f"{root.redacted} has no split {split!r}: fold {self.fold} has {', '.join(known)}, all")
+        return [file] if file else []
 
-    @staticmethod
-    def _training_docs(entries: Iterator[Entry], fold: File, groups: File) -> Iterator[Entry]:
-        group = _pairs(groups)
-        training = {group.get(query) for query, part in _pairs(fold).items() if part == "train"} - {None}
-        return (entry for entry in entries if not entry.row or group.get(entry.row["doc_id"]) in training)
+    def _split_lookup(self, split: str, deciding: list[File]) -> Callable[[str], str | None]:
+        """A function from a query id to its split; None for a question that the fold's file does not know."""
+        if split == "all":
+            return lambda _: "all"
+        pairs = _read_pairs(deciding[0]) if deciding else {}
+        if not self.hashed_by():
+            return pairs.get
+        return lambda query_id: split_by_hash(pairs.get(query_id, query_id), self.fold)
+
+    def _training_test(self, deciding: list[File]) -> Callable[[str], bool]:
+        """A function that says of a doc_id whether training may see the document."""
+        hashed_by = self.hashed_by()
+        if hashed_by == "query id":
+            split_of = self._split_lookup("train", [])
+            judged = [entry.row for entry in read_qrels(deciding[0]) if entry.row and entry.row["relevance"] > 0]
+            training = {row["doc_id"] for row in judged if split_of(row["query_id"]) == "train"}
+            others = {row["doc_id"] for row in judged} - training
+            return lambda doc_id: doc_id not in others
+        group = _read_pairs(deciding[-1])
+        if hashed_by == "group":
+            return lambda doc_id: doc_id in group and split_by_hash(group[doc_id], self.fold) == "train"
+        fold = _read_pairs(deciding[0])
+        groups = {group[query] for query, part in fold.items() if part == "train" and query in group}
+        return lambda doc_id: group.get(doc_id) in groups
 
 
-def _pairs(file: File) -> dict[str, str]:
-    """A file of ``id<TAB>name`` lines. Raises StepError for any other line: a split with holes would leak."""
+def _read_pairs(file: File) -> dict[str, str]:
+    """Read a file of ``id<TAB>name`` lines. Raises StepError for any other line: a split with holes would leak."""
     pairs = {}
     for where, line in file.lines():
         key, tab, value = (line or "").partition("\t")
         if not (key and tab and value) or "\t" in value:
-            raise StepError(f"{where}: expected an id, a tab and a name, got {line!r}. Mend the file")
+            raise StepError(f"{where}: expected an id, a tab and a name, got {line!r}. Correct the file")
         pairs[key] = value
     return pairs
