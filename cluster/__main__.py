@@ -1,4 +1,4 @@
-"""``python -m cluster doctor``: is this cluster ready for a recipe?"""
+"""``babelray doctor``, also as ``python -m cluster doctor``: is this cluster ready for a recipe?"""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def doctor(
 
     Exit code: 0 when all is well, 1 when something is wrong.
 
-    Example: `RAY_ADDRESS=auto python -m cluster doctor --root s3://my-bucket/runs`
+    Example: `RAY_ADDRESS=auto babelray doctor --root s3://my-bucket/runs`
     """
     try:
         session.connect()

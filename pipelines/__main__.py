@@ -1,4 +1,4 @@
-"""The verbs: ``python -m pipelines run|status|show|search|evaluate RECIPE``. Each takes ``--set`` and ``--json``."""
+"""The verbs of recipes: ``babelray new|run|status|show|search|evaluate|prune``, also as ``python -m pipelines``."""
 
 import json
 import logging
@@ -15,15 +15,17 @@ from cluster.errors import BabelrayError
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Teach a small encoder to find passages in every language.
 
-    A recipe is a name (atlas, xquad, translate-distill, multilingual-translate-distill, …) or the path of a TOML file.
-    Everything that is made stands below the recipe's root, in directories named step@fingerprint; what is there is
-    never made again, so a run that was stopped goes on where it was.
+    A recipe is a name (atlas, xquad, translate-distill, …) or the path of a TOML file. Everything that a run makes is
+    kept below the recipe's root, in directories named step@fingerprint, and never made again: a run that was stopped
+    goes on where it was, and a changed recipe makes only what the change concerns.
 
-    [bold]Begin with[/bold]  python -m pipelines run atlas
+    **The demo**: `babelray run atlas`
+
+    **Your own collection**: `babelray new mine --source DIR`, then `babelray run mine.toml`
     """,
 )
 
@@ -32,16 +34,16 @@ QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe, as --set train.steps=200. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: --set train.steps=200. Repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
-    """Print the message of an error that a user can act on, and leave with status 1."""
+def report_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Print the message of an error that a user can act on, and exit with status 1."""
 
     @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run_command(*args: Any, **kwargs: Any) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -55,11 +57,36 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo("\nstopped; run the same command again and it goes on from here", err=True)
             raise typer.Exit(130) from None
 
-    return run
+    return run_command
 
 
 @app.command()
-@_told
+@report_errors
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the recipe: it becomes NAME.toml here.")],
+    source: Annotated[
+        str, typer.Option("--source", metavar="DIR", help="The directory of your collection, or an s3:// URI.")
+    ],
+    lang: Annotated[str, typer.Option("--lang", help="Language of texts whose language nothing says.")] = "en",
+    force: Annotated[bool, typer.Option("--force", help="Replace a recipe of that name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a recipe for a collection of your own.
+
+    Looks at DIR, recognises its layout (a parallel collection, BEIR, MS MARCO, JSON lines, or text, Markdown and HTML
+    files), says how many documents, questions and judgements it has in which languages, what is missing and what that
+    means, and writes a commented recipe that runs as it is: one that trains and measures a student where there are
+    translations and judged questions, and one that indexes and serves a ready encoder where there are not.
+
+    Example: `babelray new manual --source docs/`
+    """
+    from pipelines.new import write_recipe
+
+    _echo(write_recipe(name, source, lang, force), as_json)
+
+
+@app.command()
+@report_errors
 def run(
     recipe: RecipeName,
     steps: Annotated[
@@ -68,37 +95,51 @@ def run(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Make what is missing of a recipe, show progress, and end with the measures."""
+    """Make what is missing of a recipe, and print the measures.
+
+    Shows progress by step. Stop it with Ctrl-C at any time: the same command goes on from there. Runs on the cluster
+    named by `RAY_ADDRESS`, or on this machine.
+
+    Example: `babelray run atlas --set train.steps=200`
+    """
     from pipelines import verbs
 
     _echo(verbs.run(recipe, steps or [], sets or [], _console(as_json)), as_json)
 
 
 @app.command()
-@_told
+@report_errors
 def status(recipe: RecipeName, sets: Sets = None, as_json: Json = False) -> None:
-    """Which steps are done, going on, or to come, with their rows, rejects and times."""
+    """List the steps of a recipe: done, going on, or to come, with their rows, rejects and times.
+
+    Starts nothing, and needs no data.
+
+    Example: `babelray status atlas`
+    """
     from pipelines import verbs
 
     _echo(verbs.status(recipe, sets or []), as_json)
 
 
 @app.command()
-@_told
+@report_errors
 def show(
     recipe: RecipeName,
     step: Annotated[str, typer.Argument(metavar="STEP", help="A step's name, as `status` prints it.")],
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """One step: its config, inputs, where it stands, what was rejected and why, and its first rows."""
+    """Show one step: its config and inputs, where it is kept, what was rejected and why, and its first rows.
+
+    Example: `babelray show atlas translate-fa`
+    """
     from pipelines import verbs
 
     _echo(verbs.show(recipe, step, sets or []), as_json)
 
 
 @app.command()
-@_told
+@report_errors
 def search(
     recipe: RecipeName,
     query: Annotated[str, typer.Argument(help="The query, in quotes.")],
@@ -109,14 +150,17 @@ def search(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Search the recipe's index with its student."""
+    """Search the index of a finished recipe with its student.
+
+    Example: `babelray search atlas "What money do people use in Iran?" -k 3 --lang fa`
+    """
     from pipelines import verbs
 
     _echo(verbs.search(recipe, query, k, lang or [], sets or []), as_json)
 
 
 @app.command()
-@_told
+@report_errors
 def evaluate(
     recipe: RecipeName,
     other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="A recipe to compare with.")] = None,
@@ -124,10 +168,12 @@ def evaluate(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """The measures per language and pooled; with OTHER also the differences and a paired t-test over the queries.
+    """Print the measures of a recipe by language and pooled; with OTHER, what it gains over that recipe.
 
-    Makes what is missing first. Add a collection of your own with
-    --set evaluate.mine.source.kind=parallel --set evaluate.mine.source.path=DIR
+    Differences come with a paired t-test over the queries. Makes what is missing first. Add another collection with
+    `--set evaluate.mine.source.kind=parallel --set evaluate.mine.source.path=DIR`.
+
+    Example: `babelray evaluate xquad xquad-ed --set source.path=DIR`
     """
     from pipelines import verbs
 

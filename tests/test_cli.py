@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipelines.__main__ import QUIET, app
+from serving.cli import app as babelray
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -55,16 +57,53 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_verbs_are_frozen() -> None:
-    group = typer.main.get_command(app)
-    found = {name: [p.opts[0] for p in command.params] for name, command in group.commands.items()}  # type: ignore[attr-defined]
-    assert found == {
-        "run": ["recipe", "steps", "--set", "--json"],
-        "status": ["recipe", "--set", "--json"],
-        "show": ["recipe", "step", "--set", "--json"],
-        "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
-        "evaluate": ["recipe", "other", "--system", "--set", "--json"],
-    }
+RECIPE_VERBS = {
+    "new": ["name", "--source", "--lang", "--force", "--json"],
+    "run": ["recipe", "steps", "--set", "--json"],
+    "status": ["recipe", "--set", "--json"],
+    "show": ["recipe", "step", "--set", "--json"],
+    "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
+    "evaluate": ["recipe", "other", "--system", "--set", "--json"],
+}
+OTHER_VERBS = {
+    "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config"],
+    "doctor": ["--root", "--timeout", "--json"],
+}
+
+
+def verbs_of(app: typer.Typer) -> dict[str, list[str]]:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {name: [parameter.opts[0] for parameter in command.params] for name, command in commands.items()}
+
+
+def test_verbs_are_frozen_and_babelray_has_those_of_all_packages() -> None:
+    assert verbs_of(app) == RECIPE_VERBS
+    assert verbs_of(babelray) == RECIPE_VERBS | OTHER_VERBS
+    assert list(verbs_of(babelray)) == [*RECIPE_VERBS, *OTHER_VERBS]
+
+
+def test_the_console_script_is_that_command() -> None:
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["babelray"]
+    module, _, function = script.partition(":")
+    code = f"import sys, {module}; sys.argv[1:] = ['--help']; {module}.{function}()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: babelray" in done.stdout
+    assert all(verb in done.stdout for verb in [*RECIPE_VERBS, *OTHER_VERBS])
+
+
+@pytest.mark.parametrize("verb", [*RECIPE_VERBS, *OTHER_VERBS])
+def test_help_of_each_verb_explains_it_with_an_example(verb: str) -> None:
+    done = CliRunner().invoke(babelray, [verb, "--help"])
+    assert done.exit_code == 0
+    _, _, example = done.stdout.partition("Example:")
+    assert verb in example
+
+
+def test_help_loads_no_models_and_no_ray() -> None:
+    code = "import sys; from serving.cli import app; print({'ray', 'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_finished_recipe_does_nothing_quickly_and_without_ray(root: Path) -> None:

@@ -5,9 +5,9 @@
     faq.jsonl                 one document a line: {"id": "…", "title": "…", "text": "…"}; id and title may be absent
 
 There are no questions and no judgements: such a collection is searched and served, or measured with questions of
-another source. A file is one document, held in memory while it is read; the encoder cuts long ones into windows. A plan
-reads the first and last MiB of every file to know its content, about a second for 5,000 small files on a disk: keep
-100,000 documents as JSON lines.
+another source. A file is one document, held in memory while it is read; the encoder cuts long ones into windows. A
+plan reads the first and last MiB of every file to know its content: 0.1 s for 2,000 small files on a disk, and several
+requests a file in an object store, where many documents are better kept as JSON lines.
 """
 
 from collections.abc import Iterator
