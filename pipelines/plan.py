@@ -245,12 +245,13 @@ def _collection(recipe: Recipe, spec: EvaluationSet) -> Collection:
 
 def _encode(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
     """Vectors of a DOCS or QUERIES step under the encoder of a system."""
+    length = recipe.passage_length if role == "docs" else None  # queries are encoded whole
     config = EncodeConfig(
         role=role,
         model=system.model,
         checkpoint=system.checkpoint,
-        passage_length=recipe.passage_length,
-        passage_stride=recipe.passage_stride,
+        passage_length=length,
+        passage_stride=recipe.passage_stride if length else None,
     )
     inputs = {"rows": rows} | ({"student": system.student} if system.student else {})
     return _table(recipe, f"encode-{system.name}-{name}", Encode, config, VECTORS, inputs, "rows")

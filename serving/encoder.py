@@ -21,9 +21,10 @@ class Encoder:
     ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
 
     def __init__(self, student: Place, checkpoint: str):
+        from pipelines.devices import device
         from pipelines.students import load_encoder
 
-        self.model = load_encoder((student / checkpoint).fetch())
+        self.model = load_encoder((student / checkpoint).fetch(), device())
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
