@@ -40,6 +40,15 @@ def resolve(wanted: Wanted, gpus: float) -> Precision:
     return "bf16" if BF16_FLAGS & cpu_flags() else "fp32"
 
 
+def require_resolved(wanted: Wanted) -> Precision:
+    """A precision that planning has resolved. Raises ValueError for "auto", which must not reach a model."""
+    if wanted == "auto":
+        raise ValueError(
+            'precision = "auto" depends on the machine: resolve it with pipelines.precision.with_precision'
+        )
+    return wanted
+
+
 def resolve_compute_type(wanted: str, gpus: float) -> str:
     """The same for CTranslate2's name of a precision: float16 on a GPU, float32 on a CPU, where the library has no
     other floating point. Integers change translations more, and are never chosen for you."""
@@ -50,12 +59,12 @@ def resolve_compute_type(wanted: str, gpus: float) -> str:
 
 def with_precision(component: AnyComponent, gpus: float) -> AnyComponent:
     """The component with its ``precision`` or ``compute_type`` resolved for actors with ``gpus`` GPUs each."""
-    resolved: dict[str, Any] = {}
+    update: dict[str, Any] = {}
     if getattr(component, "precision", None) == AUTO:
-        resolved["precision"] = resolve(AUTO, gpus)
+        update["precision"] = resolve(AUTO, gpus)
     if getattr(component, "compute_type", None) == AUTO:
-        resolved["compute_type"] = resolve_compute_type(AUTO, gpus)
-    return component.model_copy(update=resolved) if resolved else component
+        update["compute_type"] = resolve_compute_type(AUTO, gpus)
+    return component.model_copy(update=update) if update else component
 
 
 def refuse_auto(component: Component, key: str) -> None:
