@@ -21,6 +21,7 @@ from cluster.component import fingerprint
 from cluster.errors import TableError
 from cluster.nodecache import cached
 from cluster.table import good
+from pipelines.text import join_title
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
 ROWS_PER_BATCH = 65_536
@@ -135,7 +136,7 @@ class Docstore(RowStore):
     """The texts of a DOCS or QUERIES artifact by id."""
 
     def text(self, row_id: str) -> str:
-        """``title + " " + text`` where there is a title, else the text (MTD §4 joins them so)."""
+        """The text as models read it: title and text of a document (``pipelines.text.join_title``)."""
         return self.text_at(self.position(row_id))
 
     def texts(self, row_ids: Iterable[str]) -> list[str]:
@@ -147,7 +148,7 @@ class Docstore(RowStore):
         batch, offset = self._locate(position)
         text = str(batch.column("text")[offset].as_py())
         title = batch.column("title")[offset].as_py() if "title" in batch.schema.names else None
-        return f"{title} {text}" if title else text
+        return join_title(title, text)
 
 
 def hashes(row_ids: Sequence[str]) -> np.ndarray:

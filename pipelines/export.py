@@ -21,6 +21,7 @@ import pyarrow as pa
 from cluster.errors import TableError
 from cluster.storage import Place
 from cluster.table import good
+from pipelines.text import join_title
 
 TAB = "\t"
 _BREAKS = re.compile(r"[\t\r\n]+")
@@ -69,7 +70,7 @@ def colbert_examples(rankings: Iterable[pa.Table], file: Place) -> int:
 def msmarco_collection(docs: Iterable[pa.Table], file: Place) -> int:
     """Write DOCS as ``doc_id<TAB>text``, the title before the text; tabs and line breaks in a text become a blank."""
     rows = _rows(docs, "doc_id", "title", "text")
-    return _write(file, (f"{_field(d, TAB)}{TAB}{_line(f'{t or str()} {x}'.strip())}" for d, t, x in rows))
+    return _write(file, (f"{_field(d, TAB)}{TAB}{_line(join_title(t, x))}" for d, t, x in rows))
 
 
 def msmarco_queries(queries: Iterable[pa.Table], file: Place) -> int:

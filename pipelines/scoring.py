@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import model_validator
 
 from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines.docstore import Docstore
 from pipelines.models import locate
+from pipelines.precision import refuse_auto
 from pipelines.scorers import Scorer
 from pipelines.scorers.base import Collection, Teacher
 from pipelines.tables import RANKINGS
@@ -27,6 +29,11 @@ class ScoreConfig(Component):
     scorer: Scorer
     query_lang: str
     doc_lang: str
+
+    @model_validator(mode="after")
+    def _precision_is_resolved(self) -> "ScoreConfig":
+        refuse_auto(self.scorer, "score.scorer")
+        return self
 
 
 class Score:
@@ -51,7 +58,7 @@ class Score:
         return RANKINGS.of([_ranked(s, [next(scores) for _ in s.doc_ids]) for s in selections])
 
     def _selection(self, row: dict[str, Any], query: str | None) -> "_Selection":
-        """What there is to score of a row, or why there is nothing."""
+        """The documents to score of a row, or the reason to reject it."""
         if row["reject"] is not None:
             return _Selection(row["query_id"], "", [], row["reject"])
         if query is None:
@@ -67,7 +74,16 @@ class Score:
         doc_ids = list(dict.fromkeys(doc_id for s in selections for doc_id in s.doc_ids))
         place = {doc_id: j for j, doc_id in enumerate(doc_ids)}
         pairs_P2 = np.array([(i, place[doc_id]) for i, s in enumerate(selections) for doc_id in s.doc_ids])
-        return self._teacher.score([s.query for s in selections], self._docs.texts(doc_ids), pairs_P2)
+        queries = [s.query for s in selections]
+        scores_P = self._teacher.score(queries, self._docs.texts(doc_ids), pairs_P2)
+        if not np.isfinite(scores_P).all():
+            bad = int((~np.isfinite(scores_P)).argmax())
+            i, j = pairs_P2[bad]
+            raise FloatingPointError(
+                f"the teacher's score of query {selections[i].query_id} with document {doc_ids[j]} is {scores_P[bad]}: "
+                'its model overflows. Set score.scorer.precision = "fp32" (or "bf16", which has the range of fp32)'
+            )
+        return scores_P
 
 
 class _Selection(NamedTuple):

@@ -12,6 +12,7 @@ from cluster.artifact import Artifact
 from cluster.component import Component
 from cluster.step import FanOut
 from cluster.storage import Place
+from pipelines.devices import device
 from pipelines.docstore import Docstore
 from pipelines.indexes.base import SearchOptions
 from pipelines.search import open_shards, pool, search
@@ -29,7 +30,7 @@ class Searcher:
             _ = artifact.manifest  # before anything is loaded, and where a missing file would be all that is told
         self.index = index
         self.docs = {lang: Docstore.open(artifact) for lang, artifact in docs.items()}
-        self.encoder = load_encoder((student.place / "best").fetch())
+        self.encoder = load_encoder((student.place / "best").fetch(), device())
 
     def search(self, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
         """The best passages over ``langs``, each with rank, doc_id, lang, score, title and text."""

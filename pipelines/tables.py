@@ -11,6 +11,7 @@ PAIRS     two sentences and how similar they are (STS)
 """
 
 from itertools import pairwise
+from math import isfinite
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,8 +31,8 @@ def _rankings(rows: pa.Table) -> None:
     if not pc.all(pc.equal(lengths, scored)).as_py() and len(rows):
         raise TableError("table rankings: doc_ids and scores of a row must have the same length")
     for ids, scores in zip(rows["doc_ids"].to_pylist(), rows["scores"].to_pylist(), strict=True):
-        if any(b > a for a, b in pairwise(scores)) or any(s != s for s in scores):
-            raise TableError(f"table rankings: scores must fall and be numbers, got {scores[:5]}…")
+        if any(b > a for a, b in pairwise(scores)) or not all(map(isfinite, scores)):
+            raise TableError(f"table rankings: scores must fall and be finite numbers, got {scores[:5]}…")
         if len(set(ids)) != len(ids):
             raise TableError(f"table rankings: a document is ranked twice in {ids[:10]}…")
 

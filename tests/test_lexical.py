@@ -192,7 +192,7 @@ np.savez({str(tmp_path / "v.npz")!r}, *model.encode_document(texts), *model.enco
 
 def test_windows_count_words(start):
     some = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
-    assert start.windows(" ".join(some), length=40, stride=30) == [" ".join(some[a : a + 40]) for a in (0, 30, 60)]
+    assert start.windows([" ".join(some)], length=40, stride=30) == [[" ".join(some[a : a + 40]) for a in (0, 30, 60)]]
     assert len(start.rows(["word " * 999], "query")[0]["input_ids"]) == STUDENT.query_length
 
 

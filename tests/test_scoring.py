@@ -7,19 +7,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from artifacts import table_artifact
 from cluster.component import fingerprint
-from cluster.errors import RecipeError
+from cluster.errors import RecipeError, TableError
 from pipelines import models
+from pipelines.precision import with_precision
 from pipelines.scorers import Bm25Scorer, CrossEncoderScorer, DenseScorer, Scorer
 from pipelines.scorers.base import Collection
-from pipelines.scorers.cross_encoder import batches
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.tables import DOCS, QUERIES, RANKINGS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORDS = ["river", "stone", "bridge", "market", "north", "salt", "wool", "tower", "spring", "old"]
 QUERY_TEXTS = ["old stone bridge", "salt market", "north north tower"]
@@ -77,24 +77,68 @@ def test_a_cross_encoder_gives_the_raw_logits_of_predict(cross_encoder, tmp_path
     assert len(np.unique(scores)) == len(scores)
 
 
-def test_a_model_with_two_outputs_is_refused(cross_encoder, tmp_path):
+@pytest.fixture(scope="module")
+def two_outputs(cross_encoder, tmp_path_factory):
+    """The same body under a head with two outputs."""
     from transformers import BertForSequenceClassification, BertTokenizer
 
+    folder = tmp_path_factory.mktemp("two")
+    torch.manual_seed(1)
     two = BertForSequenceClassification.from_pretrained(cross_encoder, num_labels=2, ignore_mismatched_sizes=True)
-    two.save_pretrained(tmp_path / "two")
-    BertTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path / "two")
-    with pytest.raises(RecipeError, match=r"with 2 outputs; expected a sequence-classification model with one output"):
-        CrossEncoderScorer(model=str(tmp_path / "two")).build(collection(tmp_path))
+    torch.nn.init.normal_(two.classifier.weight)
+    two.save_pretrained(folder)
+    BertTokenizer.from_pretrained(cross_encoder).save_pretrained(folder)
+    return str(folder)
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
-def test_batches_hold_every_pair_once_within_the_budget_and_the_longest_first(lengths, budget):
-    cut = batches(lengths, budget)
-    assert sorted(int(i) for batch in cut for i in batch) == list(range(len(lengths)))
-    padded = [len(batch) * max(lengths[i] for i in batch) for batch in cut]
-    assert all(size <= budget or len(batch) == 1 for size, batch in zip(padded, cut, strict=True))
-    longest = [max(lengths[i] for i in batch) for batch in cut]
-    assert longest == sorted(longest, reverse=True)
+def logits_of(checkpoint):
+    """What transformers computes for all pairs, one at a time: float64 [P, O]."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model, tokenizer = (
+        kind.from_pretrained(checkpoint) for kind in (AutoModelForSequenceClassification, AutoTokenizer)
+    )
+    model.eval()
+    with torch.inference_mode():
+        pairs = [tokenizer(QUERY_TEXTS[i], DOC_TEXTS[j], return_tensors="pt") for i, j in ALL_PAIRS]
+        return np.concatenate([model(**pair).logits.double().numpy() for pair in pairs])
+
+
+def test_log_sigmoid_is_the_log_probability_of_one_output(cross_encoder, tmp_path):
+    scorer = CrossEncoderScorer(model=cross_encoder, score="log_sigmoid")
+    scores = scorer.build(collection(tmp_path)).score(QUERY_TEXTS, DOC_TEXTS, ALL_PAIRS)
+    logits = logits_of(cross_encoder)[:, 0]
+    assert scores == pytest.approx(-np.log1p(np.exp(-logits)), abs=1e-5)
+    assert scores.max() < 0 < logits.max()
+
+
+def test_log_probability_is_the_log_softmax_of_the_second_of_two(two_outputs, tmp_path):
+    """MonoT5's scale: pygaggle takes the log-softmax over the logits of "false" and "true" and keeps the second."""
+    scorer = CrossEncoderScorer(model=two_outputs, score="log_probability", batch_tokens=40)
+    scores = scorer.build(collection(tmp_path)).score(QUERY_TEXTS, DOC_TEXTS, ALL_PAIRS)
+    false, true = logits_of(two_outputs).T
+    assert scores == pytest.approx(true - np.log(np.exp(false) + np.exp(true)), abs=1e-5)
+    assert np.ptp(scores) > 0.5
+
+
+def test_a_scale_that_the_outputs_do_not_have_is_refused(cross_encoder, two_outputs, tmp_path):
+    for model, score, outputs in ((two_outputs, "logit", 2), (cross_encoder, "log_probability", 1)):
+        with pytest.raises(RecipeError, match=rf"with {outputs} outputs; score = '{score}' needs"):
+            CrossEncoderScorer(model=model, score=score).build(collection(tmp_path / score))
+
+
+def test_scores_in_half_precision_keep_the_order_and_do_not_tie(cross_encoder, tmp_path):
+    whole, half = (
+        CrossEncoderScorer(model=cross_encoder, precision=precision)
+        .build(collection(tmp_path / precision))
+        .score(QUERY_TEXTS, DOC_TEXTS, ALL_PAIRS)
+        for precision in ("fp32", "bf16")
+    )
+    assert half.dtype == np.float32
+    assert not np.array_equal(half, whole)
+    assert half == pytest.approx(whole, abs=0.3)
+    assert np.corrcoef(half, whole)[0, 1] > 0.998
+    assert not np.array_equal(half, torch.from_numpy(half).bfloat16().float().numpy())  # the last layer is fp32
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -170,6 +214,40 @@ def test_the_step_gives_each_selection_the_teachers_scores_and_order(cross_encod
         assert row["scores"] == pytest.approx(expected[order], abs=1e-5)
 
 
+class Broken(Bm25Scorer):
+    """A teacher whose model overflows: it gives ``k1`` to the second document."""
+
+    def build(self, collection):
+        return self
+
+    def score(self, queries, docs, pairs_P2):
+        return np.where(pairs_P2[:, 1] == 1, np.float32(self.k1), 0.5)
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("nan")])
+def test_scores_that_are_no_numbers_are_refused_where_they_are_made(score, tmp_path):
+    scorer = Broken.model_construct(kind="bm25", k1=score)
+    config = ScoreConfig.model_construct(scorer=scorer, query_lang="en", doc_lang="en")
+    asked = table_artifact(tmp_path / "queries", QUERIES, [{"query_id": "q0", "lang": "en", "text": "stone"}])
+    work = Score(config, {"queries": asked, "docs": collection(tmp_path).docs})
+    with pytest.raises(FloatingPointError, match=r"query q0 with document d3 is (inf|nan).*precision"):
+        work(rankings(("q0", ["d0", "d3"])))
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), float("nan")])
+def test_a_table_of_rankings_holds_finite_scores(score):
+    rows = RANKINGS.of([{"query_id": "q", "doc_ids": ["a", "b"], "scores": sorted([score, 1.0], reverse=True)}])
+    with pytest.raises(TableError, match="finite"):
+        RANKINGS.conform(rows)
+
+
+def test_a_step_takes_no_precision_that_depends_on_the_machine():
+    with pytest.raises(ValidationError, match=r'score.scorer.precision = "auto" depends on the machine'):
+        ScoreConfig(scorer=DenseScorer(model="m", precision="auto"), query_lang="en", doc_lang="en")
+    scorer = with_precision(DenseScorer(model="m", precision="auto"), gpus=1)
+    assert ScoreConfig(scorer=scorer, query_lang="en", doc_lang="en").scorer.precision == "fp16"
+
+
 def test_ties_are_ordered_by_doc_id(tmp_path):
     (row,) = scored(tmp_path, Bm25Scorer(), rankings(("q0", ["d4", "d2", "d1", "d0", "d3"])))
     assert row["doc_ids"][-2:] == ["d2", "d4"]
@@ -234,5 +312,6 @@ def test_importing_the_components_loads_no_model_library():
 
 def test_the_size_of_a_batch_is_no_part_of_the_fingerprint():
     assert fingerprint(CrossEncoderScorer(model="m", batch_tokens=9)) == fingerprint(CrossEncoderScorer(model="m"))
-    assert fingerprint(DenseScorer(model="m", batch_size=9)) == fingerprint(DenseScorer(model="m"))
+    assert fingerprint(DenseScorer(model="m", batch_tokens=9)) == fingerprint(DenseScorer(model="m"))
+    assert fingerprint(DenseScorer(model="m", precision="bf16")) != fingerprint(DenseScorer(model="m"))
     assert fingerprint(DenseScorer(model="m", max_length=9)) != fingerprint(DenseScorer(model="m"))

@@ -72,7 +72,7 @@ def lexical(served):
 def encoder(directory):
     from pipelines.students import load_encoder
 
-    return load_encoder(directory)
+    return load_encoder(directory, "cpu")
 
 
 def offline(system, query, k, langs=None, **options):

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from scipy.stats import kendalltau
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -15,9 +17,11 @@ from artifacts import table_artifact
 from pipelines.docstore import Docstore
 from pipelines.students import AnyStudent, Corpus, Dense, LateInteraction, load_encoder
 from pipelines.students.checkpoint import Checkpoint
-from pipelines.students.encoder import by_length, native_half, precision_on
+from pipelines.students.encoder import _map_ahead
 from pipelines.students.scratch import Scratch
 from pipelines.tables import DOCS, QUERIES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = [
     "The capital of France is Paris.",
@@ -108,19 +112,11 @@ def test_same_seed_same_weights(corpus, late):
 
 def test_batching_changes_nothing(late, monkeypatch):
     whole = late.encode_docs(TEXTS * 3)
-    monkeypatch.setattr("pipelines.students.encoder.TOKENS_PER_BATCH", {"cpu": 40})
+    monkeypatch.setattr(late, "batch_tokens", 40)
     monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CHUNK", 4)
-    monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CALL", 3)
+    monkeypatch.setattr("pipelines.students.tokens.TEXTS_PER_CALL", 3)
     assert_same(late.encode_docs(TEXTS * 3), whole, atol=1e-5)
     assert late.encode_docs([]) == []
-
-
-def test_by_length_keeps_to_its_budget():
-    rows = [{"input_ids": torch.zeros(n, dtype=torch.long)} for n in (3, 50, 7, 7, 20, 1, 9)]
-    batches = list(by_length(rows, 30))
-    assert sorted(i for b in batches for i in b) == list(range(7))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(len(rows[i]["input_ids"]) for i in batch) <= 30
 
 
 def test_rows_carry_all_that_embed_needs(late, tmp_path):
@@ -129,15 +125,6 @@ def test_rows_carry_all_that_embed_needs(late, tmp_path):
     fresh = load_encoder(tmp_path / "s", device="cpu")  # has tokenised nothing
     vectors, mask = fresh.embed(rows, "query")
     np.testing.assert_array_equal(vectors[mask].detach(), late.encode_queries(["Rivers run to the sea"])[0])
-
-
-@pytest.mark.parametrize(
-    ("capability", "half"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((9, 0), "bf16")]
-)
-def test_half_precision_is_what_the_gpu_computes_with(capability, half):
-    assert native_half(*capability) == half
-    assert precision_on(torch.device("cpu")) == "fp32"
-    assert precision_on(torch.device("cpu"), "bf16") == "bf16"
 
 
 def test_embed_carries_gradients_to_every_part(late):
@@ -212,25 +199,103 @@ def test_pylate_checkpoint_is_late_interaction(late, tmp_path):
     assert_same(load_encoder(tmp_path / "p", "cpu").encode_docs(TEXTS), late.encode_docs(TEXTS))
 
 
-def test_windows(minilm, late):
-    words = ["sea", "river", "king", "paris", "house", "green", "seven"]  # one token each
-    text = " ".join(words[n % 7] for n in range(630))
-    tokenizer = minilm.model.tokenizer
-    tokens = tokenizer.tokenize(text)
-    assert len(tokens) == 630
-    # naive: all windows that start every 50 tokens, without those that lie within the one before
-    spans = [(s, min(s + 100, 630)) for s in range(0, 630, 50)]
+def naive_windows(encoder, text, length, stride):
+    """All windows of the text's tokens that start every ``stride``, without those that lie within the one before."""
+    tokenizer = encoder.model.tokenizer
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    spans = [(s, min(s + length, len(offsets))) for s in range(0, max(1, len(offsets)), stride)]
     spans = [span for n, span in enumerate(spans) if n == 0 or span[1] > spans[n - 1][1]]
-    windows = minilm.windows(text, length=100, stride=50)
-    assert [tokenizer.tokenize(w) for w in windows] == [tokens[start:end] for start, end in spans]
-    assert minilm.windows(" ".join(words * 20), length=140) == [" ".join(words * 20)]
-    assert len(minilm.windows(text, length=500, stride=500)) == 3  # it reads 256 tokens, two of them its own
-    assert minilm.windows("short") == ["short"]
-    assert minilm.windows("") == [""]
-    chinese = "法国的首都是巴黎" * 40
-    assert all(len(late.rows([w], "document")[0]["input_ids"]) <= 24 for w in late.windows(chinese))
+    return [text[offsets[s][0] : offsets[e - 1][1]] for s, e in spans] if len(spans) > 1 else [text]
+
+
+WORDS = ["sea", "river", "king", "paris", "house", "green", "seven"]  # one token each in MiniLM's vocabulary
+CHINESE = "法国的首都是巴黎" * 40
+
+
+def test_windows_are_all_of_a_length_that_begin_every_stride(minilm, late):
+    text = " ".join(WORDS[n % 7] for n in range(630))
+    assert len(minilm.model.tokenizer.tokenize(text)) == 630
+    for encoder, length, stride in ((minilm, 100, 50), (minilm, 100, 33), (minilm, 7, 7), (late, 20, 10)):
+        texts = [text, "short", "", TEXTS[4], CHINESE]
+        assert encoder.windows(texts, length, stride) == [naive_windows(encoder, t, length, stride) for t in texts]
+    assert minilm.windows([" ".join(WORDS * 20)], length=140) == [[" ".join(WORDS * 20)]]
+    assert minilm.windows([]) == []
     with pytest.raises(ValueError, match="0 < stride"):
-        minilm.windows("x", 10, 11)
+        minilm.windows(["x"], 10, 11)
+
+
+def test_windows_are_cut_to_what_the_model_reads(minilm, late):
+    text = " ".join(WORDS[n % 7] for n in range(630))
+    (windows,) = minilm.windows([text], length=500, stride=500)
+    assert len(windows) == 3  # it reads 256 tokens, two of them its own
+    assert all(len(row["input_ids"]) <= 24 for row in late.rows(late.windows([CHINESE])[0], "document"))
+
+
+def test_passages_are_encoded_as_their_windows(minilm, late, corpus, monkeypatch):
+    texts = ["short", " ".join(WORDS * 30), "", CHINESE, *TEXTS]
+    dense = Dense(base=SCRATCH, doc_length=64).build(corpus, seed=3)  # with a prompt
+    for encoder, length, stride in ((minilm, 50, 25), (late, 12, 6), (dense, 20, 10)):
+        whole = list(encoder.encode_passages(texts, length, stride))
+        for found, windows in zip(whole, encoder.windows(texts, length, stride), strict=True):
+            assert_same(found, encoder.encode_docs(windows), atol=1e-5)
+        monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CHUNK", 2)
+        for found, again in zip(encoder.encode_passages(texts, length, stride), whole, strict=True):
+            assert_same(found, again, atol=1e-5)
+        monkeypatch.undo()
+    assert list(late.encode_passages([], 12, 6)) == []
+
+
+def test_rows_are_those_of_the_library(minilm, late, corpus, tmp_path):
+    """Where the tokenizer is called directly, and where the library's own preprocessing is (expanded queries)."""
+    dense = Dense(base=SCRATCH, doc_length=64).build(corpus, seed=3)
+    for encoder in (minilm, late, dense):
+        for task, prompts in (("query", ("query",)), ("document", ("document",))):
+            prompt = next((encoder.model.prompts[p] for p in prompts if encoder.model.prompts.get(p)), None)
+            for text in [*TEXTS, "", CHINESE, " leading [SEP] and trailing  ", "x" * 3000]:
+                (row,) = encoder.rows([text], task)
+                theirs = encoder.model.preprocess([text], prompt=prompt, task=task)
+                assert row.keys() == theirs.keys()
+                for name, value in row.items():
+                    if isinstance(value, torch.Tensor):
+                        assert torch.equal(value, theirs[name][0]), (task, text[:20], name)
+                    else:
+                        assert value == theirs[name]
+
+
+def test_a_slow_tokenizer_cannot_cut_passages(minilm, monkeypatch):
+    class Slow:
+        is_fast = False
+
+    monkeypatch.setattr(type(minilm.model), "tokenizer", Slow())
+    with pytest.raises(ValueError, match="a tokenizer that knows where tokens stand"):
+        minilm.windows(["some text"])
+
+
+def test_the_next_chunk_is_tokenised_while_one_is_computed():
+    made, taken = [], []
+    for result in _map_ahead(lambda item: made.append(item) or 10 * item, [1, 2, 3]):
+        if result < 30:
+            while len(made) < len(taken) + 2:  # the next one is made before this one's work ends
+                time.sleep(0.001)
+        taken.append(result)
+    assert taken == [10, 20, 30]
+    with pytest.raises(ZeroDivisionError):
+        list(_map_ahead(lambda item: 1 / item, [1, 0, 2]))
+
+
+def test_bf16_ranks_as_fp32(minilm, shared_data):
+    """Kendall's tau of the rankings of 120 passages by 12 questions."""
+    lines = (shared_data / "xquad" / "collection.en.tsv").read_text("utf-8").splitlines()[:120]
+    texts = [line.partition("\t")[2][:300] for line in lines]
+    queries = [text.split(".")[0] for text in texts[::10]]
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        encoder = load_encoder("minilm", "cpu", precision)
+        docs_ND = np.concatenate(encoder.encode_docs(texts))
+        scores[precision] = np.concatenate(encoder.encode_queries(queries)) @ docs_ND.T
+    tau = np.mean([kendalltau(a, b).statistic for a, b in zip(scores["fp32"], scores["bf16"], strict=True)])
+    assert not np.array_equal(scores["fp32"], scores["bf16"])
+    assert tau >= 0.99
 
 
 def test_configs_say_what_is_wrong():

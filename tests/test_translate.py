@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import checkpoints
 from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
+from pipelines.precision import with_precision
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig
 from pipelines.translators import Nmt, Parallel
@@ -75,6 +77,22 @@ def test_marian_says_what_transformers_says(marian, lines):
     assert len(set(expected)) > 30
     assert max(len(e.split()) for e in expected) > 5
     assert say(build(marian), lines[:40]) == expected
+
+
+def test_a_compute_type_is_what_runs_here_or_an_error(marian):
+    with pytest.raises(RecipeError, match=r"compute_type = 'float16' does not run on this cpu; it has float32, int8"):
+        Nmt(model=str(marian), compute_type="float16").build("en", "de")
+    for name in ("float32", "int8_float32"):
+        assert Nmt(model=str(marian), compute_type=name).build("en", "de")._model.compute_type == name
+
+
+def test_the_step_takes_no_compute_type_that_depends_on_the_machine():
+    auto = Nmt(model="m", compute_type="auto")
+    with pytest.raises(ValidationError, match=r'translate.compute_type = "auto" depends on the machine'):
+        TranslateConfig(source_lang="en", target_lang="de", translator=auto)
+    for gpus, resolved in ((0, "float32"), (1, "float16")):
+        config = TranslateConfig(source_lang="en", target_lang="de", translator=with_precision(auto, gpus))
+        assert config.translator.compute_type == resolved
 
 
 def test_batches_do_not_change_a_translation(marian, lines):

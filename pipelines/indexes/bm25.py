@@ -30,6 +30,7 @@ from cluster.table import good
 from pipelines.indexes.base import FloatArray, IntArray, Query, Ranking, SearchOptions, ShardPlan
 from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, load_npy
 from pipelines.indexes.maxsim import rank
+from pipelines.text import join_title
 from pipelines.tokenize import Analyser, analyser
 
 BLOCK = 1 << 18  # postings per pass over a memory-mapped array
@@ -129,7 +130,7 @@ def _count(plan: ShardPlan, directory: Path) -> dict[str, Any]:
 def _bags(analyse: Analyser, batch: pa.RecordBatch) -> list[Counter[str]]:
     """The terms of each document and how often it has them."""
     rows = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
-    return [Counter(analyse(f"{title or ''} {text}")) for title, text in rows]
+    return [Counter(analyse(join_title(title, text))) for title, text in rows]
 
 
 def _blocks(*paths: Path) -> Iterator[Any]:

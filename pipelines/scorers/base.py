@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from cluster.artifact import Artifact
+from pipelines.text import join_title
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Collection:
         """The text of every document (title first, where there is one), one part after another."""
         for rows in self.docs.tables(["title", "text"]):
             titles, texts = rows["title"].to_pylist(), rows["text"].to_pylist()
-            yield [full_text(title, text) for title, text in zip(titles, texts, strict=True)]
+            yield [join_title(title, text) for title, text in zip(titles, texts, strict=True)]
 
 
 class Teacher(Protocol):
@@ -32,8 +33,3 @@ class Teacher(Protocol):
 
         Queries and documents come once each, so that what depends on one text alone is computed once.
         """
-
-
-def full_text(title: str | None, text: str) -> str:
-    """A document as a model reads it: the title, a space and the text; the text alone where there is no title."""
-    return f"{title} {text}" if title else text

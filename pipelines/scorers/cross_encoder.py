@@ -1,12 +1,18 @@
-"""Cross-encoders as teachers: query and document are read together; the score is the raw logit, in float32.
+"""Cross-encoders as teachers: query and document are read together, and the score is what ``score`` names.
 
-Never the sigmoid that ``CrossEncoder.predict`` applies: it flattens the differences that a student is to learn
-(distillation takes a softmax over the documents of a query, to which logits are the natural input).
+    logit             the model's raw output: any real number; what a reranker with one output was trained on
+    log_sigmoid       log σ(logit): the log-probability of "relevant" of a model with one output; at most 0
+    log_probability   log softmax over a model's two outputs, of the second, which stands for "relevant"; at most 0
+
+Distillation takes a softmax over the documents of a query, so the scale decides what the student is to learn. MonoT5,
+the papers' teacher, gives log p("true") (pygaggle's log-softmax over two tokens), which is what log_sigmoid gives of a
+reranker with one output: it hardly tells good documents apart, where raw logits tell them apart strongly. The sigmoid
+that ``CrossEncoder.predict`` applies is none of these.
 
 All pairs of a part are scored as one list, sorted by their length in tokens and cut into batches that hold a number of
 tokens; little is padding. Cost: one forward pass of (query + document) tokens per pair, nearly all of a recipe's time.
 
-Legend: P pairs, B pairs in a batch, L tokens.
+Legend: P pairs, B pairs in a batch, L tokens, O outputs of the model.
 """
 
 from typing import Any, ClassVar, Literal
@@ -16,30 +22,36 @@ from pydantic import Field
 
 from cluster.component import Speed
 from cluster.errors import RecipeError
+from pipelines.batching import by_length
+from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
+from pipelines.precision import Wanted, autocast, require_resolved
 from pipelines.scorers.base import Collection
 
-CPU_TOKENS, GPU_TOKENS = 2048, 16384
-WINDOW = 16384  # pairs tokenized at a time: sorting over more saves no padding, and their tokens stay below 100 MB
+TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # of the first more leave the caches; the second was not measured
+WINDOW = 16_384  # pairs tokenised at a time: sorting over more saves no padding, and their tokens stay below 100 MB
+OUTPUTS = {"logit": 1, "log_sigmoid": 1, "log_probability": 2}
 
 
 class CrossEncoderScorer(Pretrained):
-    """A sequence-classification model with one output, loaded by sentence-transformers.
+    """A sequence-classification model, loaded by sentence-transformers.
 
-    ``max_length`` truncates pairs, the longer side first, in tokens (None: the model's own limit). ``batch_tokens``
-    bounds a batch, padding included (None: 2048 on a CPU, where larger ones leave its caches, 16384 on a GPU).
-    ``dtype`` is that of the weights; scores are float32.
+    ``score`` is the scale of the scores: see the module. ``max_length`` truncates pairs, the longer side first, in
+    tokens (None: the model's own limit). ``precision`` is what the model computes with, "auto" being resolved at
+    planning; the last layer and scores are float32, so that close documents do not tie. ``batch_tokens`` bounds a
+    batch, padding included (None: 2,048 on a CPU, where larger ones leave its caches, 16,384 on a GPU).
     """
 
     may_be_student: ClassVar[bool] = False
 
     kind: Literal["cross_encoder"] = "cross_encoder"
+    score: Literal["logit", "log_sigmoid", "log_probability"] = "logit"
     max_length: int | None = Field(None, ge=8)
+    precision: Wanted = "fp32"
     batch_tokens: Speed | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def build(self, collection: Collection) -> "CrossEncoderTeacher":
-        """Load the model, on a GPU where there is one. The collection does not matter to it."""
+        """Load the model on the device of this process. Nothing of the collection is read."""
         return CrossEncoderTeacher(self)
 
 
@@ -49,57 +61,64 @@ class CrossEncoderTeacher:
     def __init__(self, config: CrossEncoderScorer) -> None:
         from sentence_transformers import CrossEncoder
 
+        self._config = config
+        self._precision = require_resolved(config.precision)
         self._model = CrossEncoder(
-            resolve(config),
-            max_length=config.max_length,
-            model_kwargs={"dtype": config.dtype},
-        ).eval()
-        architecture = self._model.transformers_model
-        outputs = getattr(getattr(architecture, "config", None), "num_labels", None)
-        if outputs != 1 or "ForSequenceClassification" not in type(architecture).__name__:
+            resolve(config), max_length=config.max_length, device=device()
+        )
+        self._model = self._model.float().eval()
+        outputs = self._count_outputs()
+        if outputs != OUTPUTS[config.score]:
             raise RecipeError(
-                f"scorer 'cross_encoder': {config.model} is a {type(architecture).__name__} with {outputs} outputs; "
-                "expected a sequence-classification model with one output"
+                f"scorer 'cross_encoder': {config.model} is a {type(self._model.transformers_model).__name__} with "
+                f"{outputs} outputs; score = {config.score!r} needs a sequence-classification model with "
+                f"{OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
             )
-        usual = CPU_TOKENS if self._model.device.type == "cpu" else GPU_TOKENS
-        self._batch_tokens = config.batch_tokens or usual
+        self._model.set_keep_in_fp32_modules(self._last_layer(outputs))
+        self._batch_tokens = config.batch_tokens or TOKENS_PER_BATCH[self._model.device.type]
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:
-        """Raw logits, float32."""
+        """Scores, float32, on the scale that the config names."""
         scores_P = np.empty(len(pairs_P2), np.float32)
         order_P = np.argsort([len(queries[i]) + len(docs[j]) for i, j in pairs_P2.tolist()], kind="stable")
         for start in range(0, len(order_P), WINDOW):
             window = order_P[start : start + WINDOW]
-            scores_P[window] = self._logits(
+            scores_P[window] = self._scores(
                 [queries[i] for i in pairs_P2[window, 0]], [docs[j] for j in pairs_P2[window, 1]]
             )
         return scores_P
 
-    def _logits(self, queries: list[str], docs: list[str]) -> np.ndarray:
+    def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
         import torch
 
         tokenizer = self._model.tokenizer
         tokens = tokenizer(queries, docs, truncation="longest_first", max_length=self._model.max_seq_length)
-        logits_P = np.empty(len(queries), np.float32)
-        for batch in batches([len(ids) for ids in tokens["input_ids"]], self._batch_tokens):
-            inputs = {name: [rows[i] for i in batch] for name, rows in tokens.items()}
-            features_BL: Any = tokenizer.pad(inputs, return_tensors="pt").to(self._model.device)
-            with torch.inference_mode():
-                logits_P[batch] = self._model(dict(features_BL))["scores"].float().reshape(-1).cpu().numpy()
-        return logits_P
+        scores_P = np.empty(len(queries), np.float32)
+        with torch.inference_mode(), autocast(self._model.device.type, self._precision):
+            for batch in by_length([len(ids) for ids in tokens["input_ids"]], self._batch_tokens):
+                inputs = {name: [rows[i] for i in batch] for name, rows in tokens.items()}
+                features_BL: Any = tokenizer.pad(inputs, return_tensors="pt").to(self._model.device)
+                scores_P[batch] = self._rescale(self._model(dict(features_BL))["scores"].float()).cpu().numpy()
+        return scores_P
 
+    def _rescale(self, logits_BO: Any) -> Any:
+        from torch.nn.functional import logsigmoid
 
-def batches(lengths: list[int], budget: int) -> list[np.ndarray]:
-    """Cut 0..n-1, longest first, into batches of at most ``budget`` tokens counting the padding.
+        if self._config.score == "log_probability":
+            return logits_BO.log_softmax(-1)[:, 1]
+        logits_B = logits_BO.reshape(-1)
+        return logits_B if self._config.score == "logit" else logsigmoid(logits_B)
 
-    The longest batch comes first, so a budget that is too large for the device fails at once, not after hours. A text
-    longer than the budget is a batch alone.
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    cuts, longest, start = [], 0, 0
-    for place, i in enumerate(order):
-        longest = longest if place > start else lengths[i]
-        if (place - start + 1) * longest > budget and place > start:
-            cuts.append(place)
-            start, longest = place, lengths[i]
-    return [batch for batch in np.split(order, cuts) if len(batch)]
+    def _count_outputs(self) -> int | None:
+        """The outputs of a sequence-classification model; None of any other."""
+        architecture = self._model.transformers_model
+        if "ForSequenceClassification" not in type(architecture).__name__:
+            return None
+        return getattr(getattr(architecture, "config", None), "num_labels", None)
+
+    def _last_layer(self, outputs: int) -> list[str]:
+        """The name of the linear layer whose output the logits are; none where a model's head has another form."""
+        from torch.nn import Linear
+
+        names = [n for n, m in self._model.named_modules() if type(m) is Linear and m.out_features == outputs]
+        return names[-1:]

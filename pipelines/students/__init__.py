@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipelines.devices import Device
+from pipelines.precision import Precision
 from pipelines.students.base import Corpus, Encoder
 from pipelines.students.dense import Dense
 from pipelines.students.late_interaction import LateInteraction
@@ -13,15 +15,18 @@ from pipelines.students.lexical import Lexical
 AnyStudent = Annotated[LateInteraction | Dense | Lexical, Field(discriminator="kind")]
 
 
-def load_encoder(model: str | Path, device: str | None = None) -> Encoder:
+def load_encoder(
+    model: str | Path, device: Device, precision: Precision = "fp32", batch_tokens: int | None = None
+) -> Encoder:
     """Open a trained student or any other encoder: a directory of ours, a sentence-transformers or PyLate or Stanford
     ColBERT checkpoint, or a plain Hugging Face transformer (mean-pooled, as sentence-transformers reads it).
 
-    ``device`` None takes the accelerator where there is one. Loading torch and the library takes seconds.
+    ``precision`` is what it computes vectors with; they are float32. ``batch_tokens`` bounds a batch, padding included
+    (None: 2,048 on a CPU, 65,536 on a GPU). Loading torch and the library takes seconds.
     """
-    from pipelines.students.encoder import load
+    from pipelines.students.loading import load
 
-    return load(str(model), device)
+    return load(str(model), device, precision, batch_tokens)
 
 
 __all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "Lexical", "load_encoder"]

@@ -28,9 +28,13 @@ class Encoder(Protocol):
     def encode_docs(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The same for documents. What lies beyond the encoder's document length is not read: see ``windows``."""
 
-    def windows(self, text: str, length: int = 180, stride: int = 90) -> list[str]:
-        """The passages of a long document, each at most ``length`` of this encoder's tokens, beginning every
-        ``stride`` tokens. None lies wholly within the one before. A short text is its own only passage."""
+    def windows(self, texts: Sequence[str], length: int = 180, stride: int = 90) -> list[list[str]]:
+        """The passages of each document, each at most ``length`` of this encoder's tokens, beginning every ``stride``
+        tokens. None lies wholly within the one before. A short text is its own only passage."""
+
+    def encode_passages(self, texts: Sequence[str], length: int, stride: int) -> Iterator[list[np.ndarray]]:
+        """For each document the vectors of its ``windows``, one array as of ``encode_docs`` per passage. Memory holds
+        those of a thousand documents at a time."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelines.batching import by_length
 from pipelines.docstore import Docstore
+from pipelines.precision import autocast, on_device
 from pipelines.students.base import Task
-from pipelines.students.encoder import Row, TextEncoder, by_length, half_precision
+from pipelines.students.encoder import TextEncoder
+from pipelines.students.tokens import Row
 from pipelines.training.batches import Entry
 from pipelines.training.losses import AnyLoss, language_consistency
 
@@ -67,8 +70,8 @@ class Distillation:
     def _embed(self, keys: Sequence[tuple[str | None, str]], task: Task, precision: str) -> tuple[Tensor, Tensor]:
         """Vectors float32 [U, T, D] and mask [U, T] of the texts named (language, id)."""
         rows = self._tokenised(keys, task)
-        batches = list(by_length(rows, TOKENS_AT_ONCE[self.student.device.type]))
-        with half_precision(self.student.device, precision):
+        batches = by_length([len(row["input_ids"]) for row in rows], TOKENS_AT_ONCE[self.student.device.type])
+        with autocast(self.student.device.type, on_device(precision, self.student.device)):
             parts = [self.student.embed([rows[i] for i in batch], task) for batch in batches]
         longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
         vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])

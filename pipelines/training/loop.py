@@ -20,7 +20,8 @@ from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from cluster.errors import RecipeError
-from pipelines.students.encoder import TextEncoder, precision_on
+from pipelines.precision import on_device
+from pipelines.students.encoder import TextEncoder
 from pipelines.training.batches import Batches
 from pipelines.training.config import TrainConfig
 from pipelines.training.distil import Distillation
@@ -77,7 +78,7 @@ class Loop:
             workers,
         )
         self.optimizer = make_optimizer(student.model, config)
-        half = precision_on(student.device, config.precision) == "fp16"
+        half = on_device(config.precision, student.device) == "fp16"
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=half)
         self.overflows = self.overflows_in_a_row = 0  # steps that were not taken
 

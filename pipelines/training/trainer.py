@@ -183,8 +183,9 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
     """Train from the start, or from a checkpoint's directory, to the last step."""
+    from pipelines.devices import device
     from pipelines.students.base import Corpus
-    from pipelines.students.encoder import load
+    from pipelines.students.loading import load
     from pipelines.training.batches import Batches
     from pipelines.training.distil import Distillation
     from pipelines.training.loop import Loop
@@ -193,7 +194,7 @@ def _run(job: _Job, workers: "Workers", checkpoint: Path | None) -> None:
     config = job.config
     corpus = Corpus(Docstore.open(job.inputs["queries"]), open_docs(job.inputs["docs"]))
     first = checkpoint / "model" if checkpoint else _warm(job, corpus, workers, _start(job, corpus, workers))
-    student = load(str(first))
+    student = load(str(first), device())
     batches = Batches(RowStore.open(job.inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
     objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
     loop = Loop(config, student, batches, objective, workers)
@@ -263,7 +264,7 @@ def _start(job: _Job, corpus: Any, workers: "Workers") -> Path:
 def _warm(job: _Job, corpus: Any, workers: "Workers", start: Path) -> Path:
     """The directory of the student that takes the first step: the untrained one, unless it has a ``warm_up``, which
     learns from the corpus alone. The first worker does that once, and a training that begins again finds it done."""
-    from pipelines.students.encoder import load
+    from pipelines.students.loading import load
 
     warm_up = getattr(job.config.student, "warm_up", None)
     if warm_up is None:

@@ -21,11 +21,12 @@ from cluster.component import Speed, fingerprint
 from cluster.errors import RecipeError
 from cluster.nodecache import cached
 from pipelines import languages
+from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
 from pipelines.translators.pieces import pieces, sentences
 
-Floats = Literal["default", "auto", "float32", "float16", "bfloat16"]
-Integers = Literal["int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16"]
+Floats = Literal["float32", "float16", "bfloat16"]
+Integers = Literal["int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16"]  # weights, and the rest
 FAMILIES = ("marian", "m2m_100")  # transformers' model_type; NLLB checkpoints are m2m_100 too
 # scripts in which pieces are joined with nothing between
 WITHOUT_SPACES = {"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
@@ -36,19 +37,20 @@ INDIVIDUAL = {"zho": "cmn", "fas": "pes", "ara": "arb", "nor": "nob"}
 class Nmt(Pretrained):
     """An encoder-decoder checkpoint run by CTranslate2.
 
-    ``compute_type`` is CTranslate2's ("default" keeps the checkpoint's). ``beam`` 1 is greedy. ``max_batch_tokens``
-    bounds a batch (texts times the longest of them). ``max_length`` is the longest source piece in tokens, None for the
-    model's own limit: longer texts are cut at sentences; ``max_output`` is the longest translation of a piece, and
-    bounds source pieces too.
-    ``sentences`` translates each sentence by itself. Set it for NLLB and M2M100, which were trained on single sentences
-    and leave out some of a longer text; OPUS-MT models keep them all, and gain from what stands around a sentence.
-    ``target_token`` overrides the token that names the target language, for checkpoints whose codes are unusual.
+    ``compute_type`` is what CTranslate2 computes with; "auto" is resolved at planning: float16 with GPUs, float32
+    without. ``beam`` 1 is greedy.
+    ``max_batch_tokens`` bounds a batch (texts times the longest of them). ``max_length`` is the longest source piece in
+    tokens, None for the model's own limit: longer texts are cut at sentences; ``max_output`` is the longest translation
+    of a piece, and bounds source pieces too. ``sentences`` translates each sentence by itself. Set it for NLLB and
+    M2M100, which were trained on single sentences and leave out some of a longer text; OPUS-MT models keep them all,
+    and gain from what stands around a sentence. ``target_token`` overrides the token that names the target language,
+    for checkpoints whose codes are unusual.
     """
 
     may_be_student: ClassVar[bool] = False
 
     kind: Literal["nmt"] = "nmt"
-    compute_type: Floats | Integers = "default"
+    compute_type: Literal["auto"] | Floats | Integers = "float32"
     beam: int = Field(1, ge=1)
     max_batch_tokens: Speed = Speed(2048)
     max_length: int | None = Field(None, ge=8)
@@ -57,7 +59,7 @@ class Nmt(Pretrained):
     target_token: str | None = None
 
     def build(self, source_lang: str, target_lang: str) -> "NmtTranslator":
-        """Load the model on a GPU where there is one; convert it first when this node has not yet."""
+        """Load the model on the device of this process; convert it first when this node has not yet."""
         return NmtTranslator(self, source_lang, target_lang)
 
 
@@ -92,7 +94,7 @@ class NmtTranslator:
                 f"translator 'nmt': {config.model} has two vocabularies; CTranslate2 converts those with one"
             )
         self._model = ctranslate2.Translator(
-            str(converted(checkpoint)), device="auto", compute_type=config.compute_type
+            str(converted(checkpoint)), device=device(), compute_type=_supported(config.compute_type)
         )
         self._source_prefix, self._target_prefix = language_tokens(self._tokenizer, config, source_lang, target_lang)
         limits = (model_config.max_position_embeddings, self._tokenizer.model_max_length, config.max_length or 10**9)
@@ -180,6 +182,19 @@ def _first(wanted: list[str], known: Any, config: Nmt, lang: str) -> str:
             "Choose another model, or name its token with `target_token`"
         )
     return found[0]
+
+
+def _supported(compute_type: str) -> str:
+    """The compute type. Raises RecipeError where this device lacks it: CTranslate2 would take another for some."""
+    import ctranslate2
+
+    supported = ctranslate2.get_supported_compute_types(device())
+    if compute_type not in supported:
+        raise RecipeError(
+            f"translator 'nmt': compute_type = {compute_type!r} does not run on this {device()}; it has "
+            f"{', '.join(sorted(supported))}. Name one of these, or give resources.translate a GPU"
+        )
+    return compute_type
 
 
 def converted(checkpoint: Path) -> Path:

@@ -38,9 +38,9 @@ class WordSpans:
 
     is_fast, pad_token_id = True, UNKNOWN
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
-        """Offsets as a fast tokenizer gives them."""
-        return {"offset_mapping": list(spans(text))}
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[tuple[int, int]]]]:
+        """Offsets as a fast tokenizer gives them, for each text."""
+        return {"offset_mapping": [list(spans(text)) for text in texts]}
 
 
 class WordVectors(InputModule):

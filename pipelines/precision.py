@@ -1,0 +1,112 @@
+"""Numeric precision: the key that decides which numbers a model computes.
+
+    fp32   everything in 32 bits
+    bf16   matrix products in bfloat16 (8 bits of precision, the range of fp32)
+    fp16   matrix products in float16 (11 bits of precision, values up to 65,504)
+
+Weights stay in float32 and are cast where they are used (torch's autocast). A recipe may say "auto"; what enters a
+step's config, and thus its fingerprint, is what ``resolve`` made of it at planning, so that one table never holds the
+numbers of two precisions. Importing this loads no torch.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from cluster.component import Component
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Wanted = Literal["auto", "fp32", "bf16", "fp16"]
+AnyComponent = TypeVar("AnyComponent", bound=Component)
+
+AUTO: Final = "auto"
+# What a processor needs for bf16 to pay: MiniLM is twice as fast on an AMD EPYC with avx512_bf16, four times on an
+# Intel Xeon with AMX (tests/benchmarks/bench_encode.py). Other processors emulate it.
+BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+def resolve(wanted: Wanted, gpus: float) -> Precision:
+    """What "auto" is for a model that encodes or scores; any other value is itself.
+
+    With a GPU float16: its 11 bits keep rankings, where bfloat16 with SDPA costs about 1 % nDCG (sentence-transformers
+    6 backend documentation). On a CPU bfloat16 where this machine's processor computes with it, else float32. The
+    machine that plans decides for those that work.
+    """
+    if wanted != "auto":
+        return wanted
+    if gpus > 0:
+        return "fp16"
+    return "bf16" if BF16_FLAGS & cpu_flags() else "fp32"
+
+
+def require_resolved(wanted: Wanted) -> Precision:
+    """A precision that planning has resolved. Raises ValueError for "auto", which must not reach a model."""
+    if wanted == "auto":
+        raise ValueError(
+            'precision = "auto" depends on the machine: resolve it with pipelines.precision.with_precision'
+        )
+    return wanted
+
+
+def resolve_compute_type(wanted: str, gpus: float) -> str:
+    """The same for CTranslate2's name of a precision: float16 on a GPU, float32 on a CPU, where the library has no
+    other floating point. Integers change translations more, and are never chosen for you."""
+    if wanted != AUTO:
+        return wanted
+    return "float16" if gpus > 0 else "float32"
+
+
+def with_precision(component: AnyComponent, gpus: float) -> AnyComponent:
+    """The component with its ``precision`` or ``compute_type`` resolved for actors with ``gpus`` GPUs each."""
+    update: dict[str, Any] = {}
+    if getattr(component, "precision", None) == AUTO:
+        update["precision"] = resolve(AUTO, gpus)
+    if getattr(component, "compute_type", None) == AUTO:
+        update["compute_type"] = resolve_compute_type(AUTO, gpus)
+    return component.model_copy(update=update) if update else component
+
+
+def refuse_auto(component: Component, key: str) -> None:
+    """Raise ValueError where ``component``, at ``key`` of a step's config, still says "auto"."""
+    for name in ("precision", "compute_type"):
+        if getattr(component, name, None) == AUTO:
+            raise ValueError(
+                f'{key}.{name} = "auto" depends on the machine and cannot name a table: resolve it first with '
+                "pipelines.precision.with_precision"
+            )
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this machine's processor as Linux names them; none elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
+
+
+def autocast(device_type: str, precision: Precision) -> AbstractContextManager[Any]:
+    """A context in which torch computes with this precision on ``device_type`` ("cpu" or "cuda")."""
+    if precision == "fp32":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(device_type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def on_device(wanted: str, device: Any) -> Precision:
+    """What "auto" is for a training on a torch device: fp32 on a CPU, else the half precision that the GPU computes
+    with. bf16 came with capability 8.0; torch.cuda.is_bf16_supported() is also true of a V100 (7.0) and a T4 (7.5),
+    which emulate it slowly."""
+    if wanted in ("fp32", "bf16", "fp16"):
+        return wanted  # type: ignore[return-value]
+    if device.type == "cpu":
+        return "fp32"
+    import torch
+
+    return native_half(*torch.cuda.get_device_capability(device))
+
+
+def native_half(major: int, minor: int) -> Precision:
+    """The half precision of a GPU of this compute capability."""
+    return "bf16" if (major, minor) >= (8, 0) else "fp16"

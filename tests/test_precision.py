@@ -1,0 +1,95 @@
+"""What "auto" becomes, and which device a process may use."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cluster.component import Component, fingerprint
+from pipelines import devices, precision
+from pipelines.encode import EncodeConfig
+from pipelines.precision import Precision, Wanted, autocast, native_half, on_device, resolve, with_precision
+
+
+class Model(Component):
+    precision: Wanted = "fp32"
+    compute_type: str = "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "resolved"),
+    [
+        ({"avx2", "avx512f"}, 0, "fp32"),
+        ({"avx512_bf16"}, 0, "bf16"),
+        ({"amx_bf16", "amx_tile"}, 0, "bf16"),
+        ({"avx2"}, 1, "fp16"),
+        ({"amx_bf16"}, 0.25, "fp16"),
+    ],
+)
+def test_auto_is_what_the_machine_computes_best(
+    flags: set[str], gpus: float, resolved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    assert resolve("auto", gpus) == resolved
+    for named in ("fp32", "bf16", "fp16"):
+        assert resolve(named, gpus) == named
+
+
+def test_the_flags_are_those_of_this_processor() -> None:
+    flags = precision.cpu_flags()
+    if sys.platform == "linux" and flags:
+        assert ("avx512_bf16" in flags) == torch.cpu._is_avx512_bf16_supported()
+
+
+def test_components_are_resolved_for_their_resources() -> None:
+    auto = Model(precision="auto", compute_type="auto")
+    assert with_precision(auto, gpus=1) == Model(precision="fp16", compute_type="float16")
+    assert with_precision(auto, gpus=0).compute_type == "float32"
+    assert with_precision(auto, gpus=0).precision == resolve("auto", 0)
+    named = Model(precision="bf16", compute_type="int8")
+    assert with_precision(named, gpus=1) is named
+    plain = Component()
+    assert with_precision(plain, gpus=1) is plain
+
+
+def test_precision_names_the_vectors_and_the_batch_does_not() -> None:
+    config = EncodeConfig(role="docs", model="m")
+    with pytest.raises(ValueError, match="'fp32', 'bf16' or 'fp16'"):
+        EncodeConfig(role="docs", model="m", precision="auto")  # type: ignore[arg-type]
+    assert fingerprint(config) != fingerprint(config.model_copy(update={"precision": "bf16"}))
+    assert fingerprint(config) == fingerprint(EncodeConfig(role="docs", model="m", batch_tokens=9))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_autocast_computes_products_in_the_precision(wanted: Precision, dtype: torch.dtype) -> None:
+    with autocast("cpu", wanted):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "half"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((9, 0), "bf16")]
+)
+def test_half_precision_is_what_the_gpu_computes_with(capability: tuple[int, int], half: str) -> None:
+    assert native_half(*capability) == half
+    assert on_device("auto", torch.device("cpu")) == "fp32"
+    assert on_device("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_a_hidden_gpu_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices.device() == "cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert devices.device() == "cuda"
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert devices.device() == "cpu"
+
+
+def test_importing_them_loads_no_torch() -> None:
+    names = ", ".join(f"pipelines.{name}" for name in ("precision", "devices", "batching", "text"))
+    code = f"import sys, {names}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
