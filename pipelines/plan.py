@@ -32,6 +32,8 @@ from pipelines.searcher import ExamplesConfig, find_examples
 from pipelines.sources import AnySource
 from pipelines.sources.files import TableName
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS, VECTORS
+from pipelines.training.config import TrainingRun
+from pipelines.training.start import StartConfig, build_start
 from pipelines.training.trainer import train
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig
 
@@ -136,7 +138,7 @@ def plan(recipe: Recipe) -> Plan:
     if recipe.measure.bm25:
         systems.append(System(BM25, Bm25()))
     if recipe.measure.untrained:
-        systems.append(System(UNTRAINED, Exact(), student=student, checkpoint="start"))  # loses nothing to compression
+        systems.append(System(UNTRAINED, Exact(), student=student.inputs["start"], checkpoint="start"))
     indexes = {(name, s.name): _index(recipe, s, c.docs) for name, c in sets.items() for s in systems}
     evaluations = {
         (name, system.name): _evaluation(recipe, name, system, sets[name], indexes[name, system.name])
@@ -223,13 +225,15 @@ def _scores(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step
 
 
 def _student(recipe: Recipe, docs: Mapping[str, Step], queries: Mapping[str, Step], scores: Step) -> Step:
-    inputs: dict[str, Any] = {"queries": queries[recipe.languages.query], "scores": scores}
-    inputs["docs"] = {lang: docs[lang] for lang in recipe.languages.docs}
+    texts = {"queries": queries[recipe.languages.query], "docs": {lang: docs[lang] for lang in recipe.languages.docs}}
+    config = StartConfig(student=recipe.train.student, seed=recipe.train.seed)
+    read = {"data": {"main": texts}} if config.student.reads_corpus else {}
+    start = Step("start", build_start, config, read, resources=recipe.resources.index)
+    inputs: dict[str, Any] = {"start": start, "data": {"main": {**texts, "scores": scores}}}
     if recipe.validate_split:
         spec = EvaluationSet(split=recipe.validate_split, query_lang=recipe.languages.query)
-        dev = _collection(recipe, spec)
-        inputs["dev"] = {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
-    return Step("train", train, recipe.train, inputs, resources=recipe.train.resources)
+        inputs["dev"] = vars(_collection(recipe, spec))
+    return Step("train", train, TrainingRun(train=recipe.train), inputs, resources=recipe.train.resources)
 
 
 def _collection(recipe: Recipe, spec: EvaluationSet) -> Collection:

@@ -100,13 +100,14 @@ def find(recipe: "Recipe", system: str) -> Served:
     systems = {of: step for (on, of), step in planned.evaluations.items() if on == name}
     if system not in systems:
         raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(systems)}, not {system!r}")
+    student = planned.systems[system].student
     index = next(iter(systems[system].inputs["rankings"].values())).inputs["index"]
     return Served(
         recipe=recipe.name,
         system=system,
         index=index.artifact(root),
         docs={lang: step.artifact(root) for lang, step in collection.docs.items()},
-        student=planned.train.artifact(root) if "vectors" in index.inputs else None,
+        student=student.artifact(root) if student else None,
         checkpoint="start" if system == UNTRAINED else "best",
         options=recipe.search,
     )
