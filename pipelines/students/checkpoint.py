@@ -1,6 +1,6 @@
 """A student that begins from weights trained elsewhere."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cluster.component import Component
 from pipelines.models import resolve
@@ -16,6 +16,7 @@ class Checkpoint(Component):
     ``model`` is a Hugging Face id, a directory, an ``s3://`` directory, or ``minilm``; ``revision`` pins the first.
     """
 
+    reads_corpus: ClassVar[bool] = False
     kind: Literal["checkpoint"] = "checkpoint"
     model: str
     revision: str | None = None
