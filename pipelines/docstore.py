@@ -9,7 +9,7 @@ Building costs one pass over the artifact, about a second per 500,000 rows, and 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,6 +149,57 @@ class Docstore(RowStore):
         text = str(batch.column("text")[offset].as_py())
         title = batch.column("title")[offset].as_py() if "title" in batch.schema.names else None
         return join_title(title, text)
+
+
+class JoinedDocstore(Docstore):
+    """Several docstores as one, in the order given. Ids are ``<name>:<id>``, so that two of them may share ids."""
+
+    def __init__(self, stores: Mapping[str, Docstore]):
+        self.name = " + ".join(store.name for store in stores.values())
+        self._stores = dict(stores)
+        self._starts = np.cumsum([0, *(len(store) for store in stores.values())])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """All ids, store by store."""
+        for name, store in self._stores.items():
+            for row_id in store.ids:
+                yield f"{name}:{row_id}"
+
+    def positions(self, row_ids: Sequence[str], hashed: np.ndarray | None = None) -> np.ndarray:
+        """See ``RowStore.positions``; ``hashed`` is not used."""
+        found = np.full(len(row_ids), -1, np.int64)
+        parts = [row_id.partition(":") for row_id in row_ids]
+        for start, (name, store) in zip(self._starts.tolist(), self._stores.items(), strict=False):
+            at = np.array([i for i, part in enumerate(parts) if part[0] == name], np.int64)
+            inside = store.positions([parts[i][2] for i in at.tolist()])
+            found[at] = np.where(inside < 0, -1, inside + start)
+        return found
+
+    def row_at(self, position: int) -> dict[str, Any]:
+        """The row at this position, its id as in its own store."""
+        _, store, inside = self._find(position)
+        return store.row_at(inside)
+
+    def id_at(self, position: int) -> str:
+        """The id at this position."""
+        name, store, inside = self._find(position)
+        return f"{name}:{store.id_at(inside)}"
+
+    def text_at(self, position: int) -> str:
+        """The text at this position."""
+        _, store, inside = self._find(position)
+        return store.text_at(inside)
+
+    def _find(self, position: int) -> tuple[str, Docstore, int]:
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} rows in {self.name}")
+        number = int(np.searchsorted(self._starts, position, side="right")) - 1
+        name = list(self._stores)[number]
+        return name, self._stores[name], position - int(self._starts[number])
 
 
 def hashes(row_ids: Sequence[str]) -> np.ndarray:

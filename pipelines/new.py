@@ -41,10 +41,10 @@ def write_recipe(name: str, source: str, lang: str = "en", force: bool = False) 
         raise RecipeError(f"{path} exists: choose another name, or replace it with --force")
     root = Place.of(source)
     if not root.exists():
-        raise RecipeError(f"nothing at {root.shown}: set --source to the directory of your collection")
+        raise RecipeError(f"nothing at {root.redacted}: set --source to the directory of your collection")
     found = survey(root, languages.check(lang))
     if not found.docs[found.original]:
-        raise RecipeError(f"no document in {root.shown} can be read: {_list_counts(found.rejects) or 'it is empty'}")
+        raise RecipeError(f"no document in {root.redacted} can be read: {_list_counts(found.rejects) or 'it is empty'}")
     path.write_text(compose(name, found), encoding="utf-8")
     return NewRecipe(_describe(path, found), _page(path, found))
 

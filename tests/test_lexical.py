@@ -1,8 +1,6 @@
 """The lexical student: letters, sentence and word alignment, and the module as sentence-transformers sees it."""
 
-import ast
 import math
-import pickle
 import subprocess
 import sys
 from collections import defaultdict
@@ -15,14 +13,15 @@ from hypothesis import strategies as st
 from sentence_transformers import MultiVectorEncoder
 
 from artifacts import table_artifact
+from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.students import Corpus, Lexical, load_encoder
 from pipelines.students.lexical.bitext import aligned, sentences
 from pipelines.students.lexical.ibm1 import NULL, both_directions, cooccurrence
 from pipelines.students.lexical.letters import LetterVectors, spelled
 from pipelines.students.lexical.words import romanised, skeleton, spans, words
-from pipelines.tables import DOCS, QUERIES, RANKINGS
-from pipelines.training.config import TrainConfig, TrainResources
+from pipelines.tables import DOCS, QUERIES
+from pipelines.training.start import BuildStudent, StartConfig
 
 A, B = "a".__mul__, "b".__mul__
 STUDENT = Lexical(words=None, dim=64, ngram_rows=4096)
@@ -312,37 +311,20 @@ def test_one_language_teaches_nothing_of_others(tmp_path):
     assert not set("жшщ") & {c for word in encoder.model[0].vocabulary for c in word}
 
 
-RUN = """
-import pickle, sys
-from cluster.storage import Place
-from pipelines.training.trainer import train
-config, inputs, out = pickle.loads(sys.stdin.buffer.read())
-print(train(config, inputs, Place(out), None))
-"""
-
-
-def test_training_begins_with_the_warm_up(tmp_path):
-    texts, inputs = make_texts(), {"docs": {}}
+def test_the_start_step_leaves_the_student_before_and_after_its_warm_up(tmp_path):
+    texts, docs = make_texts(), {}
     for lang in ("en", "xx"):
         rows = [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": t} for n, t in enumerate(texts[lang])]
-        inputs["docs"][lang] = table_artifact(tmp_path / f"docs-{lang}@0", DOCS, rows)
-    inputs["queries"] = table_artifact(tmp_path / "queries@0", QUERIES, make_queries())
-    scores = [{"query_id": f"q{n}", "doc_ids": [f"d{n}", "d20", "d30"], "scores": [0.9, 0.2, 0.1]} for n in range(8)]
-    inputs["scores"] = table_artifact(tmp_path / "scores@0", RANKINGS, scores)
-    config = TrainConfig(
-        student=STUDENT, steps=2, batch=4, ways=2, pool=3, lr=1e-3, lr_groups={"query_weights": 1e-2},
-        resources=TrainResources(threads=1),
-    )  # fmt: skip
-    out = tmp_path / "trained"
-    told = pickle.dumps((config, inputs, str(out)))
-    done = subprocess.run([sys.executable, "-c", RUN], input=told, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    facts = ast.literal_eval(done.stdout.decode().splitlines()[-1])
+        docs[lang] = table_artifact(tmp_path / f"docs-{lang}@0", DOCS, rows)
+    queries = table_artifact(tmp_path / "queries@0", QUERIES, make_queries())
+    build = BuildStudent(
+        StartConfig(student=STUDENT, seed=1), {"main": {"queries": queries, "docs": docs}}, Place.of(tmp_path)
+    )
+    facts = build("student")
     assert facts["warm_up"]["aligned"]["xx"]["words"] == len(THINGS) + len(DEEDS)
-    start, last = (load_encoder(out / name, "cpu") for name in ("start", "last"))
+    start, warm = (load_encoder(tmp_path / name, "cpu") for name in ("start", "warm"))
     assert not start.model[0].word_rows.any()
-    assert cosine(last, foreign("castle"), "castle") > 0.8 > cosine(start, foreign("castle"), "castle")
-    assert not (out / "warm").exists()
+    assert cosine(warm, foreign("castle"), "castle") > 0.8 > cosine(start, foreign("castle"), "castle")
 
 
 def test_gradients_reach_every_learned_part(start):

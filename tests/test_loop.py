@@ -10,13 +10,13 @@ from scipy.stats import rankdata
 from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
-from pipelines.docstore import Docstore, RowStore
-from pipelines.tables import RANKINGS
-from pipelines.training.batches import Batches, Draw, Entry
-from pipelines.training.config import TrainConfig, TrainResources, Validation
-from pipelines.training.distil import Distillation, maxsim
+from pipelines.docstore import Docstore
+from pipelines.tables import QRELS, RANKINGS
+from pipelines.training.batches import Entry
+from pipelines.training.config import TrainConfig, TrainingRun, TrainResources, Validation
 from pipelines.training.loop import learning_rate_factor, make_optimizer
 from pipelines.training.losses import KullbackLeibler, language_consistency
+from pipelines.training.objectives.texts import TokenRows, maxsim, score_entries
 from pipelines.training.records import Records
 from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
@@ -41,7 +41,10 @@ def test_scores_equal_encoding_and_maxsim(corpus):
         Entry("t0-1", ("d1", "d4", "d2"), ("en", "xx", "en"), np.zeros(3, np.float32)),
         Entry("t1-5", ("d5", "d1", "d0"), ("xx", "en", "xx"), np.zeros(3, np.float32)),
     ]
-    found = Distillation(student, corpus.queries, corpus.docs, KullbackLeibler()).scores(entries).detach().numpy()
+    texts = TokenRows(student, corpus.queries, corpus.docs)
+    docs = sorted({key for e in entries for key in zip(e.langs, e.doc_ids, strict=True)})
+    rows = texts.of_queries(["t0-1", "t1-5"]), texts.of_docs(docs)
+    found = score_entries(student, entries, rows).detach().numpy()
     for row, entry in zip(found, entries, strict=True):
         (query,) = student.encode_queries([corpus.queries.text(entry.query_id)])
         for score, lang, doc_id in zip(row, entry.langs, entry.doc_ids, strict=True):
@@ -68,8 +71,8 @@ def test_maxsim_ignores_what_is_masked():
 def gradients(corpus, inputs, **changes):
     config = CONFIG.model_copy(update=changes)
     student = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})}).build(corpus, 0)
-    loop = make_loop(config, student, corpus, inputs)
-    loss = loop._backward(0)
+    loop = make_loop(config, student, inputs)
+    loss = loop.backward(loop.shares.get(0))
     return loss, torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
 
 
@@ -81,25 +84,28 @@ def test_accumulation_changes_rounding_only(corpus, inputs, mixing):
     torch.testing.assert_close(pieces[1], whole[1], rtol=1e-3, atol=1e-6)
 
 
-def test_round_robin_loss_is_a_mean_over_entries_with_the_consistency_term(corpus, inputs):
+def test_round_robin_loss_is_a_mean_over_entries_with_the_consistency_term_at_the_temperature(corpus, inputs):
     student = STUDENT.build(corpus, 0)
+    config = {"mixing": "round_robin_entries", "ways": 2, "batch": 5, "consistency": 2.0}
+    loss = KullbackLeibler(temperature=0.5)
+    loop = make_loop(CONFIG.model_copy(update={**config, "loss": loss}), student, inputs)
     student.model.eval()
-    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, Draw("round_robin_entries", ways=2, pool=8), 5, 0)
-    groups = batches.entries(0)
-    entries = [entry for group in groups for entry in group]
-    objective = Distillation(student, corpus.queries, corpus.docs, KullbackLeibler(), consistency=2.0)
-    scores = objective.scores(entries)
+    share = loop.shares.get(0)
+    entries = [entry for group in share.groups for entry in group]
+    assert len(entries) == 10
+    scores = score_entries(student, entries, (share.queries, share.docs))
     teacher = torch.tensor(np.stack([e.scores for e in entries]))
-    expected = KullbackLeibler().per_entry(scores, teacher).mean() * 5
-    expected = expected + 2 * language_consistency(scores.reshape(5, 2, 2)).sum()
-    torch.testing.assert_close(objective(groups), expected)
+    expected = loss.per_entry(scores, teacher).mean()
+    expected = expected + 2 * language_consistency(scores.reshape(5, 2, 2) / 0.5).mean()
+    assert loop.backward(share) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def with_scores(inputs, root, changed):
     """The same inputs with other teacher scores: ``changed`` maps (query, scores) to scores."""
-    rows = inputs["scores"].read(["query_id", "doc_ids", "scores"]).to_pylist()
+    main = inputs["data"]["main"]
+    rows = main["scores"].read(["query_id", "doc_ids", "scores"]).to_pylist()
     rows = [{**row, "scores": changed(row["query_id"], row["scores"])} for row in rows]
-    return {**inputs, "scores": table_artifact(root / "scores@1", RANKINGS, rows)}
+    return {**inputs, "data": {"main": {**main, "scores": table_artifact(root / "scores@1", RANKINGS, rows)}}}
 
 
 def state_of(student):
@@ -107,7 +113,7 @@ def state_of(student):
 
 
 def fp16_loop(corpus, inputs):
-    return make_loop(CONFIG.model_copy(update={"precision": "fp16"}), STUDENT.build(corpus, 0), corpus, inputs)
+    return make_loop(CONFIG.model_copy(update={"precision": "fp16"}), STUDENT.build(corpus, 0), inputs)
 
 
 def test_a_step_that_overflows_is_not_taken(corpus, inputs, tmp_path):
@@ -115,7 +121,7 @@ def test_a_step_that_overflows_is_not_taken(corpus, inputs, tmp_path):
         inputs, tmp_path, lambda query, scores: [float("inf"), *scores[1:]] if query == "t0-3" else scores
     )
     loop = fp16_loop(corpus, one_is_bad)
-    bad = [n for n in range(9) if any(e.query_id == "t0-3" for group in loop.batches.entries(n) for e in group)]
+    bad = [n for n in range(9) if any(e.query_id == "t0-3" for group in loop.shares.get(n).groups for e in group)]
     assert len(bad) == 2  # once in each of two epochs of 36 queries, eight a step
     records, scale = Records(9), loop.scaler.get_scale()
     for number in range(9):
@@ -133,7 +139,7 @@ def test_overflows_end_in_an_error_and_are_counted_across_a_resume(corpus, input
     monkeypatch.setattr("pipelines.training.loop.OVERFLOWS", 4)
     all_bad = with_scores(inputs, tmp_path, lambda _, scores: [float("inf"), *scores[1:]])
     with pytest.raises(FloatingPointError, match=r"the loss of step 1 is nan: lower train.lr"):
-        make_loop(CONFIG, STUDENT.build(corpus, 0), corpus, all_bad).step(0)
+        make_loop(CONFIG, STUDENT.build(corpus, 0), all_bad).step(0)
     loop = fp16_loop(corpus, all_bad)
     loop.step(0)
     loop.step(1)
@@ -148,7 +154,7 @@ def test_overflows_end_in_an_error_and_are_counted_across_a_resume(corpus, input
 
 def test_half_precision_learns(corpus, inputs):
     student = STUDENT.build(corpus, 0)
-    loop = make_loop(CONFIG.model_copy(update={"precision": "bf16"}), student, corpus, inputs)
+    loop = make_loop(CONFIG.model_copy(update={"precision": "bf16"}), student, inputs)
     losses = [loop.step(number)[0] for number in range(30)]
     assert not loop.scaler.is_enabled()
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
@@ -189,6 +195,22 @@ def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
     assert few.names == sorted([*needed, *sorted(others, key=_draw)[: 9 - len(needed)]])
 
 
+def test_judgements_are_those_of_each_language(corpus, inputs, tmp_path):
+    """Document ids that mean another passage in each language, as in collections that are not translations."""
+    student = STUDENT.build(corpus, 0)
+    judged = {
+        lang: table_artifact(
+            tmp_path / f"qrels-{lang}@0", QRELS, [{"query_id": "v3", "doc_id": doc_id, "relevance": 1}]
+        )
+        for lang, doc_id in (("en", "d3"), ("xx", "d5"))
+    }
+    pool = Pool(Docstore.open(inputs["dev"]["queries"]), judged, corpus.docs, Validation())
+    assert pool.relevant == [{"en:d3": 1, "xx:d5": 1}]
+    ranked = [[(2.0, "en:d3"), (1.0, "en:d5"), (0.5, "xx:d3"), (0.1, "xx:d5")]]
+    assert pool.measure(ranked) == pytest.approx((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)))
+    assert 0 < pool.evaluate(student, lambda value: [value]) <= 1
+
+
 def test_schedules():
     def rates(**changes):
         config = CONFIG.model_copy(update={"steps": 10, **changes})
@@ -219,7 +241,11 @@ def test_learning_rate_groups(corpus):
         ({"ways": 9, "pool": 8}, "cannot be drawn from a pool of 8"),
         ({"consistency": 1.0}, "round_robin_entries"),
         ({"warmup": 101}, "longer than the training"),
+        ({"consistency": 1.0, "mixing": "round_robin_entries", "loss": {"kind": "infonce"}}, "a term of distillation"),
         ({"resources": {"workers": 9}}, "cannot share a batch of 8"),
+        ({"resources": {"workers": [2, 9]}}, "cannot share a batch of 8"),
+        ({"resources": {"workers": [3, 2]}}, "the fewest and the most"),
+        ({"resources": {"workers": 0}}, "from 1"),
     ],
 )
 def test_configs_say_what_does_not_fit(change, message):
@@ -236,8 +262,14 @@ def test_ways_are_those_of_the_strategy_where_none_are_named():
         TrainConfig(student=STUDENT, mixing="stirred")
 
 
+def test_a_run_names_positive_shares():
+    assert TrainingRun(train=CONFIG).shares == {"main": 1.0}
+    with pytest.raises(ValidationError, match="positive share"):
+        TrainingRun(train=CONFIG, shares={"a": 1.0, "b": 0.0})
+
+
 def test_what_changes_only_the_speed_is_no_part_of_the_fingerprint():
-    for change in ({"resources": TrainResources(workers=7, gpus=1)}, {"accumulation": 4}, {"checkpoint_every": 9}):
+    for change in ({"resources": TrainResources(workers=(1, 7), gpus=1)}, {"accumulation": 4}, {"checkpoint_every": 9}):
         faster = TrainConfig.model_validate({**CONFIG.model_dump(), **change})
         assert faster != CONFIG
         assert fingerprint(faster) == fingerprint(CONFIG)

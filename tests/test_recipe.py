@@ -174,10 +174,11 @@ def test_selector_teacher_and_student_read_languages_of_their_own() -> None:
     }
     read = {role: step.name for role, step in made.train.parents.items() if not role.startswith("dev.")}
     assert read == {
-        "queries": "queries-en",
-        "scores": "score",
-        "docs.fa": "translate-fa",
-        "docs.ru": "translate-ru",
+        "start": "start",
+        "data.main.queries": "queries-en",
+        "data.main.scores": "score",
+        "data.main.docs.fa": "translate-fa",
+        "data.main.docs.ru": "translate-ru",
     }
 
 
@@ -187,7 +188,7 @@ def test_queries_are_translated_where_translations_are_made(tmp_path: Path) -> N
     assert steps["score"].inputs["queries"].name == "translate-queries-zh"
     assert steps["translate-queries-zh"].inputs["queries"].name == "queries-en"
     assert steps["score"].inputs["docs"].name == "translate-zh"
-    assert steps["train"].inputs["queries"].name == "queries-en"
+    assert steps["train"].inputs["data"]["main"]["queries"].name == "queries-en"
 
 
 def test_depth_of_search_changes_neither_selection_nor_student() -> None:

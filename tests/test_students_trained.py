@@ -45,7 +45,7 @@ def test_an_xlmr_student_survives_a_step_and_the_disk(xlmr, corpus, inputs, tmp_
     assert ids == [len(tokenizer) - 2, len(tokenizer) - 1]  # added behind the vocabulary, which had none
     assert table.num_embeddings == len(tokenizer)
     before = table.weight[ids].detach().clone()
-    loop = make_loop(CONFIG, student, corpus, inputs)
+    loop = make_loop(CONFIG, student, inputs)
     loop.step(0)
     assert not torch.equal(table.weight[ids[0]], before[0])
     assert not torch.equal(table.weight[ids[1]], before[1])
@@ -103,7 +103,7 @@ def test_a_window_of_the_papers_is_read_whole_by_default(kind, corpus):
 def test_a_dense_student_learns(corpus, inputs):
     student = Dense(base=STUDENT.base, query_prefix="", doc_prefix="", doc_length=32, query_length=32)
     loss = KullbackLeibler(temperature=0.05, alpha=0.025)  # cosines, and a teacher whose scores are 0 and 8
-    loop = make_loop(CONFIG.model_copy(update={"loss": loss}), student.build(corpus, seed=0), corpus, inputs)
+    loop = make_loop(CONFIG.model_copy(update={"loss": loss}), student.build(corpus, seed=0), inputs)
     losses = [loop.step(number)[0] for number in range(20)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 

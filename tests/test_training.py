@@ -14,16 +14,17 @@ from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.students import load_encoder
-from pipelines.training.config import TrainResources
+from pipelines.training.config import TrainingRun, TrainResources
 from pipelines.training.validate import Pool
-from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
+from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start
 
 RUN = """
 import pickle, sys
 from cluster.storage import Place
+from pipelines.training.config import TrainingRun
 from pipelines.training.trainer import train
 config, inputs, out = pickle.loads(sys.stdin.buffer.read())
-print(train(config, inputs, Place(out), None))
+print(train(TrainingRun(train=config), inputs, Place(out), None))
 """
 
 
@@ -58,12 +59,8 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs(shared):
-    return make_inputs(shared)
-
-
-@pytest.fixture(scope="module")
-def corpus(inputs):
-    return open_corpus(inputs)
+    inputs = make_inputs(shared)
+    return {**inputs, "start": make_start(inputs, shared)}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +92,8 @@ def test_the_student_learns(trained, inputs):
     assert facts["best_nDCG@20"] > float(curve[1][1]) + 0.25
     assert facts["best_nDCG@20"] == pytest.approx(max(float(r[1]) for r in curve[2:]), abs=1e-4)
     assert facts["skipped_queries"] == 0
-    assert sum(facts["passages"].values()) == 100 * 8 * 8
+    assert sum(facts["passages"]["main"].values()) == 100 * 8 * 8
+    assert facts["batches"] == {"main": 100}
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in out.iterdir()) == [
         "best",
@@ -104,8 +102,6 @@ def test_the_student_learns(trained, inputs):
         "last",
         "losses.tsv",
         "progress.json",
-        "start",
-        "start.json",
         "validation.tsv",
     ]
 
@@ -115,11 +111,15 @@ def test_best_and_start_are_what_was_measured(trained, inputs):
     pool = Pool(
         Docstore.open(inputs["dev"]["queries"]),
         inputs["dev"]["qrels"],
-        {lang: Docstore.open(inputs["docs"][lang]) for lang in ("en", "xx")},
+        {lang: Docstore.open(docs) for lang, docs in inputs["dev"]["docs"].items()},
         CONFIG.validation,
     )
-    for name, expected in (("best", facts["best_nDCG@20"]), ("start", float(table(out / "validation.tsv")[1][1]))):
-        found = pool.evaluate(load_encoder(out / name, "cpu"), lambda value: [value])
+    start = inputs["start"].place.path / "start"
+    for model, expected in (
+        (out / "best", facts["best_nDCG@20"]),
+        (start, float(table(out / "validation.tsv")[1][1])),
+    ):
+        found = pool.evaluate(load_encoder(model, "cpu"), lambda value: [value])
         assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_run_again_does_nothing(trained, inputs):
 
     out, facts = trained
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    assert train(CONFIG, inputs, Place.of(out), None) == facts  # without Ray: none is running here
+    assert train(TrainingRun(train=CONFIG), inputs, Place.of(out), None) == facts  # without Ray: none is running here
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
@@ -152,21 +152,24 @@ def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     }
 
 
-def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, corpus, shared, s3_root):
+def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, shared, s3_root):
     plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
     config = CONFIG.model_copy(
         update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1)}
     )
     place = Place.of(s3_root) / "two"
-    finish(start(config, inputs, place.uri))
+    inputs = {**inputs, "start": make_start(inputs, shared / "plain", plain)}
+    first = inputs["start"].place.path / "start"
+    facts = finish(start(config, inputs, place.uri))
     assert not (place / "checkpoints").list()
     two = place.fetch()
-    alone = load_encoder(two / "start", "cpu")
-    loop = make_loop(config, alone, corpus, inputs)
+    alone = load_encoder(first, "cpu")
+    loop = make_loop(config, alone, inputs)
     losses = [loop.step(number)[0] for number in range(10)]
     np.testing.assert_allclose([float(row[1]) for row in table(two / "losses.tsv")[1:]], losses, rtol=1e-4)
+    assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
     alone.save(shared / "alone")
-    one, other, before = (weights(path) for path in (shared / "alone", two / "last", two / "start"))
+    one, other, before = (weights(path) for path in (shared / "alone", two / "last", first))
     for key in one:
         if "key.bias" in key[1]:  # adds the same to all of a softmax: its gradient is rounding and nothing else
             continue
@@ -184,8 +187,18 @@ def test_a_torn_list_of_checkpoints_is_forgotten(tmp_path):
         assert (tmp_path / "c").exists() == kept
 
 
-def test_missing_inputs_are_named(tmp_path, inputs):
+def test_missing_inputs_and_wrong_tables_are_named(tmp_path, inputs):
     from pipelines.training.trainer import train
 
-    with pytest.raises(StepError, match="needs the inputs queries, scores"):
-        train(CONFIG, {"queries": inputs["queries"]}, Place.of(tmp_path), None)
+    def run(data, **more):
+        train(TrainingRun(train=CONFIG, **more), {"start": inputs["start"], "data": data}, Place.of(tmp_path), None)
+
+    main = inputs["data"]["main"]
+    with pytest.raises(StepError, match="start is missing"):
+        train(TrainingRun(train=CONFIG), {"data": inputs["data"]}, Place.of(tmp_path), None)
+    with pytest.raises(StepError, match=r"data.main: this loss reads docs, queries, scores, got docs, queries"):
+        run({"main": {"queries": main["queries"], "docs": main["docs"]}})
+    with pytest.raises(StepError, match=r"data.main.docs.xx: expected a table of docs, got rankings \(scores@0\)"):
+        run({"main": {**main, "docs": {**main["docs"], "xx": main["scores"]}}})
+    with pytest.raises(StepError, match=r"data \['main', 'other'\] and shares \['main'\]"):
+        run({"main": main, "other": main})

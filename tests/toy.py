@@ -4,16 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts import table_artifact
-from pipelines.docstore import Docstore, RowStore
+from artifacts import directory_artifact, table_artifact
+from cluster.storage import Place
 from pipelines.students import Corpus, LateInteraction
 from pipelines.students.scratch import Scratch
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
-from pipelines.training.batches import Batches
-from pipelines.training.config import TrainConfig, TrainResources, Validation
-from pipelines.training.distil import Distillation
-from pipelines.training.loop import Loop, Workers
+from pipelines.training.config import TrainConfig, TrainingRun, TrainResources, Validation
+from pipelines.training.loop import Loop
 from pipelines.training.losses import KullbackLeibler
+from pipelines.training.objectives import build_objective
+from pipelines.training.start import BuildStudent, StartConfig
+from pipelines.training.workers import Workers
 
 NAMES = ["oslo", "lima", "cairo", "tokio", "paris", "delhi", "quito", "sofia", "riga", "minsk", "accra", "dakar"]
 TRAIN_FORMS = ["where is {}", "tell me of {}", "{} please"]
@@ -32,6 +33,7 @@ def foreign(name):
 
 
 def make_inputs(root: Path):
+    """The inputs of the step *train*, but for ``start``."""
     docs = {
         "en": [f"the city of {name} lies far" for name in NAMES],
         "xx": [f"ж {foreign(name)} ш щ" for name in NAMES],
@@ -46,30 +48,47 @@ def make_inputs(root: Path):
             rankings.append({"query_id": query_id, "doc_ids": [f"d{n}", *others], "scores": [8.0] + [0.0] * 7})
     dev = [{"query_id": f"v{n}", "lang": "en", "text": f"show {name}"} for n, name in enumerate(NAMES)]
     qrels = [{"query_id": f"v{n}", "doc_id": f"d{n}", "relevance": 1} for n in range(len(NAMES))]
-    return {
+    tables = {
+        lang: table_artifact(
+            root / f"docs-{lang}@0",
+            DOCS,
+            [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text} for n, text in enumerate(texts)],
+        )
+        for lang, texts in docs.items()
+    }
+    main = {
         "queries": table_artifact(root / "queries@0", QUERIES, queries),
         "scores": table_artifact(root / "scores@0", RANKINGS, rankings),
-        "dev": {
-            "queries": table_artifact(root / "dev-queries@0", QUERIES, dev),
-            "qrels": {lang: table_artifact(root / f"dev-qrels-{lang}@0", QRELS, qrels) for lang in docs},
-        },
-        "docs": {
-            lang: table_artifact(
-                root / f"docs-{lang}@0",
-                DOCS,
-                [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text} for n, text in enumerate(texts)],
-            )
-            for lang, texts in docs.items()
-        },
+        "docs": tables,
     }
+    judged = {lang: table_artifact(root / f"dev-qrels-{lang}@0", QRELS, qrels) for lang in docs}
+    queries_of_dev = table_artifact(root / "dev-queries@0", QUERIES, dev)
+    return {"data": {"main": main}, "dev": {"queries": queries_of_dev, "qrels": judged, "docs": tables}}
+
+
+def labelled(inputs, root: Path):
+    """The same data set with labels instead of a teacher: the city that a question names is relevant."""
+    main = inputs["data"]["main"]
+    qrels = [
+        {"query_id": f"t{form}-{n}", "doc_id": f"d{n}", "relevance": 1}
+        for form in range(len(TRAIN_FORMS))
+        for n in range(len(NAMES))
+    ]
+    labels = {"qrels": {"en": table_artifact(root / "qrels-en@0", QRELS, qrels)}, "rankings": main["scores"]}
+    return {**inputs, "data": {"main": {"queries": main["queries"], "docs": main["docs"], **labels}}}
+
+
+def make_start(inputs, root: Path, student=STUDENT, seed=CONFIG.seed):
+    """The artifact of the step *start*, made in this process."""
+    data = {"main": {role: inputs["data"]["main"][role] for role in ("queries", "docs")}}
+    BuildStudent(StartConfig(student=student, seed=seed), data, Place.of(root / "start@0"))("student")
+    return directory_artifact(root / "start@0")
 
 
 def open_corpus(inputs):
-    docs = {lang: Docstore.open(inputs["docs"][lang]) for lang in ("en", "xx")}
-    return Corpus(Docstore.open(inputs["queries"]), docs)
+    return Corpus.open(inputs["data"])
 
 
-def make_loop(config, student, corpus, inputs):
-    batches = Batches(RowStore.open(inputs["scores"]), corpus.docs, config.draw, config.batch, config.seed)
-    objective = Distillation(student, corpus.queries, corpus.docs, config.loss, config.consistency)
-    return Loop(config, student, batches, objective, Workers())
+def make_loop(config, student, inputs, workers=None, **mixture):
+    run = TrainingRun(train=config, **mixture)
+    return Loop(config, student, build_objective(run, inputs["data"], student), workers or Workers())

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from pipelines.docstore import Docstore
+from cluster.artifact import Artifact
+from pipelines.docstore import Docstore, JoinedDocstore
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipelines.students.encoder import TextEncoder
 
 Similarity = Literal["maxsim", "dot"]
 Task = Literal["query", "document"]
@@ -47,6 +50,16 @@ class Corpus:
     queries: Docstore
     docs: Mapping[str, Docstore]
 
+    @classmethod
+    def open(cls, data: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Open the texts of all data sets of a training, in the order of their names. ``data`` holds, by the name of
+        the data set, the artifacts ``queries`` and ``docs`` by language; empty for a student that reads no corpus."""
+        names = sorted(data)
+        langs = sorted({lang for name in names for lang in data[name]["docs"]})
+        docs = {lang: {name: data[name]["docs"].get(lang) for name in names} for lang in langs}
+        queries = _open_joined({name: data[name]["queries"] for name in names})
+        return cls(queries, {lang: _open_joined(of_lang) for lang, of_lang in docs.items()})
+
     def texts(self) -> Iterator[str]:
         """All documents of all languages, then the queries, in an order that never changes."""
         for store in [*(self.docs[lang] for lang in sorted(self.docs)), self.queries]:
@@ -54,8 +67,24 @@ class Corpus:
                 yield store.text_at(position)
 
 
+def _open_joined(artifacts: Mapping[str, Artifact | None]) -> Docstore:
+    """One docstore, with plain ids where there is one data set, else with ``<data set>:<id>``."""
+    stores = {name: Docstore.open(artifact) for name, artifact in artifacts.items() if artifact}
+    return next(iter(stores.values())) if len(artifacts) == 1 else JoinedDocstore(stores)
+
+
 class Base(Protocol):
     """A component that makes the first module of a student: tokens in, a vector for each out."""
 
+    reads_corpus: ClassVar[bool]  # whether ``module`` reads the training texts, or only weights trained elsewhere
+
     def module(self, corpus: Corpus, seed: int) -> "nn.Module":
         """A sentence-transformers input module, in float32. The same corpus and seed give the same weights."""
+
+
+@runtime_checkable
+class WarmUp(Protocol):
+    """A student that learns from the corpus alone, before the first step of training."""
+
+    def warm_up(self, encoder: "TextEncoder", corpus: Corpus, seed: int) -> dict[str, Any]:
+        """Change the weights of ``encoder`` in place; returns facts for the manifest."""

@@ -1,6 +1,6 @@
 """A student that begins from weights trained elsewhere."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pipelines.models import Pretrained, resolve
 from pipelines.students.base import Corpus
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 class Checkpoint(Pretrained):
     """The transformer of a Hugging Face or sentence-transformers checkpoint, without its heads and pooling."""
 
+    reads_corpus: ClassVar[bool] = False
     kind: Literal["checkpoint"] = "checkpoint"
 
     def module(self, corpus: Corpus, seed: int) -> "nn.Module":

@@ -27,6 +27,11 @@ class Dense(Component):
     query_length: int = Field(64, ge=4)
     doc_length: int = Field(220, ge=4)  # a passage of 180 tokens with prefix, [CLS] and [SEP] is read whole
 
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether ``build`` reads the training texts."""
+        return self.base.reads_corpus
+
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
         """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
         from sentence_transformers import SentenceTransformer

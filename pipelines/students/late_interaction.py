@@ -42,6 +42,11 @@ class LateInteraction(Component):
     doc_marker: str = "[unused1]"
     skip_punctuation: bool = True
 
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether ``build`` reads the training texts."""
+        return self.base.reads_corpus
+
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
         """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
         import torch

@@ -7,7 +7,7 @@ the ``tokenizers`` library break ties by chance: the same texts would give anoth
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ class Scratch(Component):
     """A BERT of ``layers`` layers. The alphabet is at most half of the vocabulary, which leaves room for words beside
     the characters of Chinese."""
 
+    reads_corpus: ClassVar[bool] = True
     kind: Literal["scratch"] = "scratch"
     vocabulary: int = Field(30_000, ge=100)
     lowercase: bool = True

@@ -10,16 +10,16 @@ The three strategies are those of MTD (§3.2):
     mix_entries           all passages of a query in one drawn language
     round_robin_entries   the same passages once in each language, so batch · languages entries (the paper uses 2 ways)
 
-A passage may be missing in a language (its translation was rejected). Such a passage is not drawn in that language; a
-query that has too few left is replaced by another and counted in ``skipped``. With 50 passages in 7
-languages a query costs 0.7 ms when it is drawn first, for looking them up, and 0.2 ms when it is drawn again.
+A passage may be missing in a language (its translation was rejected), and so may a query. Such a passage is not drawn
+in that language; a query that is missing or has too few passages left is replaced by another and counted as skipped.
+With 50 passages in 7 languages a query costs 0.7 ms when it is drawn first, for looking them up, and 0.2 ms when it is
+drawn again.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -29,19 +29,23 @@ from pipelines.docstore import RowStore, hashes
 Mixing = Literal["mix_passages", "mix_entries", "round_robin_entries"]
 Sampling = Literal["random", "top"]
 
-EPOCH_STREAM, ENTRY_STREAM = 0, 1  # the high bit of the key, so that the two never share random numbers
+EPOCH_STREAM, ENTRY_STREAM, MIXTURE_STREAM = 0, 2, 1  # high bits of the key: they never share random numbers
 REMEMBERED = 100_000  # rankings, 0.5 KB each, of which it is known what is there
 REPLACEMENTS = 1000  # queries tried in place of one that cannot be used
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A query and its W passages: ids, the language of each, and the teacher's scores (float32 [W])."""
+    """A query and its W passages: ids, the language of each, and the teacher's scores (float32 [W]).
+
+    With labels the first passage is relevant, the scores are 1 and 0, and ``relevant`` holds all that are known to be.
+    """
 
     query_id: str
     doc_ids: tuple[str, ...]
     langs: tuple[str, ...]
     scores: np.ndarray = field(compare=False)
+    relevant: frozenset[str] = frozenset()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -55,8 +59,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Draw:
-    """How a query's passages are drawn: ``ways`` of the teacher's best ``pool``, at random (both papers: 6 of 50) or
-    the best ones, in languages according to ``mixing``."""
+    """How a query's passages are drawn: ``ways`` of the first ``pool``, at random (both papers: 6 of 50) or the best
+    ones, in languages according to ``mixing``. With labels: one relevant passage and ``ways`` - 1 others."""
 
     mixing: Mixing = "mix_passages"
     ways: int = 6
@@ -64,23 +68,48 @@ class Draw:
     sampling: Sampling = "random"
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The passages that may be drawn for a query, best first; the first ``positives`` of them are relevant, where there
+    are labels. ``scores`` is float32 [K]."""
+
+    query_id: str
+    doc_ids: Sequence[str]
+    scores: np.ndarray
+    positives: int = 0
+
+
+class Passages(Protocol):
+    """The candidates of each query. ``name`` is that of the artifact, for messages."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def candidates(self, row: int, pool: int) -> Candidates:
+        """Those of the query at this row: ``pool`` of them, and the relevant ones."""
+
+
 class Batches:
     """Looks up the entries of a batch.
 
-    ``scores`` are the teacher's RANKINGS; ``docs`` the collection in each language. ``batch`` counts queries.
+    ``passages`` are ranked by the teacher or labelled; ``queries`` and ``docs`` are the texts, docs by language.
+    ``batch`` counts queries.
     """
 
-    def __init__(self, scores: RowStore, docs: Mapping[str, RowStore], draw: Draw, batch: int, seed: int):
-        if not len(scores):
-            raise StepError(f"{scores.name} ranks no passages for any query: there is nothing to learn from")
-        self.scores, self.docs, self.draw, self.batch, self.seed = scores, dict(docs), draw, batch, seed
+    def __init__(
+        self, passages: Passages, queries: RowStore, docs: Mapping[str, RowStore], draw: Draw, batch: int, seed: int
+    ):
+        if not len(passages):
+            raise StepError(f"{passages.name} has no passages for any query: there is nothing to learn from")
+        self.passages, self.queries, self.docs = passages, queries, dict(docs)
+        self.draw, self.batch, self.seed = draw, batch, seed
         self.langs = tuple(sorted(self.docs))
-        self.skipped = 0
-        self.languages: Counter[str] = Counter()  # passages drawn in each language
         self._there: dict[int, np.ndarray] = {}
 
-    def entries(self, number: int, rank: int = 0, world: int = 1) -> list[list[Entry]]:
-        """The entries of batch ``number`` that worker ``rank`` of ``world`` computes, one list per query.
+    def entries(self, number: int, rank: int = 0, world: int = 1) -> tuple[list[list[Entry]], int]:
+        """The entries of batch ``number`` that worker ``rank`` of ``world`` computes, one list per query, and how many
+        queries were skipped.
 
         All entries of a query are on one worker. The lists of all workers, interleaved, are those of a single one.
 
@@ -88,45 +117,47 @@ class Batches:
             StepError: no query has enough passages.
         """
         positions = range(number * self.batch + rank, (number + 1) * self.batch, world)
-        return [self._query(position) for position in positions]
+        drawn = [self._query(position) for position in positions]
+        return [entries for entries, _ in drawn], sum(skipped for _, skipped in drawn)
 
-    def _query(self, position: int) -> list[Entry]:
-        random = _random(self.seed, ENTRY_STREAM, position)
-        epoch, index = divmod(position, len(self.scores))
-        row = int(_permutation(self.seed, epoch, len(self.scores))[index])
-        for _ in range(REPLACEMENTS):
+    def _query(self, position: int) -> tuple[list[Entry], int]:
+        """The entries of the query at this position of the epochs, or of its replacement, and how many were skipped."""
+        random = stream(self.seed, ENTRY_STREAM, position)
+        epoch, index = divmod(position, len(self.passages))
+        row = int(_permutation(self.seed, epoch, len(self.passages))[index])
+        for skipped in range(REPLACEMENTS):
             if entries := self._draw(row, random):
-                for entry in entries:
-                    self.languages.update(entry.langs)
-                return entries
-            self.skipped += 1
-            row = int(random.integers(len(self.scores)))
+                return entries, skipped
+            row = int(random.integers(len(self.passages)))
         raise StepError(
-            f"{REPLACEMENTS} queries of {self.scores.name} in a row have fewer than {self.draw.ways} passages in "
-            f"{', '.join(self.langs)}: expected {self.draw.ways} ways of the best {self.draw.pool}. Lower train.ways, "
-            "raise select.k, or look at the rejected rows of the translations"
+            f"{REPLACEMENTS} queries of {self.passages.name} in a row are missing in {self.queries.name} or have fewer "
+            f"than {self.draw.ways} passages in {', '.join(self.langs)}: expected {self.draw.ways} ways of the best "
+            f"{self.draw.pool}. Lower train.ways, raise select.k, or look at the rejected rows of the translations"
         )
 
     def _draw(self, row: int, random: np.random.Generator) -> list[Entry]:
-        """The entries of one query, or none when too few of its passages exist."""
-        ranking = self.scores.row_at(row)
-        doc_ids = ranking["doc_ids"][: self.draw.pool]
-        scores = np.asarray(ranking["scores"][: self.draw.pool], np.float32)
-        drawn = _DRAWS[self.draw.mixing](self._which(row, doc_ids), self.draw, random)
+        """The entries of one query, or none when it is missing or too few of its passages exist."""
+        found = self.passages.candidates(row, self.draw.pool)
+        there_LK = self._which(row, found)
+        if not there_LK.size:
+            return []
+        relevant = frozenset(found.doc_ids[: found.positives])
         return [
             Entry(
-                ranking["query_id"],
-                tuple(doc_ids[k] for k in ways),
+                found.query_id,
+                tuple(found.doc_ids[k] for k in ways),
                 tuple(self.langs[lang] for lang in langs),
-                scores[ways],
+                found.scores[ways],
+                relevant,
             )
-            for ways, langs in drawn
+            for ways, langs in _DRAWS[self.draw.mixing](there_LK, found.positives, self.draw, random)
         ]
 
-    def _which(self, row: int, doc_ids: Sequence[str]) -> np.ndarray:
-        """Which of the K passages of a ranking there are in each of L languages, bool [L, K]."""
+    def _which(self, row: int, found: Candidates) -> np.ndarray:
+        """Which of the K candidates there are in each of L languages, [L, K]; [L, 0] where the query is missing."""
         there_LK = self._there.get(row)
         if there_LK is None:
+            doc_ids = found.doc_ids if found.query_id in self.queries else []
             hashed = hashes(doc_ids)
             there_LK = np.stack([self.docs[lang].positions(doc_ids, hashed) >= 0 for lang in self.langs])
             if len(self._there) < REMEMBERED:
@@ -134,47 +165,60 @@ class Batches:
         return there_LK
 
 
-# Each of these returns pairs of arrays [W]: passages (indices into the pool) and languages (indices), one pair per
-# entry; none where the query cannot be used. ``there_LK`` says which of the K passages exist in which of L languages.
+# Each of these returns pairs of arrays [W]: passages (indices into the candidates) and languages (indices), one pair
+# per entry; none where the query cannot be used. ``there_LK`` says which of K passages exist in which of L languages.
 Drawn = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _mix_passages(there_LK: np.ndarray, draw: Draw, random: np.random.Generator) -> Drawn:
-    ways = _ways(np.flatnonzero(there_LK.any(0)), draw, random)
+def _mix_passages(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
+    ways = _ways(np.flatnonzero(there_LK.any(0)), positives, draw, random)
     if ways is None:
         return []
     return [(ways, np.array([random.choice(np.flatnonzero(there_LK[:, k])) for k in ways]))]
 
 
-def _mix_entries(there_LK: np.ndarray, draw: Draw, random: np.random.Generator) -> Drawn:
+def _mix_entries(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
     enough = np.flatnonzero(there_LK.sum(1) >= draw.ways)
+    if positives:
+        enough = np.intersect1d(enough, np.flatnonzero(there_LK[:, :positives].any(1)))
     if not len(enough):
         return []
     lang = random.choice(enough)
-    ways = _ways(np.flatnonzero(there_LK[lang]), draw, random)
+    ways = _ways(np.flatnonzero(there_LK[lang]), positives, draw, random)
     return [] if ways is None else [(ways, np.full(len(ways), lang))]
 
 
-def _round_robin(there_LK: np.ndarray, draw: Draw, random: np.random.Generator) -> Drawn:
-    ways = _ways(np.flatnonzero(there_LK.all(0)), draw, random)
+def _round_robin(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
+    ways = _ways(np.flatnonzero(there_LK.all(0)), positives, draw, random)
     return [] if ways is None else [(ways, np.full(len(ways), lang)) for lang in range(len(there_LK))]
 
 
 _DRAWS = {"mix_passages": _mix_passages, "mix_entries": _mix_entries, "round_robin_entries": _round_robin}
 
 
-def _ways(candidates: np.ndarray, draw: Draw, random: np.random.Generator) -> np.ndarray | None:
-    """``draw.ways`` of the candidates, which are in the teacher's order; None where there are too few."""
-    if len(candidates) < draw.ways:
+def _ways(candidates: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> np.ndarray | None:
+    """``draw.ways`` of the candidates, which are in falling order; None where there are too few. With labels the first
+    is one of the relevant ones, which are those below ``positives``, and the others are not."""
+    if not positives:
+        return _choose(candidates, draw.ways, draw, random)
+    relevant, others = candidates[candidates < positives], candidates[candidates >= positives]
+    if not len(relevant) or len(others) < draw.ways - 1:
         return None
-    return candidates[: draw.ways] if draw.sampling == "top" else random.choice(candidates, draw.ways, replace=False)
+    return np.concatenate([random.choice(relevant, 1), _choose(others, draw.ways - 1, draw, random)])
 
 
-def _random(seed: int, stream: int, number: int) -> np.random.Generator:
-    key = np.array([seed, (stream << 63) | number], np.uint64)
+def _choose(candidates: np.ndarray, ways: int, draw: Draw, random: np.random.Generator) -> np.ndarray | None:
+    if len(candidates) < ways:
+        return None
+    return candidates[:ways] if draw.sampling == "top" else random.choice(candidates, ways, replace=False)
+
+
+def stream(seed: int, kind: int, number: int) -> np.random.Generator:
+    """The random numbers of one purpose: of an epoch's order, of a query, of a block of batches."""
+    key = np.array([seed, (kind << 62) | number], np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 
 
-@lru_cache(maxsize=2)  # a batch may lie across the border of two epochs
+@lru_cache(maxsize=4)  # a batch may lie across the border of two epochs
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return _random(seed, EPOCH_STREAM, epoch).permutation(size)
+    return stream(seed, EPOCH_STREAM, epoch).permutation(size)

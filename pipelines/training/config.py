@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.component import Component, Resources, Speed
 from pipelines.students import AnyStudent
@@ -11,12 +11,27 @@ from pipelines.training.losses import AnyLoss, KullbackLeibler
 
 
 class TrainResources(Resources):
-    """How a training is spread. ``workers`` share each batch; gradients are averaged over them, so a change moves the
-    weights by rounding, and draws other masks of dropout, and changes nothing else."""
+    """How a training is spread. ``workers`` share each batch; gradients are summed over them, so a change moves the
+    weights by rounding, and draws other masks of dropout, and changes nothing else. A pair is the fewest and the most:
+    training goes on with as many as there is room for, and takes more when nodes come (looked at once a minute).
+    """
 
-    workers: int = Field(1, ge=1)
+    workers: int | tuple[int, int] = 1
     threads: int | None = Field(None, ge=1)  # of one worker; None: the node's cores, divided by its workers
-    failures: int = Field(2, ge=0)  # lost workers that are replaced before the run gives up; preemptions do not count
+    failures: int = Field(5, ge=0)  # workers or nodes lost within one hour, from which training goes on
+
+    @field_validator("workers")
+    @classmethod
+    def _ordered(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+        if not 1 <= fewest <= most:
+            raise ValueError(f"expected a number of workers from 1, or the fewest and the most of them, got {workers}")
+        return workers
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers at once."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
 
 class Validation(Component):
@@ -58,7 +73,7 @@ class TrainConfig(Component):
     # it adds the same gradients up in another order, under other masks of dropout. So a training that ran out of memory
     # goes on from its last checkpoint with more pieces; one that is not changed resumes to the bit, as ever
     accumulation: Speed = Speed(1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     validation: Validation = Validation()
     checkpoint_every: Speed = Speed(1000)  # steps; a validation makes a checkpoint as well
     seed: int = Field(12345, ge=0, lt=2**63)
@@ -70,13 +85,37 @@ class TrainConfig(Component):
             raise ValueError(f"ways = {self.ways} passages cannot be drawn from a pool of {self.pool}")
         if self.consistency and self.mixing != "round_robin_entries":
             raise ValueError("consistency compares languages within a query: it needs mixing = round_robin_entries")
+        if self.consistency and self.loss.reads != "scores":
+            raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
         if self.warmup > self.steps:
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
-        if self.resources.workers > self.batch:
-            raise ValueError(f"{self.resources.workers} workers cannot share a batch of {self.batch} queries")
+        if (most := self.resources.most_workers) > self.batch:
+            raise ValueError(f"{most} workers cannot share a batch of {self.batch} queries")
         return self
 
     @property
     def draw(self) -> Draw:
         """How passages are drawn."""
         return Draw(self.mixing, self.ways, self.pool, self.sampling)
+
+
+class TrainingRun(Component):
+    """The config of the step *train*: the training, and how its data sets are mixed.
+
+    Each batch is drawn from one data set, with a probability that is proportional to
+    share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set.
+    ``first`` says which student of the input ``start`` takes the first step: the one that the step *start* made, or the
+    ``best`` of another training.
+    """
+
+    train: TrainConfig
+    shares: dict[str, float] = {"main": 1.0}
+    temperature: float = Field(1.0, gt=0)
+    first: Literal["start", "best"] = "start"
+
+    @field_validator("shares")
+    @classmethod
+    def _positive(cls, shares: dict[str, float]) -> dict[str, float]:
+        if not shares or min(shares.values()) <= 0:
+            raise ValueError(f"expected a positive share of each data set, got {shares}")
+        return shares

@@ -4,83 +4,40 @@ Step i is a function of the weights before it, the seed and i: its batch is look
 the random numbers of dropout are seeded by (seed, i, rank). So a checkpoint needs weights, the optimiser's state and
 the step, and on a CPU a training that was killed and resumed ends with the very bits of one that was not.
 
-Each worker computes its share of the queries; gradients are sums over queries divided by the size of the whole batch,
-added up over the workers, so that the number of workers changes rounding and nothing else.
+The objective leaves this worker's part of the gradient of the whole batch's loss; the parts are summed over the
+workers, so that the number of workers changes rounding and nothing else.
 """
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from cluster.errors import RecipeError
-from pipelines.precision import on_device
 from pipelines.students.encoder import TextEncoder
-from pipelines.training.batches import Batches
 from pipelines.training.config import TrainConfig
-from pipelines.training.distil import Distillation
+from pipelines.training.objectives.base import Objective, Pass, Share
+from pipelines.training.prefetch import Prefetch
+from pipelines.training.records import Drawn
+from pipelines.training.workers import GradientSum, Workers
 
 OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
-BUCKET = 8 << 20  # numbers that are added up over the workers at once: 32 MB
-
-
-class Workers:
-    """The workers of a training, as one of them sees the others."""
-
-    def __init__(self, rank: int = 0, world: int = 1):
-        self.rank, self.world = rank, world
-
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the workers."""
-        if self.world == 1:
-            return
-        bucket: list[Tensor] = []
-        for at, tensor in enumerate(tensors):
-            bucket.append(tensor)
-            if sum(t.numel() for t in bucket) >= BUCKET or at == len(tensors) - 1:
-                joined = torch.cat([t.flatten() for t in bucket])
-                distributed.all_reduce(joined)
-                for t, total in zip(bucket, joined.split([t.numel() for t in bucket]), strict=True):
-                    t.copy_(total.view_as(t))
-                bucket = []
-
-    def gather(self, value: Any) -> list[Any]:
-        """The values of all workers, in the order of their ranks."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        distributed.all_gather_object(values, value)
-        return values
-
-    def wait(self) -> None:
-        """Until all workers are here."""
-        if self.world > 1:
-            distributed.barrier()
 
 
 class Loop:
-    """Takes steps. ``student`` is trained in place."""
+    """Takes steps. ``student`` is trained in place; ``shares`` are prepared ahead in a thread, which must be paused
+    while the student's tokenizer is used by others."""
 
-    def __init__(
-        self, config: TrainConfig, student: TextEncoder, batches: Batches, objective: Distillation, workers: Workers
-    ):
-        self.config, self.student, self.batches, self.objective, self.workers = (
-            config,
-            student,
-            batches,
-            objective,
-            workers,
-        )
+    def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective, workers: Workers):
+        self.config, self.student, self.objective, self.workers = config, student, objective, workers
         self.optimizer = make_optimizer(student.model, config)
-        half = on_device(config.precision, student.device) == "fp16"
-        self.scaler = torch.amp.GradScaler(student.device.type, enabled=half)
+        self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
+        self.sum = GradientSum(student.model.parameters(), workers)
+        self.shares: Prefetch[Share] = Prefetch(self._share, config.steps)
         self.overflows = self.overflows_in_a_row = 0  # steps that were not taken
+        self._drawn = Drawn()
 
     def step(self, number: int) -> tuple[float, float]:
         """Take step ``number`` (from 0). Returns the mean loss of the whole batch, in nats, and the learning rate.
@@ -95,29 +52,29 @@ class Loop:
         factor = learning_rate_factor(self.config, number)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+        share = self.shares.get(number)
         torch.manual_seed(
             int(np.random.SeedSequence([self.config.seed, number, self.workers.rank]).generate_state(1)[0])
         )
-        loss = self._backward(number)
+        loss = self.backward(share)
         if not (math.isfinite(loss) or self.scaler.is_enabled()):
             raise FloatingPointError(
                 f'the loss of step {number + 1} is {loss}: lower train.lr, or set train.precision = "fp32"'
             )
         self._count(number, overflowed=not self._apply())
+        self._drawn.add(share)
         return loss, self.config.lr * factor
 
-    def _backward(self, number: int) -> float:
-        """Gradients of the mean loss over the whole batch, on every worker; returns that loss."""
-        share = self.batches.entries(number, self.workers.rank, self.workers.world)
-        size = math.ceil(len(share) / self.config.accumulation)
-        total = torch.zeros(1, device=self.student.device)
-        for start in range(0, len(share), size):
-            loss = self.objective(share[start : start + size], self.config.precision) / self.config.batch
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
-        gradients = [p.grad for p in self.student.model.parameters() if p.grad is not None]
-        self.workers.add_up([total, *gradients])
+    def backward(self, share: Share) -> float:
+        """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
+        step = Pass(self.workers, self.scaler, self.sum, self.config.precision, self.config.accumulation)
+        total = self.objective.backward(share, step)
+        self.sum.finish()
+        self.workers.sum(total)
         return float(total)
+
+    def _share(self, number: int) -> Share:
+        return self.objective.share(number, self.workers.rank, self.workers.world)
 
     def _apply(self) -> bool:
         """Change the weights; False where gradients overflowed and the weights are as they were."""
@@ -138,11 +95,10 @@ class Loop:
                 'lower train.lr, or set train.precision = "fp32"'
             )
 
-    def drawn(self) -> tuple[int, Counter[str]]:
-        """Queries skipped and passages drawn per language by all workers since the last call."""
-        shares = self.workers.gather((self.batches.skipped, self.batches.languages))
-        self.batches.skipped, self.batches.languages = 0, Counter()
-        return sum(s for s, _ in shares), sum((languages for _, languages in shares), Counter())
+    def take_drawn(self) -> Drawn:
+        """What all workers drew since the last call."""
+        drawn, self._drawn = self._drawn, Drawn()
+        return Drawn.joined(self.workers.gather(drawn))
 
     def save(self, directory: Path) -> None:
         """Write the student to ``directory/model`` and the optimiser's state beside it."""

@@ -1,13 +1,14 @@
-"""Distillation losses: how far the student's scores of a query's passages are from the teacher's.
+"""Losses: what the student's scores of a query's passages are compared with. The kind of the loss decides what a
+training reads (``reads``): the teacher's scores, or labels and a selection of passages.
 
-Both sides are turned into distributions over the W passages of an entry by a softmax in float32; a loss compares the
-two and returns one number per entry, in nats, so that a mean over entries does not depend on how they are split over
-workers or micro-batches.
+A loss turns scores into distributions over the W passages of an entry by a softmax in float32 and returns one number
+per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as Hinton et
+al. (2015) do: a learning rate that suits one temperature may not suit another.
 
-Tensor names end in their shape: N entries, W ways (passages per entry), L languages, Q queries.
+Tensor names end in their shape: N entries, W ways (passages per entry), M candidates, L languages, Q queries.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 
 class _Distillation(Component):
+    """A distance between the student's and the teacher's distributions."""
+
+    reads: ClassVar[Literal["scores", "labels"]] = "scores"
     alpha: float = Field(1.0, gt=0)  # multiplies the teacher's scores (PLAID-X: distillation_alpha)
     temperature: float = Field(1.0, gt=0)  # divides both sides' scores
 
@@ -65,7 +69,32 @@ class MeanSquaredError(_Distillation):
         return (student_NW - teacher_NW).square().mean(-1)
 
 
-AnyLoss = Annotated[KullbackLeibler | MeanSquaredError, Field(discriminator="kind")]
+class InfoNce(Component):
+    """−log of the relevant passage's share of the softmax over an entry's candidates (van den Oord et al. 2018).
+
+    With ``in_batch`` the candidates are the passages of all queries of the batch, but for those known to be relevant to
+    the query; else they are the entry's own. The baseline MTT (MTD §4; PLAID-X: ``--kd_loss None``) is ``in_batch`` =
+    false with 2 ways. Cosines of a dense student need a ``temperature`` near 0.05.
+    """
+
+    reads: ClassVar[Literal["scores", "labels"]] = "labels"
+    kind: Literal["infonce"] = "infonce"
+    temperature: float = Field(1.0, gt=0)
+    in_batch: bool = True
+
+    def per_entry(self, student_NW: "Tensor") -> "Tensor":
+        """[N] losses of entries whose first passage is the relevant one."""
+        return -(student_NW.float() / self.temperature).log_softmax(-1)[:, 0]
+
+    def among(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
+        """[N] losses of entries with M candidates each, of which the one at ``positive_N`` is relevant; a candidate
+        whose score is -inf does not count."""
+        logs_NM = (student_NM.float() / self.temperature).log_softmax(-1)
+        return -logs_NM.gather(1, positive_N[:, None])[:, 0]
+
+
+DistillationLoss = KullbackLeibler | MeanSquaredError
+AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce, Field(discriminator="kind")]
 
 
 def language_consistency(student_QLW: "Tensor") -> "Tensor":

@@ -5,22 +5,65 @@ import json
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.storage import Place
 
+if TYPE_CHECKING:
+    from pipelines.training.objectives.base import Share
+
 POINTS = 1000  # of the loss curve, each the mean of the steps since the one before
 PROGRESS_SECONDS = {True: 1.0, False: 10.0}  # between two writes of progress.json: local, object store
+
+
+Counts = dict[str, dict[str, int]]  # by data set and language
+
+
+@dataclass
+class Drawn:
+    """What was drawn: steps by data set, queries skipped, passages and relevant passages by data set and language.
+    ``samples`` is a digest of all samples, the same in whatever order and on however many workers they were drawn."""
+
+    batches: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    passages: Counts = field(default_factory=dict)
+    positives: Counts = field(default_factory=dict)
+    samples: int = 0
+
+    def add(self, share: "Share") -> None:
+        """Count the share of a step that was taken."""
+        one = Drawn({share.data: 1}, share.skipped, {share.data: share.passages()}, {share.data: share.positives()})
+        one.samples = share.digest()
+        self.merge(one)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Drawn]") -> "Drawn":
+        """What several workers drew in the same steps."""
+        total = cls()
+        for part in parts:
+            total.merge(part)
+        total.batches = dict(parts[0].batches)
+        return total
+
+    def merge(self, other: "Drawn") -> None:
+        """Add what was drawn in other steps."""
+        self.batches = dict(sorted((Counter(self.batches) + Counter(other.batches)).items()))
+        self.skipped += other.skipped
+        self.samples = (self.samples + other.samples) % 2**64
+        for mine, theirs in ((self.passages, other.passages), (self.positives, other.positives)):
+            for name, counts in sorted(theirs.items()):
+                mine[name] = dict(sorted((Counter(mine.get(name, {})) + Counter(counts)).items()))
 
 
 @dataclass
 class Records:
     """The curves so far. Travels in every checkpoint, so that a resumed training has the whole of them.
 
-    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds). ``skipped``
-    counts queries, ``overflows`` steps that were not taken since fp16 could not hold their gradients: a loss that is no
-    number is one of these, and left out of the means.
+    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds). ``overflows``
+    counts steps that were not taken since fp16 could not hold their gradients: a loss that is no number is one of
+    these, and left out of the means.
     """
 
     steps: int
@@ -28,15 +71,16 @@ class Records:
     seconds: float = 0.0
     losses: list[tuple[int, float, float, float]] = field(default_factory=list)
     validations: list[tuple[int, float, float]] = field(default_factory=list)
-    skipped: int = 0
+    drawn: Drawn = field(default_factory=Drawn)
     overflows: int = 0
-    languages: dict[str, int] = field(default_factory=dict)
     pending: list[float] = field(default_factory=list)
 
     @staticmethod
     def parse(text: str) -> "Records":
         """Read what ``text`` wrote."""
-        return Records(**json.loads(text))
+        records = Records(**json.loads(text))
+        records.drawn = Drawn(**records.drawn)  # type: ignore[arg-type]  # a dict until here
+        return records
 
     def text(self) -> str:
         """As JSON."""
@@ -55,10 +99,9 @@ class Records:
         """The student was measured after the last step."""
         self.validations.append((self.done, score, self.seconds))
 
-    def count(self, skipped: int, languages: Counter[str]) -> None:
-        """Add what the batches drew since the last time."""
-        self.skipped += skipped
-        self.languages = dict(sorted((Counter(self.languages) + languages).items()))
+    def count(self, drawn: Drawn) -> None:
+        """Add what was drawn since the last time."""
+        self.drawn.merge(drawn)
 
     def write(self, out: Place) -> None:
         """``losses.tsv``, ``validation.tsv`` and ``curves.png`` below ``out``."""

@@ -5,7 +5,7 @@ passages by word alignment, before the first step, and then everything from the 
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class Lexical(Component):
     language; None begins from zero. Defaults were chosen on dev questions of XQuAD and of the built-in atlas.
     """
 
+    reads_corpus: ClassVar[bool] = True
     kind: Literal["lexical"] = "lexical"
     dim: int = Field(128, ge=8)
     words: OptionalModel = Pretrained(model=MINILM)

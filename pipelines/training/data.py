@@ -1,0 +1,102 @@
+"""The data sets of a training: what each must hold, and who says which passages belong to a query.
+
+A data set is ``queries``, ``docs`` by language, and what the loss reads: ``scores``, the teacher's rankings; or
+``qrels`` by language and ``rankings``, the selection, whose passages that are not relevant are the negatives.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cluster.artifact import Artifact
+from cluster.errors import StepError
+from cluster.step import flatten
+from pipelines.docstore import Docstore, RowStore
+from pipelines.training.batches import Candidates, Passages
+
+NEEDS = {  # what a data set holds, by what the loss reads
+    "scores": frozenset({"queries", "docs", "scores"}),
+    "labels": frozenset({"queries", "docs", "qrels", "rankings"}),
+}
+TABLES = {"queries": "queries", "docs": "docs", "scores": "rankings", "rankings": "rankings", "qrels": "qrels"}
+
+
+def check_data(data: Mapping[str, Mapping[str, Any]], needs: Iterable[str], shares: Iterable[str]) -> None:
+    """See that each data set holds what the loss reads, and nothing else, in the tables that it expects.
+
+    Raises:
+        StepError: it does not; the message names the data set and the key.
+    """
+    if set(data) != set(shares):
+        raise StepError(f"expected a share for each data set, got data {sorted(data)} and shares {sorted(shares)}")
+    for name, artifacts in data.items():
+        if set(artifacts) != set(needs):
+            raise StepError(
+                f"data.{name}: this loss reads {', '.join(sorted(needs))}, got {', '.join(sorted(artifacts))}; all "
+                "data sets of a mixture hold the same"
+            )
+        for path, artifact in flatten(artifacts).items():
+            expected, found = TABLES[path.partition(".")[0]], artifact.manifest.table
+            if found != expected:
+                raise StepError(f"data.{name}.{path}: expected a table of {expected}, got {found} ({artifact.name})")
+
+
+def open_docs(docs: Mapping[str, Artifact]) -> dict[str, Docstore]:
+    """The collection by language."""
+    return {lang: Docstore.open(artifact) for lang, artifact in sorted(docs.items())}
+
+
+def open_passages(artifacts: Mapping[str, Any]) -> Passages:
+    """Open what says which passages belong to a query: the teacher's scores, or labels and a selection."""
+    if "scores" in artifacts:
+        return ScoredPassages(RowStore.open(artifacts["scores"]))
+    return LabelledPassages(artifacts["qrels"], RowStore.open(artifacts["rankings"]))
+
+
+class ScoredPassages:
+    """The passages that a teacher scored, best first; see ``pipelines.training.batches.Passages``."""
+
+    def __init__(self, scores: RowStore):
+        self.name, self._scores = scores.name, scores
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def candidates(self, row: int, pool: int) -> Candidates:
+        """The best ``pool``."""
+        ranking = self._scores.row_at(row)
+        scores = np.asarray(ranking["scores"][:pool], np.float32)
+        return Candidates(ranking["query_id"], ranking["doc_ids"][:pool], scores)
+
+
+class LabelledPassages:
+    """The relevant passages of each query that has one, then the selection's best others: its negatives.
+
+    An id is the same passage in every language, so a passage that is relevant in one is relevant in all. A query
+    without a relevant passage, or without a selection, has no row.
+    """
+
+    def __init__(self, qrels: Mapping[str, Artifact], rankings: RowStore):
+        self.name, self._rankings = f"{rankings.name} with {', '.join(a.name for a in qrels.values())}", rankings
+        relevant: dict[str, dict[str, None]] = defaultdict(dict)
+        for lang in sorted(qrels):
+            for table in qrels[lang].tables(["query_id", "doc_id", "relevance"]):
+                for row in table.to_pylist():
+                    if row["relevance"] > 0:
+                        relevant[row["query_id"]][row["doc_id"]] = None
+        self._relevant = {query: tuple(doc_ids) for query, doc_ids in relevant.items()}
+        found = rankings.positions(list(self._relevant))
+        self._rows = np.sort(found[found >= 0])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def candidates(self, row: int, pool: int) -> Candidates:
+        """The relevant passages and ``pool`` others."""
+        ranking = self._rankings.row_at(int(self._rows[row]))
+        relevant = self._relevant[ranking["query_id"]]
+        others = [doc_id for doc_id in ranking["doc_ids"] if doc_id not in relevant][:pool]
+        scores = np.array([1.0] * len(relevant) + [0.0] * len(others), np.float32)
+        return Candidates(ranking["query_id"], [*relevant, *others], scores, positives=len(relevant))

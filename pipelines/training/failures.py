@@ -1,0 +1,55 @@
+"""Which failures end a training: our own errors at once, lost workers and nodes when there are too many in an hour.
+
+Ray Train's own policy counts failures over the whole run, so that a run of days on spot nodes would end with the third
+node that is taken back without notice, and starts the workers again after an error that will come again.
+"""
+
+import time
+from typing import Any
+
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
+from ray.train.v2.api.config import FailureConfig
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from cluster.errors import BabelrayError
+
+HOUR_S = 3600.0
+
+
+class HourlyBudget(DefaultFailurePolicy):
+    """Goes on after at most ``most`` failures of workers in any hour, and after any number of announced preemptions and
+    of failures of Ray Train's own that may pass (workers that could not start in time)."""
+
+    def __init__(self, most: int):
+        super().__init__(FailureConfig(max_failures=-1))
+        self.most = most
+        self._failures: list[float] = []
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        """See ``ray.train.v2._internal.execution.failure_handling.FailurePolicy``."""
+        if find_own_error(training_failed_error):
+            return FailureDecision.RAISE
+        before, now = self._worker_group_failures, time.monotonic()
+        decision = super().make_decision(training_failed_error)
+        if self._worker_group_failures > before:
+            self._failures = [moment for moment in self._failures if now - moment < HOUR_S] + [now]
+            if len(self._failures) > self.most:
+                return FailureDecision.RAISE
+        return decision
+
+
+class Trainer(TorchTrainer):
+    """Ray's trainer under an ``HourlyBudget`` of ``most_failures``, for which its config has no room."""
+
+    most_failures = 0
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        return super()._initialize_and_run_controller(**settings | {"failure_policy": HourlyBudget(self.most_failures)})
+
+
+def find_own_error(error: Exception) -> BabelrayError | FloatingPointError | None:
+    """The error of ours that a worker raised, if there is one: it would come again."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    causes = (getattr(failure, "_base_exc", failure) for failure in failures)
+    return next((cause for cause in causes if isinstance(cause, (BabelrayError, FloatingPointError))), None)

@@ -1,0 +1,130 @@
+"""What an objective is: it owns the batches of a training and their backward pass.
+
+The loop knows steps, the optimiser and checkpoints, and nothing of losses: it asks for a share of a batch, which can be
+prepared in another thread, and then for that share's gradient. Imports torch.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from pipelines.docstore import Docstore
+from pipelines.students.encoder import Row, TextEncoder
+from pipelines.training.batches import Batches, Entry
+from pipelines.training.config import TrainingRun
+from pipelines.training.data import open_docs, open_passages
+from pipelines.training.mixture import Mixture
+from pipelines.training.objectives.texts import TokenRows
+from pipelines.training.workers import GradientSum, Workers
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker computes of a batch: the entries of its queries, one list per query, and their texts tokenised.
+
+    ``queries`` are by id, ``docs`` by (language, id). ``data`` names the data set, ``skipped`` counts queries.
+    """
+
+    number: int
+    data: str
+    groups: Sequence[Sequence[Entry]]
+    skipped: int
+    queries: Mapping[str, Row]
+    docs: Mapping[tuple[str, str], Row]
+
+    def cut(self, pieces: int) -> list[Sequence[Sequence[Entry]]]:
+        """The groups in at most ``pieces`` runs of equal length, the last one perhaps shorter."""
+        size = max(1, -(-len(self.groups) // pieces))
+        return [self.groups[at : at + size] for at in range(0, len(self.groups), size)]
+
+    def passages(self) -> Counter[str]:
+        """Passages by language."""
+        return Counter(lang for group in self.groups for entry in group for lang in entry.langs)
+
+    def positives(self) -> Counter[str]:
+        """Relevant passages by language; none where there are no labels."""
+        labelled = (entry for group in self.groups for entry in group if entry.relevant)
+        return Counter(entry.langs[0] for entry in labelled)
+
+    def digest(self) -> int:
+        """A number that names the samples. Summed over workers and steps it names those of a training, in any order."""
+        total = 0
+        for group in self.groups:
+            for e in group:
+                text = "\0".join((str(self.number), self.data, e.query_id, *e.doc_ids, *e.langs))
+                total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        return total
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How one step's gradients are made: the other workers, the precision, and how many pieces a share is cut into."""
+
+    workers: Workers
+    scaler: torch.amp.GradScaler
+    sum: GradientSum
+    precision: str = "fp32"
+    pieces: int = 1
+
+    def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None, *, last: bool) -> None:
+        """Add gradients to the parameters': of a loss, or of tensors whose gradients are known (scaled already).
+        While the ``last`` one of a step runs, gradients that are ready are exchanged."""
+        if last:
+            self.sum.arm()
+        if gradients is None:
+            tensors = [self.scaler.scale(tensor) for tensor in tensors]
+        torch.autograd.backward(tensors, gradients)
+
+
+class Objective(Protocol):
+    """Batches and their loss."""
+
+    needs: ClassVar[frozenset[str]]  # what each data set must hold
+
+    def share(self, number: int, rank: int, world: int) -> Share:
+        """What worker ``rank`` of ``world`` computes of batch ``number``: a function of the seed and these numbers.
+        May run in another thread, one call at a time, while ``student`` is trained."""
+
+    def backward(self, share: Share, step: Pass) -> Tensor:
+        """Add this worker's part of the gradient of the whole batch's mean loss, and return its part of that loss [1].
+        Both sum, over the workers, to those of the batch computed at once; pieces change rounding only."""
+
+
+class Sampler:
+    """Shares of batches, drawn from one data set each."""
+
+    def __init__(self, run: TrainingRun, members: Mapping[str, Batches], texts: Mapping[str, TokenRows]):
+        self.members, self.texts = members, texts
+        sizes = {name: len(batches.passages) for name, batches in members.items()}
+        self.mixture = Mixture(run.shares, sizes, run.temperature, run.train.seed)
+
+    @classmethod
+    def open(cls, run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: TextEncoder) -> "Sampler":
+        """Open the data sets."""
+        members, texts, config = {}, {}, run.train
+        for name, artifacts in data.items():
+            queries, docs = Docstore.open(artifacts["queries"]), open_docs(artifacts["docs"])
+            seed = _seed_of(config.seed, name) if len(data) > 1 else config.seed
+            members[name] = Batches(open_passages(artifacts), queries, docs, config.draw, config.batch, seed)
+            texts[name] = TokenRows(student, queries, docs)
+        return cls(run, members, texts)
+
+    def share(self, number: int, rank: int, world: int) -> Share:
+        """See ``Objective``."""
+        name, inside = self.mixture.locate(number)
+        groups, skipped = self.members[name].entries(inside, rank, world)
+        entries = [entry for group in groups for entry in group]
+        queries = dict.fromkeys(entry.query_id for entry in entries)
+        docs = dict.fromkeys(key for e in entries for key in zip(e.langs, e.doc_ids, strict=True))
+        texts = self.texts[name]
+        return Share(number, name, groups, skipped, texts.of_queries(list(queries)), texts.of_docs(list(docs)))
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """Another seed for each data set of a mixture, so that equal tables are not read in the same order."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "little") >> 1

@@ -1,0 +1,60 @@
+"""Distillation: the student's scores of a query's passages are drawn towards the teacher's. Imports torch.
+
+Tensor names end in their shape: N entries, W ways, Q queries, L languages.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pipelines.students.encoder import TextEncoder
+from pipelines.training.batches import Entry
+from pipelines.training.config import TrainConfig
+from pipelines.training.data import NEEDS
+from pipelines.training.losses import DistillationLoss, language_consistency
+from pipelines.training.objectives.base import Pass, Sampler, Share
+from pipelines.training.objectives.texts import score_entries
+
+
+class Distil:
+    """Reads ``scores``; see ``pipelines.training.objectives.base.Objective``.
+
+    The loss of a batch is a mean over queries of the mean over their entries, so shares and pieces simply add up.
+    """
+
+    needs: ClassVar[frozenset[str]] = NEEDS["scores"]
+
+    def __init__(self, loss: DistillationLoss, config: TrainConfig, student: TextEncoder, sampler: Sampler):
+        self._loss, self.config, self.student, self.sampler = loss, config, student, sampler
+
+    def share(self, number: int, rank: int, world: int) -> Share:
+        """See ``Objective``."""
+        return self.sampler.share(number, rank, world)
+
+    def backward(self, share: Share, step: Pass) -> Tensor:
+        """See ``Objective``."""
+        return backward_by_query(self.loss, self.config.batch, share, step)
+
+    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: str = "fp32") -> Tensor:
+        """The sum over queries of the mean loss of a query's entries, which are one of ``groups``."""
+        entries = [entry for group in groups for entry in group]
+        scores_NW = score_entries(self.student, entries, (share.queries, share.docs), precision)
+        teacher_NW = torch.tensor([entry.scores.tolist() for entry in entries], device=scores_NW.device)
+        each = len(groups[0])
+        loss = self._loss.per_entry(scores_NW, teacher_NW).sum() / each
+        if self.config.consistency:
+            scores_QLW = scores_NW.unflatten(0, (len(groups), each)) / self._loss.temperature
+            loss = loss + self.config.consistency * language_consistency(scores_QLW).sum()
+        return loss
+
+
+def backward_by_query(loss_of: Any, batch: int, share: Share, step: Pass) -> Tensor:
+    """The backward pass of a loss that is a mean over queries: ``loss_of`` gives the sum over some of them."""
+    pieces, total = share.cut(step.pieces), 0.0
+    for at, groups in enumerate(pieces):
+        loss = loss_of(groups, share, step.precision) / batch
+        step.backward([loss], last=at == len(pieces) - 1)
+        total = total + loss.detach()
+    return torch.as_tensor(total).reshape(1)

@@ -1,0 +1,123 @@
+"""From ids to vectors: the texts of a batch, tokenised once, and put through the student once each.
+
+Rows of similar length go through the model together, which saves most of the padding. MaxSim is computed in float32
+whatever the precision of the student.
+
+Tensor names end in their shape: N entries, W ways, Q query tokens, T document tokens, D dimensions, U unique texts.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pipelines.docstore import Docstore
+from pipelines.students.base import Task
+from pipelines.students.encoder import Row, TextEncoder, by_length
+from pipelines.training.batches import Entry
+
+CACHE_BYTES = 256 << 20  # of tokenised texts, for the next epoch; a small collection fits, a large one has no use of it
+BYTES_PER_TENSOR = 700  # what an empty tensor takes in memory
+TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 131_072}  # of one forward pass
+MASKED = -9999.0  # PLAID-X's similarity of a token that does not count
+
+
+class TokenRows:
+    """Tokenised texts of a data set by id. Those used last are kept, up to ``CACHE_BYTES`` of them."""
+
+    def __init__(self, student: TextEncoder, queries: Docstore, docs: Mapping[str, Docstore]):
+        self._student, self._queries, self._docs = student, queries, docs
+        self._kept: dict[Any, Row] = {}
+        self._bytes = 0
+
+    def of_queries(self, query_ids: Sequence[str]) -> dict[str, Row]:
+        """The rows of these queries, by id."""
+        rows = self._rows([(None, query_id) for query_id in query_ids], "query")
+        return dict(zip(query_ids, rows, strict=True))
+
+    def of_docs(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+        """The rows of these documents, by (language, id)."""
+        return dict(zip(keys, self._rows(keys, "document"), strict=True))
+
+    def _rows(self, keys: Sequence[tuple[str | None, str]], task: Task) -> list[Row]:
+        """Tokenise what is not kept, in one call."""
+        rows = {key: self._kept.pop(key) for key in keys if key in self._kept}  # put back below, as the newest
+        new = [key for key in keys if key not in rows]
+        texts = [(self._queries if lang is None else self._docs[lang]).text(text_id) for lang, text_id in new]
+        made = dict(zip(new, self._student.rows(texts, task), strict=True)) if new else {}
+        self._bytes += sum(_bytes(row) for row in made.values())
+        rows |= made
+        self._kept |= rows
+        while self._bytes > CACHE_BYTES:
+            self._bytes -= _bytes(self._kept.pop(next(iter(self._kept))))
+        return [rows[key] for key in keys]
+
+
+def _bytes(row: Row) -> int:
+    return sum(value.nbytes + BYTES_PER_TENSOR for value in row.values() if isinstance(value, Tensor))
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context in which a model computes with ``precision``."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: str) -> tuple[Tensor, Tensor]:
+    """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
+    batches = list(by_length(rows, TOKENS_AT_ONCE[student.device.type]))
+    with autocast(student.device, precision):
+        parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
+    longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
+    vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
+    mask = torch.cat([pad(m, (0, longest - m.shape[1])) for _, m in parts])
+    back = torch.tensor([i for batch in batches for i in batch]).argsort().to(vectors.device)
+    return take(vectors, back), take(mask, back)
+
+
+def embed_entries(
+    student: TextEncoder,
+    entries: Sequence[Entry],
+    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Vectors and masks of the distinct queries of some entries [U, Q, D], [U, Q] and of their distinct passages
+    [U, T, D], [U, T], and where those of each entry are: query_N, doc_NW. ``rows`` are tokenised queries and docs."""
+    queries = list(dict.fromkeys(entry.query_id for entry in entries))
+    docs = sorted({key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)})
+    query_at, doc_at = ({key: at for at, key in enumerate(keys)} for keys in (queries, docs))
+    query_N = torch.tensor([query_at[entry.query_id] for entry in entries], device=student.device)
+    doc_NW = torch.tensor(
+        [[doc_at[key] for key in zip(e.langs, e.doc_ids, strict=True)] for e in entries], device=student.device
+    )
+    query_rows, doc_rows = rows
+    queries_UQD, query_mask_UQ = embed(student, [query_rows[key] for key in queries], "query", precision)
+    docs_UTD, doc_mask_UT = embed(student, [doc_rows[key] for key in docs], "document", precision)
+    return queries_UQD, query_mask_UQ, docs_UTD, doc_mask_UT, query_N, doc_NW
+
+
+def score_entries(
+    student: TextEncoder,
+    entries: Sequence[Entry],
+    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
+    precision: str = "fp32",
+) -> Tensor:
+    """The student's scores of the entries' passages, float32 [N, W]."""
+    queries, query_mask, docs, doc_mask, query_N, doc_NW = embed_entries(student, entries, rows, precision)
+    return maxsim(take(queries, query_N), take(query_mask, query_N), take(docs, doc_NW), take(doc_mask, doc_NW))
+
+
+def take(rows: Tensor, at: Tensor) -> Tensor:
+    """``rows[at]``, with a gradient that adds up in the same order every time: that of indexing does not on threads."""
+    return rows.index_select(0, at.flatten()).unflatten(0, at.shape)
+
+
+def maxsim(queries_NQD: Tensor, query_mask_NQ: Tensor, docs_NWTD: Tensor, doc_mask_NWT: Tensor) -> Tensor:
+    """Σ over query tokens of the largest dot product with a token of the document: float32 [N, W]."""
+    similar_NWQT = torch.einsum("nqd,nwtd->nwqt", queries_NQD.float(), docs_NWTD.float())
+    similar_NWQT = similar_NWQT.masked_fill(~doc_mask_NWT[:, :, None], MASKED)
+    return (similar_NWQT.amax(-1) * query_mask_NQ[:, None]).sum(-1)
