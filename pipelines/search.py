@@ -6,7 +6,7 @@ one sort of s·k pairs.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from heapq import nsmallest
 
 import numpy as np
@@ -17,11 +17,10 @@ from cluster.component import Component
 from cluster.errors import StepError
 from cluster.storage import Place
 from cluster.table import good
-from pipelines.ids import batches
-from pipelines.indexes import open_shard
-from pipelines.indexes.base import Query, Ranking, SearchOptions, Shard
-from pipelines.indexes.files import read_vectors
+from pipelines.indexes import open_group
+from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardGroup
 from pipelines.tables import RANKINGS
+from pipelines.vectors import read_vectors
 
 
 class SearchConfig(Component):
@@ -59,33 +58,38 @@ def _queries(rows: pa.Table) -> list[Query]:
     return [matrix for piece in read_vectors(rows) for matrix in piece.matrices]
 
 
-def open_shards(index: Place, lang: str | None) -> list[Shard]:
-    """Open the shards of ``lang`` (None: all) of an index artifact, fetching them to this node if need be.
+def open_shards(index: Place, lang: str, names: Collection[str] | None = None) -> ShardGroup:
+    """Open the shards of ``lang`` of an index artifact (or those of them with these names) to be searched as one,
+    fetching them to this node if need be.
 
     Raises StepError when the index holds no such language.
     """
     listed = json.loads((index / "index.json").read())["shards"]
-    names = [shard["name"] for shard in listed if lang in (None, shard["lang"])]
-    if not names:
+    of_lang = [shard for shard in listed if shard["lang"] == lang]
+    if not of_lang:
         raise StepError(f"the index holds {sorted({s['lang'] for s in listed})}, not {lang!r}: search one of those")
-    return [open_shard((index / "shards" / name).fetch()) for name in names]
+    shards = [shard for shard in of_lang if names is None or shard["name"] in names]
+    share = sum(shard["docs"] for shard in shards) / max(1, sum(shard["docs"] for shard in of_lang))
+    return open_group([(index / "shards" / shard["name"]).fetch() for shard in shards], share)
 
 
-def search(shards: Sequence[Shard], queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-    """Search every shard and merge: the rankings that one shard of all the documents would give.
+def open_shard(index: Place, name: str) -> ShardGroup:
+    """Open one shard of an index artifact by itself. ``name`` is ``<lang>-<number>``, as in index.json."""
+    return open_shards(index, name.rpartition("-")[0], [name])
 
-    A query whose vectors are all zero (its text holds nothing that the encoder knows) finds nothing: every document
-    would score 0, and the first ``k`` ids would look like an answer.
+
+def search(shards: ShardGroup, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
+    """Search for each query; one whose vectors are all zero finds nothing.
+
+    (Its text holds no word that the encoder knows. Every document would score 0, and the first ``k`` ids would look
+    like an answer.)
     """
-    found: list[Ranking] = []
-    for some in batches(queries, min(shard.at_once for shard in shards)):
-        by_shard = [shard.search(some, options) for shard in shards]
-        found += [merge(rankings, options.k) for rankings in zip(*by_shard, strict=True)]
-    return [ranking if _asks(query) else [] for query, ranking in zip(queries, found, strict=True)]
+    found = shards.search(queries, options)
+    return [[] if _is_empty(query) else ranking for query, ranking in zip(queries, found, strict=True)]
 
 
-def _asks(query: Query) -> bool:
-    return isinstance(query, str) or bool(np.any(query))
+def _is_empty(query: Query) -> bool:
+    return not isinstance(query, str) and not np.any(query)
 
 
 def merge(rankings: Sequence[Sequence[tuple[str, float]]], k: int) -> Ranking:
