@@ -119,13 +119,13 @@ def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[s
 
 def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
     """Search the first evaluation set's collection, which is also what is served."""
-    from pipelines.searcher import Searcher
+    from pipelines.searcher import Searcher, open_encoder
 
     name, collection = next(iter(plan.collections.items()))
     if unknown := set(langs) - set(collection.docs):
         raise RecipeError(f"no passages in {sorted(unknown)}; the index has {', '.join(collection.docs)}")
     docs = {lang: step.artifact(root) for lang, step in collection.docs.items()}
-    searcher = Searcher(plan.indexes[name, STUDENT].artifact(root), plan.train.artifact(root), docs)
+    searcher = Searcher(plan.indexes[name, STUDENT].artifact(root), docs, open_encoder(plan.train.artifact(root)))
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 
 

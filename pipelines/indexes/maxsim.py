@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.indexes.base import Ranking
-from pipelines.indexes.files import Docs, offsets, ranges
+from pipelines.indexes.files import Docs, blocks, offsets, ranges
 from pipelines.vectors import FloatArray, IntArray
+
+TOKENS = 1 << 14  # document tokens per block
 
 
 def maxsim(query_QN: FloatArray, tokens_TN: FloatArray, starts_P1: IntArray) -> FloatArray:
@@ -27,6 +29,16 @@ def maxsim_batch(queries: Sequence[FloatArray], tokens_TN: FloatArray, starts_P1
     best_QP = np.maximum.reduceat(np.concatenate(queries) @ tokens_TN.T, starts_P1[:-1], axis=1)
     firsts = np.cumsum([0, *(len(query) for query in queries[:-1])])
     return np.add.reduceat(best_QP, firsts, axis=0)
+
+
+def score_all(queries: Sequence[FloatArray], docs: Sequence[FloatArray]) -> FloatArray:
+    """Score every document [t, N] against every query [q, N]: float32 (B, D), a block of documents at a time."""
+    starts_D1 = offsets(np.array([len(doc) for doc in docs]))
+    scores_BD = np.empty((len(queries), len(docs)), np.float32)
+    for first, last in blocks(starts_D1, TOKENS):
+        block_TN = np.concatenate(docs[first:last])
+        scores_BD[:, first:last] = maxsim_batch(queries, block_TN, starts_D1[first : last + 1] - starts_D1[first])
+    return scores_BD
 
 
 def best(scores: FloatArray, k: int, slack: float = 0.0) -> IntArray:
