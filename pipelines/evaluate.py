@@ -7,12 +7,13 @@
 "all" is the pool: the documents of every language in one list, named ``<lang>:<doc_id>``, as a user of all languages at
 once sees them. Its rankings are the merged ones of the languages, as deep as the deepest.
 
-A query counts in a language when a document of that language is relevant to it (relevance 1 or more); when the system
-found nothing for it, it counts as 0. Measures are those of ir_measures, which calls trec_eval's code.
+A query counts in a language when a document of that language is relevant to it (relevance 1 or more), or, with
+``topics_in = "every"``, when each language has such a document; a query for which the system found nothing has the
+value 0. Measures are those of ir_measures, which calls trec_eval's code.
 
-Ties: trec_eval orders equal scores by doc id *falling* and never reads ranks, so a system's own order would be lost.
-What it is given, and what the run files hold, are scores that fall strictly: an equal score is lowered by one unit in
-the last place of float32. Our order (score, then doc id rising) is the one that counts, here and in any other tool.
+Ties: trec_eval orders equal scores by falling doc id and never reads ranks, so a system's own order would be lost. It
+is given, and the run files hold, strictly falling scores: an equal score is lowered by one unit in the last place of
+float32. Our order (score, then doc id rising) is thus the one that counts, here and in any other tool.
 
 Cost: queries are measured 1024 at a time; memory holds the rankings, as Arrow tables, and the judgements.
 
@@ -22,7 +23,7 @@ Legend: K documents in a ranking.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ from pipelines.search import pool
 from pipelines.tables import QRELS, RANKINGS
 
 POOL = "all"
-QUERIES_AT_ONCE = 1024
+QUERIES_PER_BATCH = 1024
 MEASURES = ("nDCG@20", "AP", "R@100", "RR@10")
 PER_QUERY = pa.schema(
     [("lang", pa.string()), ("query_id", pa.string()), ("measure", pa.string()), ("value", pa.float64())]
@@ -53,10 +54,18 @@ RankingOf = Callable[[str], tuple[list[str], list[float]]]  # query_id → doc_i
 
 
 class EvaluateConfig(Component):
-    """The evaluation set's name, and the measures by their names in ir_measures."""
+    """How a set is evaluated.
+
+    Attributes:
+        name: of the evaluation set.
+        measures: by their names in ir_measures.
+        topics_in: which queries count. any: in each language those with a relevant document of that language. every:
+            everywhere those with a relevant document in each language, as the 41 topics of NeuCLIR 2022.
+    """
 
     name: str
     measures: tuple[str, ...] = MEASURES
+    topics_in: Literal["any", "every"] = "any"
 
     @field_validator("measures")
     @classmethod
@@ -74,33 +83,39 @@ class EvaluateConfig(Component):
 
 
 def evaluate(config: EvaluateConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
-    """DirectoryWork: from ``rankings`` and ``qrels`` by language to the files above.
+    """Measure ``rankings`` against ``qrels``, both by language, and write the files above (a DirectoryWork).
 
     Returns:
-        ``{"set": name, "queries": {lang: queries that count}, "measures": the content of measures.json}``.
+        ``{"set": name, "queries": {lang: queries that count}, "left_out": queries with a relevant document that do not
+        count (see ``topics_in``), "measures": the content of measures.json}``.
 
     Raises:
-        StepError: a language has qrels and no rankings, or no query of the set has a relevant document.
+        StepError: a language has qrels and no rankings, or no query counts.
     """
     if missing := [lang for lang in inputs["qrels"] if lang not in inputs["rankings"]]:
         raise StepError(f"evaluate {config.name}: expected rankings for each language with qrels, none for {missing}")
     runs = {lang: list(inputs["rankings"][lang].tables()) for lang in inputs["qrels"]}
-    qrels = {lang: read_qrels(judged) for lang, judged in inputs["qrels"].items()}
+    judgements = {lang: read_qrels(judged) for lang, judged in inputs["qrels"].items()}
+    qrels = keep_shared_topics(judgements) if config.topics_in == "every" else judgements
+    left_out = _topics(pool_qrels(judgements)) - _topics(pool_qrels(qrels))
     runs, qrels = {**runs, POOL: pool_runs(runs)}, {**qrels, POOL: pool_qrels(qrels)}
-    if not any(map(_relevant, qrels[POOL].values())):
-        raise StepError(f"evaluate {config.name}: no query has a relevant document: check the qrels and the split")
+    if not _topics(qrels[POOL]):
+        where = "" if config.topics_in == "any" else " in every language (topics_in)"
+        raise StepError(
+            f"evaluate {config.name}: no query has a relevant document{where}: check the qrels and the split"
+        )
 
     rows: list[dict[str, Any]] = []
     for lang, run in runs.items():
-        run = [strictly(rows) for rows in run]
+        run = [break_ties(rows) for rows in run]
         export.trec_run(map(_without_blanks, run), out / f"run.{lang}.trec")
         export.trec_qrels(map(_without_blanks, _tables(qrels[lang])), out / f"qrels.{lang}.trec")
         rows += [{"lang": lang, **row} for row in measure(config.measures, run, qrels[lang])]
     write_part(out / "per_query.parquet", pa.Table.from_pylist(rows, schema=PER_QUERY))
-    measures = summary(rows, config.measures)
+    measures = summarise(rows, config.measures)
     (out / "measures.json").write(json.dumps(measures, indent=2, ensure_ascii=False).encode())
-    judged = {lang: sum(map(_relevant, qrels[lang].values())) for lang in runs}
-    return {"set": config.name, "queries": judged, "measures": measures}
+    counts = {lang: len(_topics(qrels[lang])) for lang in runs}
+    return {"set": config.name, "queries": counts, "left_out": len(left_out), "measures": measures}
 
 
 def read_measures(evaluation: Artifact) -> dict[str, dict[str, float]]:
@@ -110,17 +125,17 @@ def read_measures(evaluation: Artifact) -> dict[str, dict[str, float]]:
 
 
 def measure(names: tuple[str, ...], run: Run, qrels: Qrels) -> list[dict[str, Any]]:
-    """The value of each measure for each query with a relevant document: rows of ``query_id, measure, value``, sorted.
+    """Measure each query that has a relevant document: rows of ``query_id, measure, value``, sorted.
 
-    The scores of ``run`` must fall strictly: see ``strictly``.
+    The scores of ``run`` must fall strictly: see ``break_ties``.
     """
     import ir_measures
 
     measures = {ir_measures.parse_measure(name): name for name in names}
-    judged = {query_id: docs for query_id, docs in sorted(qrels.items()) if _relevant(docs)}
+    judged = {query_id: docs for query_id, docs in sorted(qrels.items()) if _has_relevant(docs)}
     ranked = _by_query(run)
     rows = []
-    for query_ids in chunk(judged, QUERIES_AT_ONCE):
+    for query_ids in chunk(judged, QUERIES_PER_BATCH):
         found = {q: dict(zip(*ranked(q), strict=True)) for q in query_ids}
         values = ir_measures.evaluator(list(measures), {q: judged[q] for q in query_ids}).iter_calc(
             {q: docs for q, docs in found.items() if docs}  # ir_measures gives 0 to a query that is missing
@@ -129,8 +144,8 @@ def measure(names: tuple[str, ...], run: Run, qrels: Qrels) -> list[dict[str, An
     return sorted(rows, key=lambda row: (row["query_id"], names.index(row["measure"])))
 
 
-def summary(rows: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Each measure over all queries of each language, by its own aggregate (the mean, but for counts)."""
+def summarise(rows: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Aggregate each measure over the queries of each language: the mean, or the sum for counts."""
     import ir_measures
 
     totals: dict[str, dict[str, Any]] = {}
@@ -139,20 +154,20 @@ def summary(rows: Iterable[Mapping[str, Any]], names: tuple[str, ...]) -> dict[s
         if lang not in totals:
             totals[lang] = {name: ir_measures.parse_measure(name).aggregator() for name in names}
         totals[lang][row["measure"]].add(row["value"])
-    return {lang: {name: float(total.result()) for name, total in of.items()} for lang, of in totals.items()}
+    return {lang: {n: float(total.result()) for n, total in by_name.items()} for lang, by_name in totals.items()}
 
 
-def strictly(rankings: pa.Table) -> pa.Table:
-    """RANKINGS with scores that fall strictly, in the same order."""
-    scores = [falling(scores_K) for scores_K in rankings["scores"].to_pylist()]
+def break_ties(rankings: pa.Table) -> pa.Table:
+    """Make the scores of each ranking fall strictly; the order stays."""
+    scores = [lower_ties(scores_K) for scores_K in rankings["scores"].to_pylist()]
     place = rankings.schema.get_field_index("scores")
     return rankings.set_column(
         place, rankings.schema.field(place), pa.array(scores, RANKINGS.schema.field("scores").type)
     )
 
 
-def falling(scores_K: Any) -> np.ndarray:
-    """The scores, float32, with each that is not below the one before lowered to the next number below that."""
+def lower_ties(scores_K: Any) -> np.ndarray:
+    """Lower each score that is not below the one before it to the next float32 below that one."""
     scores_K = np.array(scores_K, np.float32)
     for i in np.flatnonzero(np.diff(scores_K) >= 0) + 1:
         while i < len(scores_K) and scores_K[i] >= scores_K[i - 1]:
@@ -166,10 +181,13 @@ def pool_runs(runs: Mapping[str, Run]) -> Run:
     language for that query."""
     ranked = {lang: _by_query(run) for lang, run in runs.items()}
     query_ids = sorted({q for run in runs.values() for rows in run for q in rows["query_id"].to_pylist()})
-    return [RANKINGS.of([_pooled(query_id, ranked) for query_id in some]) for some in chunk(query_ids, QUERIES_AT_ONCE)]
+    return [
+        RANKINGS.of([_pool_query(query_id, ranked) for query_id in batch])
+        for batch in chunk(query_ids, QUERIES_PER_BATCH)
+    ]
 
 
-def _pooled(query_id: str, ranked: Mapping[str, RankingOf]) -> dict[str, Any]:
+def _pool_query(query_id: str, ranked: Mapping[str, RankingOf]) -> dict[str, Any]:
     found = {lang: list(zip(*ranking_of(query_id), strict=True)) for lang, ranking_of in ranked.items()}
     best = pool(found, max(map(len, found.values())))
     return {"query_id": query_id, "doc_ids": [name for name, _ in best], "scores": [score for _, score in best]}
@@ -185,6 +203,12 @@ def read_qrels(artifact: Artifact) -> Qrels:
     return qrels
 
 
+def keep_shared_topics(qrels: Mapping[str, Qrels]) -> dict[str, Qrels]:
+    """The judgements of the queries that have a relevant document in each language."""
+    shared = set.intersection(*map(_topics, qrels.values()))
+    return {lang: {q: docs for q, docs in judged.items() if q in shared} for lang, judged in qrels.items()}
+
+
 def pool_qrels(qrels: Mapping[str, Qrels]) -> Qrels:
     """The judgements of all languages, with documents named ``<lang>:<doc_id>``."""
     pooled: Qrels = {}
@@ -195,7 +219,7 @@ def pool_qrels(qrels: Mapping[str, Qrels]) -> Qrels:
 
 
 def _by_query(run: Run) -> RankingOf:
-    """A function from a query id to its documents and scores; both are empty when the run does not know it."""
+    """Make a function from a query id to its documents and scores: both empty where the run lacks the query."""
     place = {q: (rows, i) for rows in run for i, q in enumerate(rows["query_id"].to_pylist())}
 
     def ranking(query_id: str) -> tuple[list[str], list[float]]:
@@ -207,21 +231,27 @@ def _by_query(run: Run) -> RankingOf:
     return ranking
 
 
-def _relevant(docs: Mapping[str, int]) -> bool:
+def _topics(qrels: Qrels) -> set[str]:
+    """The queries with a relevant document."""
+    return {query_id for query_id, docs in qrels.items() if _has_relevant(docs)}
+
+
+def _has_relevant(docs: Mapping[str, int]) -> bool:
     return any(grade > 0 for grade in docs.values())
 
 
 def _tables(qrels: Qrels) -> Iterator[pa.Table]:
-    for query_ids in chunk(sorted(qrels), QUERIES_AT_ONCE):
+    for query_ids in chunk(sorted(qrels), QUERIES_PER_BATCH):
         judged = ((q, d, grade) for q in query_ids for d, grade in sorted(qrels[q].items()))
         yield QRELS.of([{"query_id": q, "doc_id": d, "relevance": grade} for q, d, grade in judged])
 
 
 def _without_blanks(rows: pa.Table) -> pa.Table:
-    """The rows with white space in ids percent-encoded, since a blank ends a field of a TREC file."""
+    """Percent-encode white space in ids, since a blank ends a field of a TREC file."""
     if not any(_BLANK.search(text) for text in _ids(rows)):
         return rows
-    return pa.Table.from_pylist([{k: _encoded(v) for k, v in row.items()} for row in rows.to_pylist()], rows.schema)
+    encoded = [{key: _encode_blanks(value) for key, value in row.items()} for row in rows.to_pylist()]
+    return pa.Table.from_pylist(encoded, rows.schema)
 
 
 def _ids(rows: pa.Table) -> Iterator[str]:
@@ -230,9 +260,9 @@ def _ids(rows: pa.Table) -> Iterator[str]:
     yield from column.to_pylist()
 
 
-def _encoded(value: Any) -> Any:
+def _encode_blanks(value: Any) -> Any:
     if isinstance(value, list):
-        return [_encoded(v) for v in value]
+        return [_encode_blanks(v) for v in value]
     if not isinstance(value, str):
         return value
     return _BLANK.sub(lambda blank: "".join(f"%{byte:02X}" for byte in blank[0].encode()), value)

@@ -58,7 +58,9 @@ def recognise(root: Place, lang: str) -> Layout:
         return found
     if below := _recognise_below(root, lang):
         names = ", ".join(f"{name} ({fit.name})" for name, fit in below.items())
-        raise RecipeError(f"no collection in {root.redacted} itself, but below it: {names}. Give one of them as --source")
+        raise RecipeError(
+            f"no collection in {root.redacted} itself, but below it: {names}. Give one of them as --source"
+        )
     expected = "\n".join(f"  {name}: {files}" for name, files in LAYOUTS.items())
     there = ", ".join(place.name for place in islice(root.list(), 20)) or "nothing"
     raise RecipeError(f"no collection in {root.redacted}: expected one of\n{expected}\nfound there: {there}")

@@ -2,7 +2,8 @@
 
 The languages of the teacher's inputs are its own: the artifacts given as ``queries`` and ``docs`` decide what it reads,
 whatever the selector searched and whatever the student will see. Scores fall along a row; ties stand in the order of
-doc ids. A document without text (its translation was rejected) is left out.
+doc ids. A document without text (its translation was rejected) is left out. The rankings of a search are ordered again in
+the same way (retrieve and rerank), as deep as ``depth``.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cluster.artifact import Artifact
 from cluster.component import Component
@@ -29,6 +30,7 @@ class ScoreConfig(Component):
     scorer: Scorer
     query_lang: str
     doc_lang: str
+    depth: int | None = Field(None, ge=1)  # score so many of a row's documents, the first ones; None: all
 
     @model_validator(mode="after")
     def _precision_is_resolved(self) -> "ScoreConfig":
@@ -45,6 +47,7 @@ class Score:
 
     def __init__(self, config: ScoreConfig, inputs: Mapping[str, Artifact]) -> None:
         config = locate(config, inputs)
+        self._depth = config.depth
         self._docs = Docstore.open(inputs["docs"])
         self._queries = inputs["queries"].read(["query_id", "text"])
         self._teacher: Teacher = config.scorer.build(Collection(inputs["docs"], config.query_lang, config.doc_lang))
@@ -63,8 +66,11 @@ class Score:
             return _Selection(row["query_id"], "", [], row["reject"])
         if query is None:
             return _Selection(row["query_id"], "", [], "the query has no text")
-        there = self._docs.positions(row["doc_ids"]) >= 0
-        doc_ids = [doc_id for doc_id, is_there in zip(row["doc_ids"], there, strict=True) if is_there]
+        selected = row["doc_ids"][: self._depth]
+        if not selected:  # a search that found nothing
+            return _Selection(row["query_id"], query, [], None)
+        there = self._docs.positions(selected) >= 0
+        doc_ids = [doc_id for doc_id, is_there in zip(selected, there, strict=True) if is_there]
         return _Selection(row["query_id"], query, doc_ids, None if doc_ids else "no selected document has a text")
 
     def _scores(self, selections: "list[_Selection]") -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Searching in one process: encode the query, search the shards, pool the languages, fetch the texts.
+"""Searching in one process: encode the query, search the languages' shards, pool them, fetch the texts.
 
-The command line uses it; the server does the same with one deployment per shard. Cost: loading the encoder (seconds),
-then one query's encoding and the search of each shard.
+The command line and the examples of a run use it; the server does the same with one deployment per shard. Cost: loading
+the encoder (seconds) and opening each language's shards once, then one query's encoding and its search.
 """
 
 import json
@@ -9,63 +9,92 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.artifact import Artifact
-from cluster.component import Component
+from cluster.errors import RecipeError
 from cluster.step import FanOut
 from cluster.storage import Place
-from pipelines.devices import device
 from pipelines.docstore import Docstore
-from pipelines.indexes.base import SearchOptions
+from pipelines.encoder import EncoderConfig, open_encoder
+from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardGroup
 from pipelines.search import open_shards, pool, search
-from pipelines.students import load_encoder
+from pipelines.students import Encoder
 
 
 class Searcher:
-    """An index of several languages with its student and its documents.
+    """An index of several languages, its documents, and the encoder of its queries (None for a lexical index).
 
-    Raises StepError, naming the step to run, when one of them is not complete.
+    The shards of a language are opened when it is first searched, and stay open. Raises StepError, naming the step to
+    run, when an artifact is not complete.
     """
 
-    def __init__(self, index: Artifact, student: Artifact, docs: Mapping[str, Artifact]):
-        for artifact in (index, student, *docs.values()):
-            _ = artifact.manifest  # before anything is loaded, and where a missing file would be all that is told
+    def __init__(self, index: Artifact, docs: Mapping[str, Artifact], encoder: Encoder | None = None):
+        for artifact in (index, *docs.values()):
+            _ = artifact.manifest  # raises before anything is loaded
+        kind = json.loads((index.place / "index.json").read())["kind"]
+        if (kind == "bm25") == (encoder is not None):
+            needed = "texts as queries and no encoder" if kind == "bm25" else "the encoder that encoded its documents"
+            raise RecipeError(f"an index of kind {kind} takes {needed}: open the searcher of {index.name} so")
         self.index = index
         self.docs = {lang: Docstore.open(artifact) for lang, artifact in docs.items()}
-        self.encoder = load_encoder((student.place / "best").fetch(), device())
+        self.encoder = encoder
+        self._shards: dict[str, ShardGroup] = {}
 
     def search(self, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
-        """The best passages over ``langs``, each with rank, doc_id, lang, score, title and text."""
-        encoded = self.encoder.encode_queries([query])
-        by_lang = {lang: search(open_shards(self.index.place, lang), encoded, options)[0] for lang in langs}
+        """The best ``options.k`` passages over ``langs``, each with rank, doc_id, lang, score, title and text."""
+        by_lang = self._search_each(query, langs, options)
+        return self._fetch_texts(pool(by_lang, options.k))
+
+    def search_spread(self, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
+        """The best passage of each of the best ``options.k`` languages: where many answer alike, one language's
+        passages would fill the page."""
+        by_lang = self._search_each(query, langs, options.model_copy(update={"k": 1}))
+        return self._fetch_texts(pool(by_lang, options.k))
+
+    def _search_each(self, query: str, langs: Sequence[str], options: SearchOptions) -> dict[str, Ranking]:
+        encoded: Query = self.encoder.encode_queries([query])[0] if self.encoder else query
+        return {lang: search(self._open(lang), [encoded], options)[0] for lang in langs}
+
+    def _open(self, lang: str) -> ShardGroup:
+        if lang not in self._shards:
+            self._shards[lang] = open_shards(self.index.place, lang)
+        return self._shards[lang]
+
+    def _fetch_texts(self, ranking: Ranking) -> list[dict[str, Any]]:
         hits = []
-        for rank, (name, score) in enumerate(pool(by_lang, options.k), start=1):
+        for rank, (name, score) in enumerate(ranking, start=1):
             lang, _, doc_id = name.partition(":")
             row = {key: self.docs[lang].row(doc_id)[key] for key in ("title", "text")}
             hits.append({"rank": rank, "doc_id": doc_id, "lang": lang, "score": score, **row})
         return hits
 
 
-class ExamplesConfig(Component):
-    """Queries to show at the end of a run, and how to search for them."""
+class ExamplesConfig(EncoderConfig):
+    """Queries to show at the end of a run, how to search for them, and the encoder."""
 
     queries: tuple[str, ...]
     options: SearchOptions
 
 
 def find_examples(config: ExamplesConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
-    """Write ``examples.json``: query → hits, best language first and each language once (a DirectoryWork).
+    """Write ``examples.json``: query → hits, the best passage of each of the best languages (a DirectoryWork).
 
-    Inputs: ``index``, ``student`` and ``docs`` by language. One language would fill the page where many answer alike,
-    so the examples show the best passage of each of the best languages.
+    Inputs: ``index``, ``docs`` by language, and ``student`` where one encodes the queries. Runs on a worker: the
+    documents and shards are fetched there and not to the driver.
     """
-    docs: Mapping[str, Artifact] = inputs["docs"]
-    searcher = Searcher(inputs["index"], inputs["student"], docs)
-    found = {query: _spread(searcher, query, list(docs), config.options) for query in config.queries}
-    (out / "examples.json").write(json.dumps(found, ensure_ascii=False, indent=1).encode())
-    return {"queries": len(found)}
+    arguments = {"config": config, "inputs": dict(inputs), "out": out}
+    (facts,) = fan_out("examples", FindExamples, arguments, [None])
+    return facts
 
 
-def _spread(searcher: Searcher, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
-    """The best hit of each language, in the order of their scores."""
-    best = [hit for lang in langs for hit in searcher.search(query, [lang], options.model_copy(update={"k": 1}))]
-    ranked = sorted(best, key=lambda hit: (-hit["score"], hit["lang"]))[: options.k]
-    return [hit | {"rank": rank} for rank, hit in enumerate(ranked, start=1)]
+class FindExamples:
+    """Searches for all example queries (a UnitWork)."""
+
+    def __init__(self, config: ExamplesConfig, inputs: Mapping[str, Any], out: Place):
+        self.config, self.inputs, self.out = config, inputs, out
+
+    def __call__(self, unit: None) -> dict[str, Any]:
+        """Write ``examples.json``; returns the number of queries."""
+        config, docs = self.config, self.inputs["docs"]
+        searcher = Searcher(self.inputs["index"], docs, open_encoder(config, self.inputs))
+        found = {query: searcher.search_spread(query, list(docs), config.options) for query in config.queries}
+        (self.out / "examples.json").write(json.dumps(found, ensure_ascii=False, indent=1).encode())
+        return {"queries": len(found)}

@@ -16,7 +16,7 @@ from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
 from cluster.step import Step
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
-from pipelines.plan import STUDENT, Plan
+from pipelines.plan import STUDENT, Plan, encoder_of
 from pipelines.recipe import load
 
 SHOWN_ROWS = 3
@@ -126,13 +126,18 @@ def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[s
 
 def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
     """Search the first evaluation set's collection, which is also what is served."""
-    from pipelines.searcher import Searcher
+    from pipelines.searcher import Searcher, open_encoder
 
     name, collection = next(iter(plan.collections.items()))
     if unknown := set(langs) - set(collection.docs):
         raise RecipeError(f"no passages in {sorted(unknown)}; the index has {', '.join(collection.docs)}")
     docs = {lang: step.artifact(root) for lang, step in collection.docs.items()}
-    searcher = Searcher(plan.indexes[name, STUDENT].artifact(root), plan.train.artifact(root), docs)
+    student = plan.systems[STUDENT]
+    inputs = {"student": student.student.artifact(root)} if student.student else {}
+    index = plan.indexes[name, STUDENT].artifact(root)
+    for artifact in (index, *inputs.values()):
+        _ = artifact.manifest  # raises, naming the step to run, before the model is loaded
+    searcher = Searcher(index, docs, open_encoder(encoder_of(plan.recipe, student), inputs))
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 
 

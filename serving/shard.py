@@ -21,9 +21,9 @@ class Shard:
 
     def __init__(self, index: Place, name: str, docs: Place):
         from pipelines.docstore import Docstore
-        from pipelines.indexes import open_shard
+        from pipelines.search import open_shard
 
-        self.shard = open_shard((index / "shards" / name).fetch())
+        self.shard = open_shard(index, name)
         # opened now, not by the first search: a node's first copy of a large collection takes longer than a search may
         self.docstore = Docstore.open(Artifact(docs))
 
@@ -31,7 +31,7 @@ class Shard:
         """The best ``options.k`` documents as (id, score), best first. ``query``: float32 [tokens, dim], or words."""
         from pipelines.search import search
 
-        return search([self.shard], [query], options)[0]
+        return search(self.shard, [query], options)[0]
 
     def texts(self, ids: list[str]) -> list[tuple[str, str]]:
         """Title and text of each id."""

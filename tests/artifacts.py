@@ -18,12 +18,14 @@ def table_artifact(directory: Path, table: Table, *parts: list[dict[str, Any]]) 
     return _complete(place, table.name, tuple(written))
 
 
-def directory_artifact(directory: Path) -> Artifact:
+def directory_artifact(directory: Path, facts: dict[str, Any] | None = None) -> Artifact:
     """A directory artifact whose files are there already."""
-    return _complete(Place.of(directory), None, ())
+    return _complete(Place.of(directory), None, (), facts)
 
 
-def _complete(place: Place, table: str | None, parts: tuple[Part, ...]) -> Artifact:
+def _complete(
+    place: Place, table: str | None, parts: tuple[Part, ...], facts: dict[str, Any] | None = None
+) -> Artifact:
     manifest = Manifest(
         step=place.name.partition("@")[0],
         fingerprint=place.name.partition("@")[2] or "0" * 12,
@@ -36,6 +38,7 @@ def _complete(place: Place, table: str | None, parts: tuple[Part, ...]) -> Artif
         seconds=0.0,
         created="2026-01-01T00:00:00Z",
         software={},
+        facts=facts or {},
     )
     (place / MANIFEST).write(manifest.model_dump_json().encode())
     return Artifact(place)

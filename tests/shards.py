@@ -1,5 +1,6 @@
 """Small collections of vectors, indexes of them, and the brute-force ranking that they are held against."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def build(out: Path, index: Any, inputs: dict[str, Artifact], shard_rows: int = 
 def find(
     index: Place, queries: Sequence[Any], lang: str | None = None, **options: Any
 ) -> list[list[tuple[str, float]]]:
+    lang = lang or json.loads((index / "index.json").read())["shards"][0]["lang"]
     return search(open_shards(index, lang), queries, SearchOptions(**options))
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts import table_artifact
+from cluster.component import canonical, fingerprint
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
-from pipelines.evaluate import EvaluateConfig, evaluate, falling, measure, pool_qrels, pool_runs, strictly
+from pipelines.evaluate import EvaluateConfig, break_ties, evaluate, lower_ties, measure, pool_qrels, pool_runs
 from pipelines.tables import QRELS, RANKINGS
 
 NAMES = ("nDCG@20", "AP", "R@100", "RR@10")
@@ -24,7 +25,7 @@ def run_of(rankings):
     for query, docs in rankings.items():
         order = sorted(docs, key=lambda d: (-np.float32(docs[d]), d))
         rows.append({"query_id": query, "doc_ids": order, "scores": [docs[d] for d in order]})
-    return [strictly(RANKINGS.of(rows))]
+    return [break_ties(RANKINGS.of(rows))]
 
 
 def values(run, qrels, names=NAMES):
@@ -42,9 +43,9 @@ def artifacts(tmp_path, rankings, qrels):
     return inputs
 
 
-def evaluated(tmp_path, rankings, qrels, names=NAMES):
+def evaluated(tmp_path, rankings, qrels, names=NAMES, **options):
     out = Place.of(tmp_path / "out")
-    config = EvaluateConfig(name="toy", measures=names)
+    config = EvaluateConfig(name="toy", measures=names, **options)
     facts = evaluate(config, artifacts(tmp_path, rankings, qrels), out, lambda *a: [])
     return facts, tmp_path / "out"
 
@@ -72,7 +73,44 @@ def test_a_query_that_found_nothing_counts_as_zero_and_one_without_relevant_docu
     measures = json.loads((out / "measures.json").read_text())
     assert measures["en"]["RR@10"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert measures["all"] == pytest.approx(measures["en"])
-    assert facts == {"set": "toy", "queries": {"en": 3, "all": 3}, "measures": measures}
+    assert facts == {"set": "toy", "queries": {"en": 3, "all": 3}, "left_out": 0, "measures": measures}
+
+
+def test_topics_in_every_language_by_hand(tmp_path):
+    """q1 is relevant in both languages, q2 in English alone, q3 judged in German without a relevant document.
+
+    q1: English at rank 2, German at rank 1. The pool is as deep as the deepest ranking: en:a (3), en:b (2), without
+    de:x (1), so one of its two relevant documents is found, at rank 2.
+    """
+    rankings = {"en": {"q1": {"a": 3.0, "b": 2.0}, "q2": {"c": 1.0}}, "de": {"q1": {"x": 1.0}, "q2": {"x": 1.0}}}
+    qrels = {
+        "en": {"q1": {"b": 1}, "q2": {"c": 1}, "q3": {"a": 1}},
+        "de": {"q1": {"x": 1}, "q2": {"y": 0}, "q3": {"x": 0}},
+    }
+    facts, out = evaluated(tmp_path, rankings, qrels, ("RR@10", "AP"), topics_in="every")
+    assert facts["queries"] == {"en": 1, "de": 1, "all": 1}
+    assert facts["left_out"] == 2
+    assert facts["measures"] == {
+        "en": {"RR@10": 0.5, "AP": 0.5},
+        "de": {"RR@10": 1.0, "AP": 1.0},
+        "all": {"RR@10": 0.5, "AP": (1 / 2) / 2},
+    }
+    assert {line.split()[0] for line in (out / "qrels.all.trec").read_text().splitlines()} == {"q1"}
+    facts, _ = evaluated(tmp_path / "any", rankings, qrels, ("RR@10",))
+    assert facts["queries"] == {"en": 3, "de": 1, "all": 3}
+    assert facts["left_out"] == 0
+
+
+def test_topics_in_every_language_that_are_none(tmp_path):
+    rankings, qrels = {"en": RUN, "de": RUN}, {"en": {"q1": {"a": 1}}, "de": {"q2": {"c": 1}}}
+    with pytest.raises(StepError, match="relevant document in every language"):
+        evaluated(tmp_path, rankings, qrels, topics_in="every")
+
+
+def test_the_default_of_topics_in_leaves_fingerprints_unchanged():
+    assert fingerprint(EvaluateConfig(name="x")) == fingerprint(EvaluateConfig(name="x", topics_in="any"))
+    assert fingerprint(EvaluateConfig(name="x")) != fingerprint(EvaluateConfig(name="x", topics_in="every"))
+    assert "topics_in" not in canonical(EvaluateConfig(name="x"))
 
 
 def ndcg(docs, judged, k):
@@ -123,9 +161,9 @@ def test_ties_stand_in_the_order_of_doc_ids_not_in_trec_evals():
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, -0.0, 1.0, 5e-45]), max_size=30))
-def test_falling_scores_fall_strictly_and_stay_close(scores):
+def test_scores_without_ties_fall_strictly_and_stay_close(scores):
     ordered = np.sort(np.array(scores, np.float32))[::-1]
-    out = falling(ordered)
+    out = lower_ties(ordered)
     assert (np.diff(out) < 0).all()
     assert np.allclose(out, ordered, rtol=1e-5, atol=1e-40)
 
@@ -149,7 +187,7 @@ def test_the_pool_is_the_concatenation_of_the_languages(found):
     assert qrels == {"q": judged}
     if any(judged.values()):
         alone = values(run_of({"q": {d: together[d] for d in order}}), {"q": judged})
-        assert values([strictly(rows) for rows in pool_runs(raw)], qrels) == alone
+        assert values([break_ties(rows) for rows in pool_runs(raw)], qrels) == alone
 
 
 def _ranked(docs):

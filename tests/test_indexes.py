@@ -12,14 +12,14 @@ from cluster.component import fingerprint
 from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.index import plan_shards
-from pipelines.indexes import open_shard
+from pipelines.indexes import open_group
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.faiss_index import Faiss
-from pipelines.indexes.files import Inversion, NpyAppender, load_npy
+from pipelines.indexes.files import Inversion, NpyAppender, Stack, load_npy
 from pipelines.indexes.plaid import Plaid
-from pipelines.search import open_shards, search
+from pipelines.search import open_shard, open_shards, search
 from pipelines.tables import VECTORS
 from tests.artifacts import table_artifact
 from tests.shards import (
@@ -54,9 +54,8 @@ def test_shards_change_no_score(index: object, tmp_path: Path) -> None:
             if first.exists():
                 build_with_codec(tmp_path / f"c{parts}", place, first, vectors, index, rows)
                 place = Place.of(tmp_path / f"c{parts}")
-        shards = open_shards(place, "en")
-        assert len(shards) == {1: 1, 9: 5, 7: 7}[parts]
-        rankings.append(search(shards, queries, SearchOptions(k=20, probes=10**6, candidates=10**6)))
+        assert len((place / "shards").list()) == {1: 1, 9: 5, 7: 7}[parts]
+        rankings.append(search(open_shards(place, "en"), queries, SearchOptions(k=20, probes=10**6, candidates=10**6)))
     for other in rankings[1:]:
         for whole, cut in zip(rankings[0], other, strict=True):
             assert [n for n, _ in whole] == [n for n, _ in cut]
@@ -85,14 +84,49 @@ def test_a_few_documents(index: object, count: int, tmp_path: Path) -> None:
     assert find(place, [query[:0], query], k=5, probes=1000) == [[], found]
 
 
+@pytest.mark.parametrize("structure", ["flat", "ivf"])
+def test_faiss_shards_rank_as_one_at_any_depth(structure: str, tmp_path: Path) -> None:
+    docs = make_docs(300, tokens=1)
+    index = Faiss(structure=structure, cells=20)
+    vectors = {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 15)}}
+    whole, cut = (build(tmp_path / f"{rows}", index, vectors, rows) for rows in (10**6, 20))
+    assert len((cut / "shards").list()) == 15
+    queries = make_queries(docs, 10, tokens=1)
+    for options in ({"k": 1}, {"k": 30, "probes": 3}, {"k": 500, "probes": 5}):
+        assert_same_rankings(find(cut, queries, **options), find(whole, queries, **options))
+
+
+def assert_same_rankings(found: list, truth: list) -> None:
+    for one, other in zip(found, truth, strict=True):
+        assert_same_ranking(one, other)
+
+
+def test_shards_of_two_languages_are_not_one_group(tmp_path: Path) -> None:
+    vectors = {lang: vectors_artifact(tmp_path / lang, make_docs(3)) for lang in ("de", "en")}
+    shards = (build(tmp_path / "i", Exact(), {"vectors": vectors}) / "shards").path
+    with pytest.raises(ValueError, match=r"one language, got \['de', 'en'\]"):
+        open_group(sorted(shards.iterdir()))
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), data=st.data())
+def test_a_stack_is_the_concatenation(sizes: list[int], data: st.DataObject) -> None:
+    arrays = [np.arange(10 * i, 10 * i + 2 * size).reshape(-1, 2) for i, size in enumerate(sizes)]
+    whole, stack = np.concatenate(arrays), Stack(arrays)
+    rows = np.array(sorted(data.draw(st.lists(st.integers(0, max(0, len(whole) - 1))) if len(whole) else st.just([]))))
+    np.testing.assert_array_equal(stack.take(rows.astype(np.int64)), whole[rows.astype(np.int64)])
+    start, end = sorted(data.draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
+    np.testing.assert_array_equal(stack.slice(start, end), whole[start:end])
+    assert stack.shape == whole.shape
+
+
 def test_a_shard_tells_what_it_is(tmp_path: Path) -> None:
     docs = make_docs(10)
     place = build(tmp_path / "i", Exact(), {"vectors": {"de": vectors_artifact(tmp_path / "v", docs, 2)}}, 5)
     listed = json.loads((place / "index.json").read())
     assert [(s["lang"], s["docs"]) for s in listed["shards"]] == [("de", 5), ("de", 5)]
     assert sum(s["passages"] for s in listed["shards"]) == sum(len(p) for _, p in docs)
-    shard = open_shard((place / "shards" / listed["shards"][0]["name"]).path)
-    assert shard.lang == "de"
+    assert open_shard(place, listed["shards"][0]["name"]).lang == "de"
 
 
 def test_a_shard_of_rejected_rows_finds_nothing(tmp_path: Path) -> None:

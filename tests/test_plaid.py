@@ -1,5 +1,6 @@
 """PLAID: the codec, the build, the search, and the files that fast-plaid reads."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import StepError
+from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
-from pipelines.indexes.plaid.codec import Codec, Training, _scores, assign, learn_buckets, pack, train, unpack
-from pipelines.search import open_shards
-from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vectors_artifact
+from pipelines.indexes.plaid.codec import Codec, Training, assign, learn_buckets, pack, train, unpack
+from pipelines.indexes.plaid.search import Depth
+from pipelines.search import merge, open_shard, open_shards, search
+from pipelines.tables import VECTORS
+from tests.artifacts import table_artifact
+from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vector_rows, vectors_artifact
 
 
 def sample(count: int = 4000, dim: int = 32, seed: int = 0) -> np.ndarray:
@@ -191,25 +196,68 @@ def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
     assert [part.tolist() for part in np.split(ivf, np.cumsum(sizes)[:-1])] == expected
 
 
-def test_shards_of_a_process_share_one_codec_and_its_scores_of_a_query(tmp_path: Path) -> None:
+def test_groups_of_an_index_share_one_codec(tmp_path: Path) -> None:
     docs = make_docs(60)
-    place = build(
-        tmp_path / "i", Plaid(centroids=32), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 20
-    )
-    other = build(tmp_path / "o", Plaid(centroids=16), {"vectors": {"en": vectors_artifact(tmp_path / "w", docs)}})
-    first, *rest = open_shards(place, "en")
-    assert len(rest) == 2
-    assert all(shard.codec is first.codec for shard in rest)
-    assert open_shards(other, "en")[0].codec is not first.codec
-    one, two = make_queries(docs, 2)
-    scores_CQ = first.codec.scores(one)
-    assert rest[0].codec.scores(one.copy()) is scores_CQ
-    np.testing.assert_array_equal(scores_CQ, first.codec.centroids_CN @ one.T)
-    np.testing.assert_array_equal(first.codec.scores(two), first.codec.centroids_CN @ two.T)
-    products = _scores.cache_info().misses
-    together = find(place, [one, two], k=5)
-    assert _scores.cache_info().misses == products + 2, "one product of each query for all shards"
-    assert together == [find(place, [query], k=5)[0] for query in (one, two)]
+    vectors = {lang: vectors_artifact(tmp_path / lang, docs, 3) for lang in ("de", "en")}
+    place = build(tmp_path / "i", Plaid(centroids=32), {"vectors": vectors}, 20)
+    other = build(tmp_path / "o", Plaid(centroids=16), {"vectors": vectors})
+    assert open_shards(place, "en").codec is open_shards(place, "de").codec
+    assert open_shards(other, "en").codec is not open_shards(place, "en").codec
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    options=st.fixed_dictionaries(
+        {"k": st.integers(1, 40)},
+        optional={"probes": st.integers(1, 8), "candidates": st.integers(5, 100), "threshold": st.floats(0, 1)},
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_shards_rank_as_one_at_any_depth(
+    rows: list[int], options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Ids and scores are those of one shard of all documents, also where the prunings cut."""
+    path = tmp_path_factory.mktemp("group")
+    docs = make_docs(sum(rows), seed=seed)
+    cuts = np.cumsum([0, *rows])
+    vectors = table_artifact(path / "v", VECTORS, *(vector_rows(docs[a:b]) for a, b in itertools.pairwise(cuts)))
+    whole, cut = (build(path / f"i{n}", Plaid(centroids=16), {"vectors": {"en": vectors}}, n) for n in (10**6, 1))
+    assert len((cut / "shards").list()) == len(rows)
+    queries = make_queries(docs, 4, seed=seed)
+    assert find(cut, queries, **options) == find(whole, queries, **options)
+
+
+def test_a_shard_by_itself_keeps_its_share_of_the_candidates_and_k(tmp_path: Path) -> None:
+    docs = make_docs(800, passages=1)
+    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 8)}}, 100)
+    shard = open_shard(place, "en-00003")
+    assert shard.share == 1 / 8
+    for options, kept in (({"k": 10, "candidates": 400}, 100), ({"k": 150, "candidates": 400}, 150)):
+        assert Depth.of(SearchOptions(**options), 1.0, shard.share).candidates == kept
+        assert Depth.of(SearchOptions(**options), 1.0, 1.0).candidates == 400
+    assert len(search(shard, make_queries(docs, 1), SearchOptions(k=90))[0]) == 90
+
+
+def test_shards_by_themselves_find_as_much_as_the_group(tmp_path: Path) -> None:
+    docs = make_docs(1600, passages=1)
+    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 16)}}, 100)
+    queries, options = make_queries(docs, 20), SearchOptions(k=10, candidates=200)
+    alone = [search(open_shard(place, f"en-{number:05d}"), queries, options) for number in range(16)]
+    merged = [merge(rankings, 10) for rankings in zip(*alone, strict=True)]
+    together = search(open_shards(place, "en"), queries, options)
+    truth = [oracle(query, docs, 10) for query in queries]
+    apart, one = (np.mean([recall(*pair) for pair in zip(found, truth, strict=True)]) for found in (merged, together))
+    assert apart > one - 0.02
+
+
+def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = make_docs(200)
+    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 70)
+    queries, options = make_queries(docs, 5), {"k": 20, "candidates": 60}
+    whole = find(place, queries, **options)
+    monkeypatch.setattr("pipelines.indexes.plaid.search.TOKENS", 7)
+    assert find(place, queries, **options) == whole
 
 
 def test_assign_ties_and_blocks() -> None:

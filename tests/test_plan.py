@@ -129,7 +129,9 @@ def test_a_mixture_reads_the_data_of_its_members(tmp_path: Path) -> None:
     assert "data.facts-de-12.docs.de" in parents
     assert "data.facts-de-12.docs.fr" not in parents
     alone = plan(load("atlas", ["source.territories=12", 'languages.docs=["de"]']))
-    assert parents["data.facts-de-12.scores"].id in ids(alone)  # members share their steps with the recipes that they are
+    assert parents["data.facts-de-12.scores"].id in ids(
+        alone
+    )  # members share their steps with the recipes that they are
     assert "data.wide-14.docs.zh" in made.training.start.parents
 
 
@@ -165,7 +167,9 @@ def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:
     assert ed.training is not None
     assert ed.training.train.id in ids(made)
     steps = {step.name: step for step in made.steps}
-    assert {"evaluate-xquad-ed", "evaluate-xquad-minilm", "evaluate-xquad-dt-bm25", "evaluate-xquad-reranked"} <= set(steps)
+    assert {"evaluate-xquad-ed", "evaluate-xquad-minilm", "evaluate-xquad-dt-bm25", "evaluate-xquad-reranked"} <= set(
+        steps
+    )
     assert steps["index-dt-bm25"].parents["docs.zh"].name == "translate-en"
     assert steps["index-dt-bm25"].parents["docs.en"].name == "docs-en"
     assert steps["rerank-reranked-zh"].parents["rankings"].name == "search-bm25-zh"
@@ -202,4 +206,6 @@ def test_dev_questions_are_in_the_language_of_training() -> None:
     assert made.training is not None
     parents = made.training.train.parents
     assert parents["dev.queries"].config.lang == parents["data.main.queries"].config.lang == "de"
-    assert {role for role in parents if role.startswith("dev.qrels.")} == {f"dev.qrels.{lang}" for lang in made.recipe.languages.docs}
+    assert {role for role in parents if role.startswith("dev.qrels.")} == {
+        f"dev.qrels.{lang}" for lang in made.recipe.languages.docs
+    }

@@ -20,7 +20,7 @@ ROLES = {  # the union, and what its members are asked for
     "translator": (Translator, {}),
     "scorer": (Scorer, {"build": ["collection"]}),
     "student": (AnyStudent, {"build": ["corpus", "seed"]}),
-    "index": (Index, {"build": [], "open": ["directory"]}),
+    "index": (Index, {"build": [], "open": ["directories", "share"]}),
     "loss": (AnyLoss, {}),
 }
 REQUIRED: dict[str, Any] = {

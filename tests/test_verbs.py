@@ -14,7 +14,7 @@ SMALL = ["source.territories=12"]
 
 
 def test_search_before_the_run_names_the_step_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"index-student@\w+ is not complete .*run the step that makes it"):
+    with pytest.raises(StepError, match=r"train@\w+ is not complete .*run the step that makes it"):
         verbs.search("atlas", "What money do people pay with in Iran?", 3, [], [*SMALL, f"root={tmp_path}"])
 
 

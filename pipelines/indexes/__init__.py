@@ -1,12 +1,13 @@
 """The indexes: exact, bm25, faiss, plaid. The union of their configs is the registry."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from pipelines.indexes.base import Shard
+from pipelines.indexes.base import ShardGroup
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.faiss_index import Faiss
@@ -15,8 +16,12 @@ from pipelines.indexes.plaid import Plaid
 Index = Annotated[Exact | Bm25 | Faiss | Plaid, Field(discriminator="kind")]
 
 
-def open_shard(directory: Path) -> Shard:
-    """Open the shard in a local directory, whatever its kind. Raises FileNotFoundError when it is not finished."""
-    facts = json.loads((directory / "shard.json").read_text())
+def open_group(directories: Sequence[Path], share: float = 1.0) -> ShardGroup:
+    """Open shards of one language of one index in local directories, whatever its kind, to be searched as one.
+
+    ``share`` is the part of the language's documents that they hold. Raises FileNotFoundError when a shard is not
+    finished.
+    """
+    facts = json.loads((directories[0] / "shard.json").read_text())
     index: Exact | Bm25 | Faiss | Plaid = TypeAdapter(Index).validate_python(facts["index"])
-    return index.open(directory)
+    return index.open(directories, share)

@@ -1,37 +1,42 @@
-"""What every index promises: how it is built shard by shard, and how a shard is searched.
+"""The contract of an index: how it is built shard by shard, and how shards are searched.
 
 An index config (``Exact``, ``Bm25``, ``Faiss``, ``Plaid``) has two methods. ``build()`` returns its ``Builder``;
-``open()`` turns a finished shard directory into a ``Shard``. Each shard holds documents of one language. What must be
-the same in all shards for their scores to be comparable (a codec, term statistics) is made first by ``Builder.prepare``
-and read by ``Builder.write``, so that cutting a collection into shards changes no score.
+``open(directories, share)`` opens finished shards of one language as a ``ShardGroup``. What must be the same in all
+shards for their scores to be comparable (a codec, term statistics) is made first by ``Builder.prepare`` and read by
+``Builder.write``, so that cutting a collection into shards changes no score.
+
+A group ranks as one shard of all its documents would, and costs about the same: how deep to search is a budget of the
+collection, not of a shard. ``share`` is the part of the language's documents that the group holds, 1 when it holds all;
+groups that are searched in different processes divide the budget by it.
 """
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from cluster.component import Component
 from cluster.step import FanOut
 from cluster.storage import Place
+from pipelines.vectors import FloatArray
 
-FloatArray = NDArray[np.floating[Any]]
-IntArray = NDArray[np.integer[Any]]
+UNEVEN = 2.0  # see share_out; tests/benchmarks/bench_shards.py measures what it keeps
 Query = FloatArray | str
 Ranking = list[tuple[str, float]]
 
 
 class SearchOptions(Component):
-    """How deep and how wide to search. What is None takes the index's default for this ``k``.
+    """How deep and how wide to search a language. None takes the index's default for this ``k``.
 
     Attributes:
         k: documents returned.
         probes: cells visited: per query token in PLAID, per query in faiss IVF; all when there are fewer.
-        candidates: PLAID: passages kept by the first pruning, per shard; faiss HNSW: length of the search queue.
+        candidates: PLAID: passages kept by the first pruning, of all shards together; faiss HNSW: length of the search
+            queue.
         threshold: PLAID: a centroid counts in the first pruning when its cosine to some query token reaches this.
     """
 
@@ -43,7 +48,7 @@ class SearchOptions(Component):
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which parts of a language's table make a shard. ``rows`` are those of ``parts``, rejected ones included."""
+    """Which parts of a language's table make a shard. ``rows`` counts the rows of each part, rejected ones included."""
 
     name: str
     lang: str
@@ -51,17 +56,13 @@ class ShardPlan:
     rows: tuple[int, ...]
 
 
-class Shard(Protocol):
-    """A searchable shard. Threads may share it: searching changes nothing.
-
-    ``at_once`` is how many queries a call should bring, where there are several shards to ask.
-    """
+class ShardGroup(Protocol):
+    """Shards of one language, opened to be searched as one. Threads may share it: searching changes nothing."""
 
     lang: str
-    at_once: int
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """For each query at most ``options.k`` (doc id, score), best first, ties by doc id.
+        """Return for each query at most ``options.k`` (doc id, score), best first, ties by doc id.
 
         A query is a float32 matrix [tokens, dim] for a vector index (its rows need not have norm 1: a norm is a weight)
         and a text for a lexical one. A query of no tokens finds nothing.
@@ -74,13 +75,30 @@ class Builder(Protocol):
     role: Literal["vectors", "docs"]
 
     def prepare(self, plans: Sequence[ShardPlan], out: Place, fan_out: FanOut) -> dict[str, Any]:
-        """Make below ``out`` what all shards share; returns facts about it."""
+        """Write below ``out`` what all shards share; return facts about it."""
 
     def write(self, plan: ShardPlan, out: Place, directory: Path) -> dict[str, Any]:
         """Write the files of one shard into an empty local directory, reading what ``prepare`` left below ``out``.
 
-        Memory holds one part and what grows with a shard's documents alone. Returns facts: ``docs`` at least.
+        Memory holds one part and a few numbers per document of the shard. Return facts: ``docs`` at least.
         """
+
+
+def share_out(budget: int, share: float) -> int:
+    """The part of a search budget (passages) that falls to a group with this share of the documents.
+
+    More than its share, since the best passages of a query may stand together: ``UNEVEN`` times as much, and never more
+    than all.
+    """
+    return min(budget, math.ceil(UNEVEN * budget * share)) if share < 1 else budget
+
+
+def read_lang(directories: Sequence[Path]) -> str:
+    """The language of shards that are opened together. Raises ValueError when they have several."""
+    langs = {json.loads((directory / "shard.json").read_text())["lang"] for directory in directories}
+    if len(langs) != 1:
+        raise ValueError(f"expected shards of one language, got {sorted(langs)}: open each language by itself")
+    return str(langs.pop())
 
 
 def check_dim(query_QD: FloatArray, dim: int) -> None:

@@ -6,10 +6,11 @@ Built in two rounds of units: *postings* cuts texts into terms and counts them; 
 are summed by language; *index* computes every term's score in every document once, as bm25s does (Lù 2024), so that a
 search only adds up. k1 = 0.9 and b = 0.4 are Anserini's values.
 Takes 8 bytes per (term, document) pair; building a shard holds its vocabulary in memory and streams the rest. A query
-costs one addition per posting of its terms and 8 bytes of scratch per document.
+costs one addition per posting of its terms, a bisection per term and shard, and 8 bytes of memory per document.
 """
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,18 +28,19 @@ from cluster.component import Component
 from cluster.step import FanOut
 from cluster.storage import Place
 from cluster.table import good
-from pipelines.indexes.base import FloatArray, IntArray, Query, Ranking, SearchOptions, ShardPlan
+from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardPlan, read_lang
 from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, load_npy
 from pipelines.indexes.maxsim import rank
 from pipelines.text import join_title
 from pipelines.tokenize import Analyser, analyser
+from pipelines.vectors import FloatArray, IntArray
 
 BLOCK = 1 << 18  # postings per pass over a memory-mapped array
 POSTINGS, STATISTICS = "postings", "statistics"
 
 
 class Bm25(Component):
-    """Config of a BM25 index: ``k1`` bends term frequency, ``b`` weighs document length."""
+    """Config of a BM25 index: ``k1`` saturates term frequency, ``b`` normalises by document length."""
 
     kind: Literal["bm25"] = "bm25"
     k1: float = Field(0.9, gt=0)
@@ -48,9 +50,9 @@ class Bm25(Component):
         """The builder."""
         return Bm25Builder(self)
 
-    def open(self, directory: Path) -> "Bm25Shard":
-        """Open a finished shard."""
-        return Bm25Shard(directory)
+    def open(self, directories: Sequence[Path], share: float = 1.0) -> "Bm25Group":
+        """Open finished shards of one language, to be searched as one."""
+        return Bm25Group(directories)
 
 
 class Bm25Builder:
@@ -80,7 +82,8 @@ class Bm25Builder:
             file.write_batch(pa.record_batch([terms], names=["term"]))
         saturation_D = self._saturation(load_npy(source / "lengths.npy"), totals["length"] / max(1, totals["docs"]))
         _write_scores(source, directory, new_ids, idf_V, saturation_D)
-        return {"docs": len(saturation_D), "terms": len(terms), "postings": len(load_npy(directory / "docs.npy"))}
+        facts = {"docs": len(saturation_D), "terms": len(terms), "postings": len(load_npy(directory / "docs.npy"))}
+        return {**facts, "text_lang": totals["text_lang"]}
 
     def _saturation(self, lengths_D: IntArray, average: float) -> FloatArray:
         """k1·(1 − b + b·len/avg) of each document."""
@@ -103,7 +106,8 @@ class CountTerms:
 
 
 def _count(plan: ShardPlan, directory: Path) -> dict[str, Any]:
-    analyse, vocabulary, length = analyser(plan.lang), dict[str, int](), 0
+    text_lang = read_text_lang(plan)
+    analyse, vocabulary, length = analyser(text_lang), dict[str, int](), 0
     names = ("terms", "docs", "counts", "lengths")
     terms, docs, counts, lengths = (NpyAppender(directory / f"{name}.npy", "<i4") for name in names)
     with DocsWriter(directory) as ids, terms, docs, counts, lengths:
@@ -124,7 +128,15 @@ def _count(plan: ShardPlan, directory: Path) -> dict[str, Any]:
         {"term": pa.array(vocabulary, pa.large_string()), "df": np.broadcast_to(df, len(vocabulary))}
     )
     pq.write_table(frequencies, directory / "frequencies.parquet")
-    return {"docs": ids.docs, "length": length}
+    return {"docs": ids.docs, "length": length, "text_lang": text_lang}
+
+
+def read_text_lang(plan: ShardPlan) -> str:
+    """The language of a shard's texts: another than the shard's where documents were translated to be searched."""
+    for part in plan.parts:
+        if len(rows := good(read_part(Place(part), ["lang"]))):
+            return str(rows["lang"][0])
+    return plan.lang
 
 
 def _bags(analyse: Analyser, batch: pa.RecordBatch) -> list[Counter[str]]:
@@ -134,16 +146,18 @@ def _bags(analyse: Analyser, batch: pa.RecordBatch) -> list[Counter[str]]:
 
 
 def _blocks(*paths: Path) -> Iterator[Any]:
-    """Aligned arrays, block by block: the block itself for one path, a tuple for several. Each block is mapped anew:
-    pages of a mapping that stays open count as memory."""
+    """Yield aligned arrays block by block: the block itself for one path, a tuple for several.
+
+    Each block is mapped anew: pages of a mapping that stays open count as memory.
+    """
     for start in range(0, len(load_npy(paths[0])), BLOCK):
         blocks = [np.array(load_npy(path)[start : start + BLOCK]) for path in paths]
         yield blocks[0] if len(blocks) == 1 else tuple(blocks)
 
 
 def _sum_statistics(lang: str, shards: list[tuple[ShardPlan, dict[str, Any]]], out: Place) -> None:
-    """Sum document frequencies shard after shard: memory holds the vocabulary of the language. ``totals.json`` is last:
-    where it stands, all was summed (and the postings may be gone)."""
+    """Sum document frequencies shard after shard: memory holds the vocabulary of the language. ``totals.json`` is
+    written last: where it exists, all is summed (and the postings may have been deleted)."""
     if (out / STATISTICS / lang / "totals.json").exists():
         return
     total: pa.Table | None = None
@@ -154,7 +168,8 @@ def _sum_statistics(lang: str, shards: list[tuple[ShardPlan, dict[str, Any]]], o
         total = both.group_by("term").aggregate([("df", "sum")]).rename_columns(["term", "df"])
     with (out / STATISTICS / lang / "frequencies.parquet").writing() as file:
         pq.write_table(total, file)
-    totals = {key: sum(facts[key] for _, facts in shards) for key in ("docs", "length")}
+    totals: dict[str, Any] = {key: sum(facts[key] for _, facts in shards) for key in ("docs", "length")}
+    totals["text_lang"] = next((facts["text_lang"] for _, facts in shards if facts["docs"]), lang)
     (out / STATISTICS / lang / "totals.json").write(json.dumps(totals).encode())
 
 
@@ -183,42 +198,61 @@ def _write_scores(
     np.save(directory / "starts.npy", lists.starts_K1)
 
 
-class Bm25Shard:
-    """A BM25 shard. Queries are texts in the language of the shard; its analyser cuts them."""
+class Bm25Group:
+    """BM25 shards. Queries are texts in the language of the shards' texts; its analyser cuts them."""
 
-    at_once = 1 << 10
-
-    def __init__(self, directory: Path):
-        self.lang: str = json.loads((directory / "shard.json").read_text())["lang"]
-        self.docs = Docs(directory)
-        with pa.memory_map(str(directory / "terms.arrow")) as file:
-            self.terms: pa.Array = pa.ipc.open_file(file).read_all()["term"].combine_chunks()
-        self.starts = np.load(directory / "starts.npy")
-        self.docs_of, self.scores_of = load_npy(directory / "docs.npy"), load_npy(directory / "scores.npy")
-        self._analyse = analyser(self.lang)
+    def __init__(self, directories: Sequence[Path]):
+        self.lang = read_lang(directories)
+        self.docs = Docs(directories)
+        self.postings = [Postings(directory) for directory in directories]
+        facts = json.loads((directories[0] / "shard.json").read_text())
+        self._analyse = analyser(facts["text_lang"])
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """See ``Shard.search``: only documents with a term of the query are found."""
+        """See ``ShardGroup.search``: only documents with a term of the query are found."""
         return [self._search(query, options.k) for query in queries]
 
     def _search(self, query: Query, k: int) -> Ranking:
         if not isinstance(query, str):
             raise ValueError("a bm25 index takes texts as queries, got vectors: search it with a QUERIES table")
+        counts = sorted(Counter(self._analyse(query)).items())
         scores_D = np.zeros(len(self.docs), np.float64)
-        for term, times in sorted(Counter(self._analyse(query)).items()):
-            if (number := self._find(term)) is not None:
-                entries = slice(self.starts[number], self.starts[number + 1])
-                scores_D[self.docs_of[entries]] += times * self.scores_of[entries].astype(np.float64)
+        for postings, first, end in zip(self.postings, self.docs.docs_S1, self.docs.docs_S1[1:], strict=False):
+            postings.add_scores(counts, scores_D[first:end])
         found = np.flatnonzero(scores_D)
-        return rank(self.docs.ids, found, scores_D[found], k)
+        return rank(self.docs, found, scores_D[found], k)
 
-    def _find(self, term: str) -> int | None:
-        """The number of a term, by bisection of the sorted terms: no dictionary in memory."""
-        low, high = 0, len(self.terms)
-        while low < high:
-            middle = (low + high) // 2
-            if self.terms[middle].as_py() < term:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self.terms) and self.terms[low].as_py() == term else None
+
+class Postings:
+    """The terms of one shard and the score of each in each document that has it."""
+
+    def __init__(self, directory: Path):
+        with pa.memory_map(str(directory / "terms.arrow")) as file:
+            self.terms = SortedTerms(pa.ipc.open_file(file).read_all()["term"].combine_chunks())
+        self.starts = np.load(directory / "starts.npy")
+        self.docs, self.scores = load_npy(directory / "docs.npy"), load_npy(directory / "scores.npy")
+
+    def add_scores(self, counts: list[tuple[str, int]], scores_D: FloatArray) -> None:
+        """Add the scores of a query's terms, each as often as the query has it, to those of the shard's documents."""
+        for term, times in counts:
+            encoded = term.encode()
+            number = bisect_left(self.terms, encoded)
+            if number < len(self.terms) and self.terms[number] == encoded:
+                entries = slice(self.starts[number], self.starts[number + 1])
+                scores_D[self.docs[entries]] += times * self.scores[entries].astype(np.float64)
+
+
+class SortedTerms(Sequence[bytes]):
+    """A sorted Arrow array of strings, each as UTF-8: for bisection, without a dictionary in memory."""
+
+    def __init__(self, terms: pa.Array):
+        _, starts, text = terms.buffers()
+        self._terms = terms  # owns the mapped memory
+        self._starts = memoryview(starts).cast("q")[terms.offset :] if len(terms) else memoryview(b"")
+        self._text = memoryview(text) if text is not None else memoryview(b"")
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def __getitem__(self, number: Any) -> Any:
+        return bytes(self._text[self._starts[number] : self._starts[number + 1]])

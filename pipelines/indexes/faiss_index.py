@@ -1,9 +1,11 @@
 """Faiss indexes for single-vector students, by inner product: flat (exact), IVF, HNSW.
 
-Each passage is one vector. Passages are searched, deeper and deeper until ``k`` documents are found and no passage
-outside can beat or tie the last of them (MaxP). A shard is built and held in memory: 4·dim bytes per passage, and 8·m
-more for HNSW; ``shard_rows`` bounds it. The IVF cells are the same in all shards, so with all of them probed shards
-score as the whole would.
+Each passage is one vector. Passages are searched to a growing depth until ``k`` documents are found and no passage
+beyond can beat or tie the last of them (MaxP). A shard is built and held in memory: 4·dim bytes per passage, and 8·m
+more for HNSW; ``shard_rows`` bounds it. The IVF cells are the same in all shards, so that these rank as the whole does.
+HNSW graphs, one per shard, do not: each is searched with its share of the queue.
+
+Legend: B queries, H passages found, N dim.
 """
 
 import json
@@ -18,10 +20,11 @@ from cluster.component import Component
 from cluster.errors import StepError
 from cluster.step import FanOut
 from cluster.storage import Place
-from pipelines.indexes.base import FloatArray, IntArray, Query, Ranking, SearchOptions, ShardPlan, check_dim
-from pipelines.indexes.files import Docs, DocsWriter, VectorRows, stream_vectors
+from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardPlan, check_dim, read_lang, share_out
+from pipelines.indexes.files import Docs, DocsWriter
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.sample import draw, take_census
+from pipelines.vectors import FloatArray, IntArray, VectorRows, stream_vectors
 
 TRAIN_PER_CELL = 256  # faiss takes no more than this per centroid
 
@@ -48,9 +51,9 @@ class Faiss(Component):
         """The builder."""
         return FaissBuilder(self)
 
-    def open(self, directory: Path) -> "FaissShard":
-        """Open a finished shard."""
-        return FaissShard(directory)
+    def open(self, directories: Sequence[Path], share: float = 1.0) -> "FaissGroup":
+        """Open finished shards of one language, to be searched as one."""
+        return FaissGroup(directories, share)
 
 
 class FaissBuilder:
@@ -120,67 +123,97 @@ class TrainCells:
         return {"cells": cells, "sampled": len(sample_PN)}
 
 
-class FaissShard:
-    """A shard searched by faiss. The index is read into memory."""
+class FaissGroup:
+    """Shards searched by faiss, read into memory: flat and ivf as one index, hnsw as a graph per shard."""
 
-    at_once = 1 << 10
-
-    def __init__(self, directory: Path):
+    def __init__(self, directories: Sequence[Path], share: float):
         import faiss
 
-        facts = json.loads((directory / "shard.json").read_text())
-        self.lang: str = facts["lang"]
-        self.docs = Docs(directory)
-        self.structure: str = facts["index"]["structure"]
-        self.index: Any = faiss.read_index(str(directory / "index.faiss")) if len(self.docs) else None
+        self.lang = read_lang(directories)
+        self.docs = Docs(directories)
+        self.structure: str = json.loads((directories[0] / "shard.json").read_text())["index"]["structure"]
+        filled = np.flatnonzero(np.diff(self.docs.passages_S1))
+        parts = [faiss.read_index(str(directories[i] / "index.faiss")) for i in filled.tolist()]
+        self.parts: list[Any] = parts if self.structure == "hnsw" else _merge(parts)
+        self.firsts = self.docs.passages_S1[filled]  # the first passage of each part
+        self.share = share / max(1, len(self.parts))
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """See ``Shard.search``. A query is one vector, [1, dim]."""
+        """See ``ShardGroup.search``. A query is one vector, [1, dim]."""
         rankings: list[Ranking] = [[] for _ in queries]
-        if self.index is None:
+        if not self.parts:
             return rankings
         todo = np.array([i for i, query in enumerate(queries) if self._is_query(query)], np.int64)
-        depth = min(2 * options.k, self.index.ntotal)
+        depth = 2 * options.k
         while len(todo):
             vectors_BN = np.concatenate([np.asarray(queries[i], np.float32) for i in todo])
-            scores, passages = self.index.search(vectors_BN, depth, params=self._params(options, depth))
-            enough = np.array([self._enough(*found, options.k, depth) for found in zip(scores, passages, strict=True)])
-            for row in np.flatnonzero(enough):
-                rankings[todo[row]] = self._maxp(scores[row], passages[row], options.k)
-            todo = todo[~enough]
-            depth = min(4 * depth, self.index.ntotal)
+            scores_BH, passages_BH, bounds_B = self._search_parts(vectors_BN, options, depth)
+            found = [self._maxp(*row, options.k) for row in zip(scores_BH, passages_BH, strict=True)]
+            enough_B = np.array([_is_enough(*row, options.k) for row in zip(found, bounds_B, strict=True)])
+            for row in np.flatnonzero(enough_B):
+                rankings[todo[row]] = found[row]
+            todo = todo[~enough_B]
+            depth *= 4
         return rankings
+
+    def _search_parts(
+        self, vectors_BN: FloatArray, options: SearchOptions, depth: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """Search each part to ``depth``: scores (B, H), passages (B, H), -1 where nothing was found, and (B,) the score
+        that no other passage can exceed, -inf where there is none."""
+        bounds_B = np.full(len(vectors_BN), -np.inf, np.float32)
+        scores, passages = [], []
+        for part, first in zip(self.parts, self.firsts, strict=False):
+            reach = min(depth, part.ntotal)
+            scores_BH, passages_BH = part.search(vectors_BN, reach, params=self._params(options, reach))
+            if reach < part.ntotal:
+                last_B = np.where(passages_BH[:, -1] < 0, -np.inf, scores_BH[:, -1])
+                bounds_B = np.maximum(bounds_B, last_B)
+            scores.append(scores_BH)
+            passages.append(np.where(passages_BH < 0, -1, passages_BH + first))
+        return np.concatenate(scores, axis=1), np.concatenate(passages, axis=1), bounds_B
 
     def _is_query(self, query: Query) -> bool:
         vectors = np.asarray(query)
-        check_dim(vectors, self.index.d)
+        check_dim(vectors, self.parts[0].d)
         if len(vectors) > 1:
             raise ValueError(f"a faiss index takes queries of one vector, got {len(vectors)}: use plaid or exact")
         return len(vectors) == 1
 
     def _params(self, options: SearchOptions, depth: int) -> Any:
-        """If not told: an IVF visits an eighth of its cells, at least 32; HNSW keeps a queue of 128 or more."""
+        """By default an IVF visits an eighth of its cells, at least 32, and HNSW keeps a queue of 128, shared out over
+        the graphs."""
         import faiss
 
-        library: Any = faiss  # its stubs do not know the classes that are made when it is loaded
+        library: Any = faiss  # its stubs lack the classes that are made when it is loaded
         if self.structure == "ivf":
-            cells = self.index.nlist
+            cells = self.parts[0].nlist
             return library.SearchParametersIVF(nprobe=min(cells, options.probes or max(32, cells // 8)))
         if self.structure == "hnsw":
-            return library.SearchParametersHNSW(efSearch=max(options.candidates or 128, depth))
+            return library.SearchParametersHNSW(efSearch=max(share_out(options.candidates or 128, self.share), depth))
         return None
 
-    def _enough(self, scores: FloatArray, passages: IntArray, k: int, depth: int) -> bool:
-        """Whether no passage that was not returned can change the best k documents."""
-        if depth >= self.index.ntotal or passages[-1] < 0:
-            return True
-        docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
-        return len(docs) >= k and bool(scores[np.sort(first)[k - 1]] > scores[-1])
+    def _maxp(self, scores_H: FloatArray, passages_H: IntArray, k: int) -> Ranking:
+        """Rank the documents of some passages by the best of each."""
+        found = np.flatnonzero(passages_H >= 0)
+        by_passage = found[np.lexsort((-scores_H[found], self.docs.of_passages(passages_H[found])))]
+        docs, first = np.unique(self.docs.of_passages(passages_H[by_passage]), return_index=True)
+        return rank(self.docs, docs, scores_H[by_passage][first], k)
 
-    def _maxp(self, scores: FloatArray, passages: IntArray, k: int) -> Ranking:
-        found = passages >= 0
-        docs, first = np.unique(self.docs.of_passages(passages[found]), return_index=True)
-        return rank(self.docs.ids, docs, scores[found][first], k)
+
+def _merge(parts: list[Any]) -> list[Any]:
+    """One index of all vectors, numbered through; the others are emptied. For structures whose cells are the same."""
+    if not parts:
+        return []
+    first, *rest = parts
+    for part in rest:
+        first.merge_from(part, first.ntotal if hasattr(first, "nlist") else 0)
+    return [first]
+
+
+def _is_enough(ranking: Ranking, bound: float, k: int) -> bool:
+    """Whether no passage that scores ``bound`` or less can change a ranking of ``k`` documents."""
+    return bound == -np.inf or (len(ranking) == k and ranking[-1][1] > bound)
 
 
 def _check_single(rows: VectorRows) -> None:

@@ -1,24 +1,18 @@
-"""The files of a shard: arrays that grow on disk, doc ids, and inverted lists made by counting.
+"""The files of shards: arrays that grow on disk, doc ids, inverted lists; and several shards read as one.
 
-Everything is written in streams and read memory-mapped, so building and opening a shard take memory for one part and
-for a few numbers per document, however large the shard. Letters: D docs, P passages, T tokens, N dim.
+Everything is written in streams and read memory-mapped, so building and opening shards take memory for one part and
+for a few numbers per document, however large they are. Letters: S shards, D docs, P passages, T tokens.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cluster.artifact import read_part
-from cluster.errors import TableError
-from cluster.storage import Place
-from cluster.table import good
-from pipelines.indexes.base import FloatArray, IntArray
+from pipelines.vectors import IntArray, VectorRows
 
 
 class NpyAppender:
@@ -60,79 +54,89 @@ class NpyAppender:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Open a ``.npy`` file memory-mapped and read-only. (An empty one cannot be mapped and is read.)"""
+    """Open a ``.npy`` file memory-mapped and read-only. (An empty one cannot be mapped and is read.)
+
+    The mapping is wrapped in a plain array: slicing a ``np.memmap`` costs several times as much.
+    """
     try:
-        return np.load(path, mmap_mode="r")
+        return np.asarray(np.load(path, mmap_mode="r"))
     except ValueError:
         return np.load(path)
 
 
-@dataclass(frozen=True)
-class VectorRows:
-    """Some rows of a VECTORS table: doc ids, passages per doc (D), tokens per passage (P), vectors (T, N) float16."""
-
-    ids: pa.Array
-    passages_D: IntArray
-    tokens_P: IntArray
-    vectors_TN: FloatArray
-
-    @property
-    def matrices(self) -> list[FloatArray]:
-        """One float32 matrix per row: what a query is to a shard."""
-        tokens_D = np.add.reduceat(self.tokens_P, offsets(self.passages_D)[:-1])
-        return np.split(self.vectors_TN.astype(np.float32), np.cumsum(tokens_D)[:-1])
-
-
-def read_vectors(rows: pa.Table) -> Iterator[VectorRows]:
-    """The good rows of a VECTORS table, without copying the vectors: one piece per chunk of the table."""
-    for batch in good(rows).to_batches():
-        if not batch.num_rows:
-            continue
-        blobs = batch["vectors"].cast(pa.large_binary())
-        ends = np.frombuffer(blobs.buffers()[1], np.int64)[blobs.offset : blobs.offset + len(blobs) + 1]
-        tokens = batch["tokens"].flatten().to_numpy(zero_copy_only=False)
-        values = np.frombuffer(blobs.buffers()[2], np.float16)[ends[0] // 2 : ends[-1] // 2]
-        if len(values) % tokens.sum():
-            raise TableError(f"{len(values)} vector components are not {tokens.sum()} rows of one width")
-        yield VectorRows(
-            batch["id"].cast(pa.large_string()),
-            pc.list_value_length(batch["tokens"]).to_numpy(zero_copy_only=False).astype(np.int64),
-            tokens,
-            values.reshape(int(tokens.sum()), -1),
-        )
-
-
-def stream_vectors(parts: Iterable[str]) -> Iterator[VectorRows]:
-    """The vectors of a shard's parts, one part in memory at a time."""
-    for part in parts:
-        yield from read_vectors(read_part(Place(part)))
-
-
 class Docs:
-    """The documents of a shard: ids, and where each one's passages and tokens start.
+    """The documents of one or several shards, numbered through: ids, and where passages and tokens start.
 
-    ``ids`` is an Arrow array; ``passage_starts_D1`` and ``token_starts_P1`` have one entry more than there are docs and
-    passages. Takes 8 bytes per passage and the ids themselves in memory.
+    ``passage_starts_D1`` and ``token_starts_P1`` have one entry more than there are docs and passages; ``docs_S1`` and
+    ``passages_S1`` say at which document and passage each shard starts, and the end. Takes 8 bytes per document and per
+    passage and the ids themselves in memory.
     """
 
-    def __init__(self, directory: Path):
-        with pa.memory_map(str(directory / "docs.arrow")) as file:
-            table = pa.ipc.open_file(file).read_all()
-        self.ids: pa.Array = table["doc_id"].combine_chunks()
-        self.passage_starts_D1 = offsets(table["passages"].to_numpy())
-        self.token_starts_P1 = offsets(load_npy(directory / "tokens.npy"))
+    def __init__(self, directories: Sequence[Path]):
+        tables = [_read_docs(directory) for directory in directories]
+        tokens = [load_npy(directory / "tokens.npy") for directory in directories]
+        self._ids = [table["doc_id"].combine_chunks() for table in tables]
+        self.docs_S1 = offsets(np.array([len(ids) for ids in self._ids]))
+        self.passages_S1 = offsets(np.array([len(counts) for counts in tokens]))
+        self.passage_starts_D1 = offsets(np.concatenate([table["passages"].to_numpy() for table in tables]))
+        self.token_starts_P1 = offsets(np.concatenate(tokens))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self.docs_S1[-1])
+
+    def names(self, docs: IntArray) -> list[str]:
+        """The ids of documents, given by their numbers."""
+        shards = np.searchsorted(self.docs_S1, docs, side="right") - 1
+        rows = docs - self.docs_S1[shards]
+        return [self._ids[shard][row].as_py() for shard, row in zip(shards.tolist(), rows.tolist(), strict=True)]
 
     def of_passages(self, passages: IntArray) -> IntArray:
         """The document of each passage."""
         return np.searchsorted(self.passage_starts_D1, passages, side="right") - 1
 
-    def tokens_of(self, docs: IntArray) -> IntArray:
-        """How many tokens some documents have."""
+    def count_tokens(self, docs: IntArray) -> IntArray:
+        """The number of tokens of each of ``docs``."""
         starts = self.token_starts_P1[self.passage_starts_D1]
         return starts[docs + 1] - starts[docs]
+
+
+class Stack:
+    """Arrays of several shards as one, stacked along the first axis without copying: each stays memory-mapped."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self._arrays = [array for array in arrays if len(array)] or list(arrays[:1])
+        self._firsts = offsets(np.array([len(array) for array in self._arrays]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that one array would have."""
+        return (int(self._firsts[-1]), *self._arrays[0].shape[1:])
+
+    def take(self, rows: IntArray) -> np.ndarray:
+        """Copy the rows with these ascending numbers."""
+        if len(self._arrays) == 1:
+            return self._arrays[0][rows]
+        pieces = [self._arrays[shard][local] for shard, local in _by_shard(rows, self._firsts)]
+        return np.concatenate([self._arrays[0][:0], *pieces])
+
+    def slice(self, start: int, end: int) -> np.ndarray:
+        """Copy the rows from ``start`` to ``end``."""
+        first = int(np.searchsorted(self._firsts, start, side="right")) - 1
+        last = int(np.searchsorted(self._firsts, end))
+        pieces = [self._arrays[i][max(0, start - self._firsts[i]) : end - self._firsts[i]] for i in range(first, last)]
+        return np.concatenate(pieces) if pieces else self._arrays[0][:0]
+
+
+def _read_docs(directory: Path) -> pa.Table:
+    with pa.memory_map(str(directory / "docs.arrow")) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _by_shard(rows: IntArray, firsts: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """Ascending row numbers of all shards, as (shard, row numbers within it) for each shard that has some."""
+    cuts = np.searchsorted(rows, firsts)
+    for shard in np.flatnonzero(np.diff(cuts)).tolist():
+        yield shard, rows[cuts[shard] : cuts[shard + 1]] - firsts[shard]
 
 
 class DocsWriter:
@@ -172,8 +176,20 @@ class DocsWriter:
 
 
 def offsets(counts: np.ndarray) -> IntArray:
-    """Where each of some consecutive groups starts, and the end: [0, c0, c0 + c1, …]."""
+    """Where consecutive groups of these sizes start, and the end: [0, c0, c0 + c1, …]."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def blocks(starts: IntArray, size: int) -> Iterator[tuple[int, int]]:
+    """Cut consecutive groups into runs ``[first, last)`` of at most ``size`` members, or of one group that has more.
+
+    ``starts`` says where each group starts, and the end (see ``offsets``).
+    """
+    first, groups = 0, len(starts) - 1
+    while first < groups:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + size, side="right")) - 1)
+        yield first, last
+        first = last
 
 
 def ranges(starts: IntArray, lengths: IntArray) -> IntArray:
@@ -185,8 +201,8 @@ def ranges(starts: IntArray, lengths: IntArray) -> IntArray:
 class Inversion:
     """Turns a stream of (key, values) into lists by key, on disk: two passes, memory for one number per key.
 
-    The caller has counted the keys in the first pass. In the second, ``add`` places each entry behind those of its key
-    that came before.
+    The caller counts the keys in a first pass. In the second, ``add`` places each entry behind the earlier ones of its
+    key.
     """
 
     def __init__(self, counts_K: IntArray, columns: dict[Path, str]):
@@ -210,7 +226,7 @@ class Inversion:
     def close(self) -> None:
         """Flush, and check that the first pass counted what the second placed."""
         if not np.array_equal(self._cursor_K, self.starts_K1[1:]):
-            raise RuntimeError("an inverted list got other entries than were counted: a bug in the two passes")
+            raise RuntimeError("the second pass placed other entries than the first counted: a bug in the caller")
         for file in self._files:
             if isinstance(file, np.memmap):
                 file.flush()

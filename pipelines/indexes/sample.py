@@ -14,8 +14,9 @@ from cluster.artifact import read_part
 from cluster.errors import StepError
 from cluster.storage import Place
 from cluster.table import good
-from pipelines.indexes.base import FloatArray, IntArray, ShardPlan
-from pipelines.indexes.files import offsets, ranges, stream_vectors
+from pipelines.indexes.base import ShardPlan
+from pipelines.indexes.files import offsets, ranges
+from pipelines.vectors import FloatArray, IntArray, stream_vectors
 
 PARTS = 256
 

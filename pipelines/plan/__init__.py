@@ -107,5 +107,7 @@ def plan(recipe: Recipe) -> Plan:
         if search.rankings
     }
     indexes = {key: search.index for key, search in searches.items() if search.index}
-    examples = next((plan_examples(recipe, systems, c, indexes[name, STUDENT]) for name, c in collections.items()), None)
+    examples = next(
+        (plan_examples(recipe, systems, c, indexes[name, STUDENT]) for name, c in collections.items()), None
+    )
     return Plan(recipe, training, systems, collections, indexes, evaluations, examples)

@@ -21,7 +21,7 @@ from pipelines.precision import resolve, with_precision
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, ReadyStudent, Recipe, SystemSpec
 from pipelines.scorers import Scorer
 from pipelines.scoring import Score, ScoreConfig
-from pipelines.search import Search, SearchConfig
+from pipelines.search import Search, SearchConfig, ShardSearchConfig, search_shards
 from pipelines.searcher import ExamplesConfig, find_examples
 from pipelines.tables import RANKINGS, VECTORS
 
@@ -111,11 +111,16 @@ def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step
 def plan_search(
     recipe: Recipe, name: str, system: System, index: Step, queries: Step, lang: str, options: SearchOptions
 ) -> Step:
-    """Rankings of the documents of one language."""
+    """Rankings of the documents of one language. Where its shards are too large for one worker, they are searched
+    group by group first."""
     lexical = system.index.kind == "bm25"
     rows = queries if lexical else plan_vectors(recipe, system, queries.name, "queries", queries)
+    by_group = ShardSearchConfig(options=options, group_gb=recipe.group_gb)
+    found = make_step(
+        recipe, "search", f"search-{system.name}-shards", search_shards, by_group, {"rows": rows, "index": index}
+    )
     config = SearchConfig(lang=lang, options=options)
-    inputs = {"rows": rows, "index": index}
+    inputs = {"rows": rows, "index": index, "found": found}
     return make_step(recipe, "search", name, Search, config, inputs, table=RANKINGS, rows=("rows",))
 
 
@@ -178,9 +183,7 @@ def plan_evaluation(
     return Step(f"evaluate-{name}-{system.name}", evaluate, config, inputs, verb="evaluate")
 
 
-def plan_examples(
-    recipe: Recipe, systems: Mapping[str, System], collection: Collection, index: Step
-) -> Step | None:
+def plan_examples(recipe: Recipe, systems: Mapping[str, System], collection: Collection, index: Step) -> Step | None:
     """What the student finds for the recipe's example queries."""
     if not recipe.examples:
         return None

@@ -14,9 +14,9 @@ from cluster.component import canonical
 from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.ingest import ABSENT, IngestConfig
+from pipelines.models import pin
 from pipelines.plan.steps import ingest, make_step, other_student, plan_collection, translate_docs
 from pipelines.plan.systems import System, plan_index, plan_search
-from pipelines.models import pin
 from pipelines.precision import with_precision
 from pipelines.recipe import EvaluationSet, Recipe, find_members
 from pipelines.scoring import Score, ScoreConfig

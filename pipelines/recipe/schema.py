@@ -53,6 +53,7 @@ class Recipe(Component):
     passage_stride: int = Field(90, ge=1)  # … that begin every 90
     index: Index
     shard_rows: int = Field(100_000, ge=1)  # documents per shard: what one replica serves
+    group_gb: float = Field(4, gt=0)  # shards that one worker of a batch search opens together, in GB of files
     search: SearchOptions = SearchOptions()
     systems: dict[str, SystemSpec] = {}
     evaluate: dict[str, EvaluationSet] = {}
@@ -65,7 +66,9 @@ class Recipe(Component):
     @model_validator(mode="after")
     def _check_student(self) -> "Recipe":
         if (self.train is None) == (self.student is None):
-            raise ValueError("a recipe trains a student ([train]) or takes a ready one ([student]): give one of the two")
+            raise ValueError(
+                "a recipe trains a student ([train]) or takes a ready one ([student]): give one of the two"
+            )
         if self.index.kind == "bm25":
             raise ValueError("index.kind = bm25 holds no vectors: choose plaid, exact or faiss for the student")
         if self.train:

@@ -63,9 +63,7 @@ class CrossEncoderTeacher:
 
         self._config = config
         self._precision = require_resolved(config.precision)
-        self._model = CrossEncoder(
-            resolve(config), max_length=config.max_length, device=device()
-        )
+        self._model = CrossEncoder(resolve(config), max_length=config.max_length, device=device())
         self._model = self._model.float().eval()
         outputs = self._count_outputs()
         if outputs != OUTPUTS[config.score]:

@@ -16,17 +16,22 @@ AnyStudent = Annotated[LateInteraction | Dense | Lexical, Field(discriminator="k
 
 
 def load_encoder(
-    model: str | Path, device: Device, precision: Precision = "fp32", batch_tokens: int | None = None
+    model: str | Path,
+    device: Device,
+    precision: Precision = "fp32",
+    batch_tokens: int | None = None,
+    per_token: bool = False,
 ) -> Encoder:
     """Open a trained student or any other encoder: a directory of ours, a sentence-transformers or PyLate or Stanford
     ColBERT checkpoint, or a plain Hugging Face transformer (mean-pooled, as sentence-transformers reads it).
 
     ``precision`` is what it computes vectors with; they are float32. ``batch_tokens`` bounds a batch, padding included
-    (None: 2,048 on a CPU, 65,536 on a GPU). Loading torch and the library takes seconds.
+    (None: 2,048 on a CPU, 65,536 on a GPU). ``per_token`` gives a vector per token, to be compared by MaxSim, also
+    where the checkpoint was trained to give one per text. Loading torch and the library takes seconds.
     """
     from pipelines.students.loading import load
 
-    return load(str(model), device, precision, batch_tokens)
+    return load(str(model), device, precision, batch_tokens, per_token)
 
 
 __all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "Lexical", "load_encoder"]

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
 from sentence_transformers.util import load_file_path
 
 from pipelines.devices import Device
@@ -15,12 +17,24 @@ from pipelines.students.encoder import TextEncoder
 OUR_MODULES = "pipelines.students."  # importing from here runs no code of the checkpoint's
 
 
-def load(model: str, device: Device, precision: Precision = "fp32", batch_tokens: int | None = None) -> TextEncoder:
+def load(
+    model: str, device: Device, precision: Precision = "fp32", batch_tokens: int | None = None, per_token: bool = False
+) -> TextEncoder:
     """Open any encoder; see ``pipelines.students.load_encoder``."""
     where = resolve(model)
-    kind = MultiVectorEncoder if _is_multi_vector(where) else SentenceTransformer
-    opened = kind(where, device=device, trust_remote_code=_is_ours(where))
+    if _is_multi_vector(where):
+        opened = MultiVectorEncoder(where, device=device, trust_remote_code=_is_ours(where))
+    elif per_token:
+        opened = MultiVectorEncoder(modules=_token_modules(where), device=device)
+    else:
+        opened = SentenceTransformer(where, device=device, trust_remote_code=_is_ours(where))
     return TextEncoder(opened.float().eval(), precision, batch_tokens)
+
+
+def _token_modules(where: str) -> list[Any]:
+    """The modules that make unit vectors of the tokens of a checkpoint that has one vector per text: its transformer,
+    without pooling and heads."""
+    return [Transformer(where), MultiVectorMask([]), Normalize("token_embeddings")]
 
 
 def _is_multi_vector(where: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from cluster.artifact import Artifact
 from cluster.errors import StepError
 from pipelines.docstore import Docstore
+from pipelines.indexes.maxsim import score_all
 from pipelines.students.base import Encoder
 from pipelines.training.config import Validation
 
@@ -86,19 +87,6 @@ class Pool:
 def best_of(found: Found) -> Found:
     """The best 20 of each query; ties by name."""
     return [sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:DEPTH] for pairs in found]
-
-
-def score_all(queries: Sequence[np.ndarray], docs: Sequence[np.ndarray]) -> np.ndarray:
-    """MaxSim of every query [q, D] with every document [t, D]: float32 [queries, documents]."""
-    joined = np.concatenate(queries)
-    firsts = np.cumsum([0, *(len(q) for q in queries[:-1])])
-    scores = np.empty((len(queries), len(docs)), np.float32)
-    for start in range(0, len(docs), DOCS_AT_ONCE):
-        part = docs[start : start + DOCS_AT_ONCE]
-        tokens = np.cumsum([0, *(len(d) for d in part[:-1])])
-        best = np.maximum.reduceat(joined @ np.concatenate(part).T, tokens, axis=1)
-        scores[:, start : start + len(part)] = np.add.reduceat(best, firsts, axis=0)
-    return scores
 
 
 def ndcg(gains: Sequence[int], all_gains: Sequence[int], depth: int = DEPTH) -> float:

@@ -55,7 +55,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
-    from pipelines.students.encoder import load
+    from pipelines.students.loading import load
     from pipelines.training.loop import Loop
     from pipelines.training.objectives import build_objective
     from pipelines.training.validate import Pool

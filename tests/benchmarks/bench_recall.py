@@ -18,10 +18,10 @@ from cluster.storage import Place
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Exact
 from pipelines.indexes.base import Query, SearchOptions
-from pipelines.indexes.files import read_vectors
 from pipelines.plan import STUDENT, plan
 from pipelines.recipe import load
 from pipelines.search import open_shards, search
+from pipelines.vectors import read_vectors
 from tests.shards import local_fan_out
 
 TOP, LEAST = 10, 0.95

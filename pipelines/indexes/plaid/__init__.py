@@ -1,5 +1,6 @@
 """PLAID: a late-interaction index of centroids, 1, 2 or 4 bits per residual component, and inverted lists."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,7 @@ from cluster.component import Component
 
 if TYPE_CHECKING:
     from pipelines.indexes.plaid.build import PlaidBuilder
-    from pipelines.indexes.plaid.search import PlaidShard
+    from pipelines.indexes.plaid.search import PlaidGroup
 
 
 class Plaid(Component):
@@ -38,8 +39,8 @@ class Plaid(Component):
 
         return PlaidBuilder(self)
 
-    def open(self, directory: Path) -> "PlaidShard":
-        """Open a finished shard."""
-        from pipelines.indexes.plaid.search import PlaidShard
+    def open(self, directories: Sequence[Path], share: float = 1.0) -> "PlaidGroup":
+        """Open finished shards of one language, to be searched as one."""
+        from pipelines.indexes.plaid.search import PlaidGroup
 
-        return PlaidShard(directory)
+        return PlaidGroup(directories, share)

@@ -15,10 +15,11 @@ import numpy as np
 
 from cluster.step import FanOut
 from cluster.storage import Place
-from pipelines.indexes.base import IntArray, ShardPlan
-from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, load_npy, offsets, stream_vectors
+from pipelines.indexes.base import ShardPlan
+from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, blocks, load_npy, offsets
 from pipelines.indexes.plaid.codec import BLOCK, Codec, Training, train
 from pipelines.indexes.sample import draw, take_census
+from pipelines.vectors import IntArray, stream_vectors
 
 if TYPE_CHECKING:
     from pipelines.indexes.plaid import Plaid
@@ -101,13 +102,10 @@ def _write_ivf(directory: Path, centroids: int) -> None:
 def _cells(directory: Path, centroids: int) -> Iterator[tuple[IntArray, IntArray]]:
     """The distinct (code, passage) pairs, a block of passages at a time."""
     codes_T, starts_P1 = load_npy(directory / "0.codes.npy"), offsets(load_npy(directory / "tokens.npy"))
-    first, passages = 0, len(starts_P1) - 1
-    while first < passages:
-        last = max(first + 1, int(np.searchsorted(starts_P1, starts_P1[first] + 16 * BLOCK, side="right")) - 1)
+    for first, last in blocks(starts_P1, 16 * BLOCK):
         owner_T = np.repeat(np.arange(first, last), np.diff(starts_P1[first : last + 1]))
         pairs = np.unique(owner_T * centroids + codes_T[starts_P1[first] : starts_P1[last]])
         yield pairs % centroids, pairs // centroids
-        first = last
 
 
 def _write_metadata(directory: Path, codec: Codec, facts: dict[str, Any]) -> None:

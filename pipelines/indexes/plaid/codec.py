@@ -14,7 +14,7 @@ PLAID and fast-plaid do, so that either reads these files. Letters: C centroids,
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from cluster.errors import StepError
-from pipelines.indexes.base import FloatArray, IntArray
+from pipelines.vectors import FloatArray, IntArray
 
 BucketRule = Literal["lloyd", "quantiles"]
 
@@ -74,11 +74,6 @@ class Codec:
         vectors_TN /= np.maximum(np.sqrt(np.einsum("tn,tn->t", vectors_TN, vectors_TN)), 1e-12)[:, None]
         return vectors_TN
 
-    def scores(self, query_QN: FloatArray) -> FloatArray:
-        """The inner products (C, Q) of the centroids with a query, read-only. The last are kept: the shards of an index
-        are asked the same query one after another."""
-        return _scores(self, query_QN.tobytes(), len(query_QN))
-
     def save(self, directory: Path) -> None:
         """Write the five arrays under fast-plaid's names and types."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,13 +112,6 @@ class Codec:
 
 _loading = Lock()
 _loaded: WeakValueDictionary[bytes, Codec] = WeakValueDictionary()
-
-
-@lru_cache(maxsize=1)
-def _scores(codec: Codec, query: bytes, tokens: int) -> FloatArray:
-    scores_CQ = codec.centroids_CN @ np.frombuffer(query, np.float32).reshape(tokens, -1).T
-    scores_CQ.flags.writeable = False
-    return scores_CQ
 
 
 def pack(buckets_TN: IntArray, bits: int) -> IntArray:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pipelines.docstore import Docstore
-from pipelines.students.encoder import Row, TextEncoder
+from pipelines.students.encoder import TextEncoder
+from pipelines.students.tokens import Row
 from pipelines.training.batches import Batches, Entry
 from pipelines.training.config import TrainingRun
 from pipelines.training.data import open_docs, open_passages

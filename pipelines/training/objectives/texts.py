@@ -7,16 +7,18 @@ Tensor names end in their shape: N entries, W ways, Q query tokens, T document t
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelines.batching import by_length
 from pipelines.docstore import Docstore
+from pipelines.precision import Precision, autocast
 from pipelines.students.base import Task
-from pipelines.students.encoder import Row, TextEncoder, by_length
+from pipelines.students.encoder import TextEncoder
+from pipelines.students.tokens import Row
 from pipelines.training.batches import Entry
 
 CACHE_BYTES = 256 << 20  # of tokenised texts, for the next epoch; a small collection fits, a large one has no use of it
@@ -60,17 +62,10 @@ def _bytes(row: Row) -> int:
     return sum(value.nbytes + BYTES_PER_TENSOR for value in row.values() if isinstance(value, Tensor))
 
 
-def autocast(device: torch.device, precision: str) -> Any:
-    """The context in which a model computes with ``precision``."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: str) -> tuple[Tensor, Tensor]:
+def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Precision) -> tuple[Tensor, Tensor]:
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
-    batches = list(by_length(rows, TOKENS_AT_ONCE[student.device.type]))
-    with autocast(student.device, precision):
+    batches = by_length([len(row["input_ids"]) for row in rows], TOKENS_AT_ONCE[student.device.type])
+    with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
     vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
@@ -83,7 +78,7 @@ def embed_entries(
     student: TextEncoder,
     entries: Sequence[Entry],
     rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
-    precision: str,
+    precision: Precision,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Vectors and masks of the distinct queries of some entries [U, Q, D], [U, Q] and of their distinct passages
     [U, T, D], [U, T], and where those of each entry are: query_N, doc_NW. ``rows`` are tokenised queries and docs."""
@@ -104,7 +99,7 @@ def score_entries(
     student: TextEncoder,
     entries: Sequence[Entry],
     rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> Tensor:
     """The student's scores of the entries' passages, float32 [N, W]."""
     queries, query_mask, docs, doc_mask, query_N, doc_NW = embed_entries(student, entries, rows, precision)
