@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from cluster.nodecache import made_once
+from cluster.nodecache import cached
 
 CONFIGS = ("config.json", "modules.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pt")
@@ -19,7 +19,7 @@ def digest(directory: Path) -> str:
     directory = directory.resolve()
     listing = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in _files(directory)]
     key = repr((str(directory), listing))
-    return made_once("digests", key, lambda out: _write_digest(directory, out)).read_text("utf-8")
+    return cached("digests", key, lambda out: _write_digest(directory, out)).read_text("utf-8")
 
 
 def find_missing(directory: Path) -> str:

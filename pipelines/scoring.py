@@ -2,8 +2,8 @@
 
 The languages of the teacher's inputs are its own: the artifacts given as ``queries`` and ``docs`` decide what it reads,
 whatever the selector searched and whatever the student will see. Scores fall along a row; ties stand in the order of
-doc ids. A document without text (its translation was rejected) is left out. The rankings of a search are ordered again in
-the same way (retrieve and rerank), as deep as ``depth``.
+doc ids. A document without text (its translation was rejected) is left out. The rankings of a search are ordered again
+in the same way (retrieve and rerank), as deep as ``depth``.
 """
 
 from collections.abc import Mapping

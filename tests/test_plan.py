@@ -76,7 +76,8 @@ def test_a_ready_model_is_indexed_without_questions(tmp_path: Path) -> None:
 
 def test_the_start_is_shared_and_reads_the_corpus_only_where_the_student_learns_from_it(tmp_path: Path) -> None:
     short, long = (plan(load("atlas", [*SMALL, f"train.steps={n}"])) for n in (50, 60))
-    assert short.training and long.training
+    assert short.training
+    assert long.training
     assert short.training.start.id == long.training.start.id
     assert short.training.train.id != long.training.train.id
     assert "data.main.docs.de" in short.training.start.parents
@@ -90,7 +91,8 @@ def test_training_goes_on_from_the_student_of_another_recipe(tmp_path: Path) -> 
     first = write(tmp_path, "first", 'extends = "atlas"\n[source]\nkind = "atlas"\nterritories = 12\n')
     second = write(tmp_path, "second", f'extends = "{first}"\n[train]\nsteps = 9\nafter = "first.toml"\n')
     made, base = plan(load(second)), plan(load(first))
-    assert made.training and base.training
+    assert made.training
+    assert base.training
     assert made.training.start.id == base.training.train.id
     assert made.training.first == "best"
     other = write(tmp_path, "other", f'extends = "{second}"\n[train.student]\nkind = "lexical"\ndim = 64\n')

@@ -102,12 +102,10 @@ def plan(recipe: Recipe) -> Plan:
         for system, search in plan_searches(recipe, systems, collection).items()
     }
     evaluations = {
-        (name, system): plan_evaluation(recipe, name, system, collections[name], search.rankings)
+        (name, system): plan_evaluation(recipe, name, system, collections[name].qrels, search.rankings)
         for (name, system), search in searches.items()
         if search.rankings
     }
     indexes = {key: search.index for key, search in searches.items() if search.index}
-    examples = next(
-        (plan_examples(recipe, systems, c, indexes[name, STUDENT]) for name, c in collections.items()), None
-    )
+    examples = plan_examples(recipe, systems[STUDENT], collections, indexes)
     return Plan(recipe, training, systems, collections, indexes, evaluations, examples)

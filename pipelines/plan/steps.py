@@ -37,8 +37,9 @@ def make_step(
     resources = getattr(recipe.resources, verb)
     students = {path: other_student(recipe, reference.recipe) for path, reference in references(config).items()}
     models = {"models": students} if students else {}
-    limit = {"max_rejects": recipe.run.max_rejects} if form.get("table") else {}
-    return Step(name, work, config, {**inputs, **models}, resources=resources, verb=verb, **form, **limit)
+    if form.get("table"):
+        form["max_rejects"] = recipe.run.max_rejects
+    return Step(name, work, config, {**inputs, **models}, resources=resources, verb=verb, **form)
 
 
 def other_student(recipe: Recipe, name: str) -> Step:
@@ -57,17 +58,24 @@ def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split
     return make_step(recipe, "ingest", f"{table}-{lang}", work, config, inputs, table=contract)
 
 
-def translate_docs(recipe: Recipe, docs: Step, lang: str, given_split: str) -> Step:
-    """Documents in another language: translated, or joined with those that the source has in ``given_split``."""
-    source_lang = docs.config.lang
+def translate_docs(recipe: Recipe, docs: Step, lang: str) -> Step:
+    """Documents in another language: translated, or joined with those that the source has in the same split."""
+    given = config_of(docs)
     translator = with_precision(recipe.translate, recipe.resources.translate.gpus)
-    config = TranslateConfig(source_lang=source_lang, target_lang=lang, translator=translator)
+    config = TranslateConfig(source_lang=given.lang, target_lang=lang, translator=translator)
     if recipe.translate.kind == "parallel":
-        given = ingest(recipe, "docs", docs.config.source, lang, given_split)
-        work, inputs = JoinTranslations, {"docs": docs, "translations": given}
+        translations = ingest(recipe, "docs", given.source, lang, given.split)
+        work: Any = JoinTranslations
+        inputs = {"docs": docs, "translations": translations}
     else:
         work, inputs = Translate, {"docs": docs}
-    return make_step(recipe, "translate", f"translate-{lang}", work, config, inputs, table=DOCS, rows=tuple(inputs)[:1])
+    return make_step(recipe, "translate", f"translate-{lang}", work, config, inputs, table=DOCS, rows=("docs",))
+
+
+def config_of(step: Step) -> IngestConfig:
+    """The config of an ingest step."""
+    assert isinstance(step.config, IngestConfig)
+    return step.config
 
 
 def plan_collection(recipe: Recipe, spec: EvaluationSet) -> Collection:

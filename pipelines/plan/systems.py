@@ -16,7 +16,7 @@ from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import Pretrained
-from pipelines.plan.steps import Collection, make_step, other_student, translate_docs
+from pipelines.plan.steps import Collection, config_of, make_step, other_student, translate_docs
 from pipelines.precision import resolve, with_precision
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, ReadyStudent, Recipe, SystemSpec
 from pipelines.scorers import Scorer
@@ -103,8 +103,7 @@ def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step
         inputs: dict[str, Any] = {"docs": docs}
     else:
         inputs = {"vectors": {lang: plan_vectors(recipe, system, lang, "docs", step) for lang, step in docs.items()}}
-    texts_in = dict.fromkeys(docs, system.docs_in) if system.docs_in and system.index.kind == "bm25" else {}
-    config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows, texts_in=texts_in)
+    config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows)
     return make_step(recipe, "index", f"index-{system.name}", build_index, config, inputs)
 
 
@@ -116,11 +115,10 @@ def plan_search(
     lexical = system.index.kind == "bm25"
     rows = queries if lexical else plan_vectors(recipe, system, queries.name, "queries", queries)
     by_group = ShardSearchConfig(options=options, group_gb=recipe.group_gb)
-    found = make_step(
-        recipe, "search", f"search-{system.name}-shards", search_shards, by_group, {"rows": rows, "index": index}
-    )
+    inputs = {"rows": rows, "index": index}
+    found = make_step(recipe, "search", f"{system.name}-shards", search_shards, by_group, inputs)
     config = SearchConfig(lang=lang, options=options)
-    inputs = {"rows": rows, "index": index, "found": found}
+    inputs = {**inputs, "found": found}
     return make_step(recipe, "search", name, Search, config, inputs, table=RANKINGS, rows=("rows",))
 
 
@@ -158,15 +156,15 @@ def _searched_docs(recipe: Recipe, system: System, collection: Collection) -> Ma
     """The documents that a system indexes: as they are, or translated into the system's language."""
     to = system.docs_in
     return {
-        lang: step if to in ("", lang) else translate_docs(recipe, step, to, step.config.split)
-        for lang, step in collection.docs.items()
+        lang: step if to in ("", lang) else translate_docs(recipe, step, to) for lang, step in collection.docs.items()
     }
 
 
 def _plan_reranking(recipe: Recipe, system: System, collection: Collection, lang: str, found: Step) -> Step:
     """The first documents of a ranking in the order of a teacher's scores (retrieve and rerank)."""
-    assert system.reranker and collection.queries
-    query_lang = collection.queries.config.lang
+    assert system.reranker is not None
+    assert collection.queries is not None
+    query_lang = config_of(collection.queries).lang
     scorer = with_precision(system.reranker, recipe.resources.score.gpus)
     config = ScoreConfig(scorer=scorer, query_lang=query_lang, doc_lang=lang, depth=system.depth)
     inputs = {"rankings": found, "queries": collection.queries, "docs": collection.docs[lang]}
@@ -175,20 +173,24 @@ def _plan_reranking(recipe: Recipe, system: System, collection: Collection, lang
 
 
 def plan_evaluation(
-    recipe: Recipe, name: str, system: System, collection: Collection, rankings: Mapping[str, Step]
+    recipe: Recipe, name: str, system: str, qrels: Mapping[str, Step], rankings: Mapping[str, Step]
 ) -> Step:
     """The measures of one system on one set, per language and pooled."""
     config = EvaluateConfig(name=name, measures=recipe.measure.measures, topics_in=recipe.evaluate[name].topics_in)
-    inputs = {"rankings": rankings, "qrels": collection.qrels}
-    return Step(f"evaluate-{name}-{system.name}", evaluate, config, inputs, verb="evaluate")
+    inputs = {"rankings": rankings, "qrels": qrels}
+    return Step(f"evaluate-{name}-{system}", evaluate, config, inputs, verb="evaluate")
 
 
-def plan_examples(recipe: Recipe, systems: Mapping[str, System], collection: Collection, index: Step) -> Step | None:
-    """What the student finds for the recipe's example queries."""
-    if not recipe.examples:
+def plan_examples(
+    recipe: Recipe, student: System, collections: Mapping[str, Collection], indexes: Mapping[tuple[str, str], Step]
+) -> Step | None:
+    """What the student finds for the recipe's example queries in the first collection."""
+    if not recipe.examples or not collections:
         return None
-    student = systems[STUDENT]
+    name, collection = next(iter(collections.items()))
     options = recipe.search.model_copy(update={"k": SHOWN})
     config = ExamplesConfig(queries=recipe.examples, options=options, **dict(encoder_of(recipe, student)))
-    inputs = {"index": index, "docs": collection.docs} | ({"student": student.student} if student.student else {})
+    inputs: dict[str, Any] = {"index": indexes[name, student.name], "docs": collection.docs}
+    if student.student:
+        inputs["student"] = student.student
     return make_step(recipe, "encode", "examples", find_examples, config, inputs)

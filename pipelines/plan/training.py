@@ -13,16 +13,16 @@ from typing import Any, Literal
 from cluster.component import canonical
 from cluster.errors import RecipeError
 from cluster.step import Step
-from pipelines.ingest import ABSENT, IngestConfig
+from pipelines.ingest import ABSENT
 from pipelines.models import pin
-from pipelines.plan.steps import ingest, make_step, other_student, plan_collection, translate_docs
+from pipelines.plan.steps import config_of, ingest, make_step, other_student, plan_collection, translate_docs
 from pipelines.plan.systems import System, plan_index, plan_search
 from pipelines.precision import with_precision
 from pipelines.recipe import EvaluationSet, Recipe, find_members
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.tables import QUERIES, RANKINGS
-from pipelines.training.config import StartConfig, TrainConfig, TrainingRun
-from pipelines.training.start import build_start
+from pipelines.training.config import TrainConfig, TrainingRun
+from pipelines.training.start import StartConfig, build_start
 from pipelines.training.trainer import train
 from pipelines.translate import Translate, TranslateConfig
 
@@ -119,7 +119,7 @@ def _query_languages(recipe: Recipe, reads: str) -> list[str]:
 def plan_docs(recipe: Recipe, lang: str) -> Step:
     """The training passages in one language: the originals, or their translation."""
     original = ingest(recipe, "docs", recipe.source, recipe.languages.original, recipe.train_split)
-    return original if lang == recipe.languages.original else translate_docs(recipe, original, lang, recipe.train_split)
+    return original if lang == recipe.languages.original else translate_docs(recipe, original, lang)
 
 
 def plan_queries(recipe: Recipe, lang: str) -> Step:
@@ -161,16 +161,13 @@ def _plan_labels(recipe: Recipe) -> dict[str, Step]:
     docs = ingest(recipe, "docs", recipe.source, lang, recipe.train_split)
     queries = ingest(recipe, "queries", recipe.source, lang, recipe.train_split)
     qrels = ingest(recipe, "qrels", recipe.source, lang, recipe.train_split, docs=docs, queries=queries)
-    if _is_absent(qrels.config) and not _is_absent(docs.config):
+    absent = config_of(qrels).content.removeprefix(ABSENT)
+    if absent != config_of(qrels).content and not config_of(docs).content.startswith(ABSENT):
         raise RecipeError(
             "train.loss.kind reads judgements, and the source has none for the training questions: "
-            f"{qrels.config.content.removeprefix(ABSENT)}. Choose a loss that reads a teacher's scores (kl, mse)"
+            f"{absent}. Choose a loss that reads a teacher's scores (kl, mse)"
         )
     return {lang: qrels}
-
-
-def _is_absent(config: Any) -> bool:
-    return isinstance(config, IngestConfig) and config.content.startswith(ABSENT)
 
 
 def _plan_start(recipe: Recipe, config: TrainConfig, data: Mapping[str, Any]) -> tuple[Step, Literal["start", "best"]]:
@@ -189,6 +186,7 @@ def _plan_start(recipe: Recipe, config: TrainConfig, data: Mapping[str, Any]) ->
 def _plan_after(recipe: Recipe, config: TrainConfig) -> Step:
     """The training of the recipe whose student goes on learning here. The two must be built alike."""
     before = other_student(recipe, config.after)
+    assert isinstance(before.config, TrainingRun)
     theirs, ours = (canonical(student) for student in (before.config.train.student, config.student))
     for built in (theirs, ours):
         built.pop("base", None)  # where the other's weights came from

@@ -11,6 +11,7 @@ from pipelines.recipe.schema import Recipe
 
 
 def explain(name: str, tree: Mapping[str, Any], error: ValidationError) -> str:
+    """The lines of a RecipeError: each wrong key with what was expected and what came."""
     lines = [f"recipe {name}:"]
     for item in error.errors():
         if item["type"] == "default_factory_not_called":

@@ -67,8 +67,9 @@ class Score(Component):
 
 
 class ReadyStudent(Pretrained):
-    """A checkpoint that is indexed and served as it is: sentence-transformers, PyLate, Stanford ColBERT, or a student of
-    another recipe. ``per_token`` compares token vectors by MaxSim also where the checkpoint has one vector per text."""
+    """A checkpoint that is indexed and served as it is: of sentence-transformers, PyLate or Stanford ColBERT, or the
+    student of another recipe. ``per_token`` compares token vectors by MaxSim also where the checkpoint was trained to
+    give one vector per text."""
 
     per_token: bool = False
 

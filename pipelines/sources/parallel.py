@@ -113,8 +113,8 @@ class Parallel(Component):
         if self.hashed_by():
             if self.fold >= BUCKETS:
                 raise RecipeError(
-                    f"{root.redacted} has no split files and is divided by hash into {BUCKETS} folds: set source.fold to "
-                    f"0..{BUCKETS - 1}, got {self.fold}"
+                    f"{root.redacted} has no split files and is divided by hash into {BUCKETS} folds: set source.fold "
+                    f"to 0..{BUCKETS - 1}, got {self.fold}"
                 )
             known, file = list(SPLITS), find_any(root, "groups.tsv")
         else:

@@ -22,6 +22,7 @@ def load(
 ) -> TextEncoder:
     """Open any encoder; see ``pipelines.students.load_encoder``."""
     where = resolve(model)
+    opened: MultiVectorEncoder | SentenceTransformer
     if _is_multi_vector(where):
         opened = MultiVectorEncoder(where, device=device, trust_remote_code=_is_ours(where))
     elif per_token:

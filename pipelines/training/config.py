@@ -1,10 +1,10 @@
 """What a training run is: the student, the loss, the batches, the optimiser. Importing this loads no model library."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cluster.component import Component, Resources, Speed
+from cluster.component import NOT_CONTENT, Component, Resources, Speed
 from pipelines.students import AnyStudent
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
@@ -55,6 +55,7 @@ class TrainConfig(Component):
     """
 
     student: AnyStudent
+    after: Annotated[str, NOT_CONTENT] = ""  # the recipe whose best student takes the first step; it is an input
     loss: AnyLoss = KullbackLeibler()
     consistency: float = Field(0.0, ge=0)
     mixing: Mixing = "mix_passages"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.batches import Entry
 from pipelines.training.config import TrainConfig
@@ -75,7 +76,7 @@ class Contrast:
             return backward_by_query(self.loss, self.config.batch, share, step)
         return self._backward_in_batch(share, step)
 
-    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: str = "fp32") -> Tensor:
+    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over queries of the mean loss of a query's entries, each among its own passages."""
         entries = [entry for group in groups for entry in group]
         scores_NW = score_entries(self.student, entries, (share.queries, share.docs), precision)
@@ -104,7 +105,7 @@ class Contrast:
             step.backward([vectors.queries, vectors.docs], gradients, last=at == len(pieces) - 1)
         return loss
 
-    def _embed(self, entries: Sequence[Entry], share: Share, precision: str) -> Vectors:
+    def _embed(self, entries: Sequence[Entry], share: Share, precision: Precision) -> Vectors:
         return Vectors(*embed_entries(self.student, entries, (share.queries, share.docs), precision))
 
     def _gradients_of_vectors(

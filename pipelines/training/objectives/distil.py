@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.batches import Entry
 from pipelines.training.config import TrainConfig
@@ -37,7 +38,7 @@ class Distil:
         """See ``Objective``."""
         return backward_by_query(self.loss, self.config.batch, share, step)
 
-    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: str = "fp32") -> Tensor:
+    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over queries of the mean loss of a query's entries, which are one of ``groups``."""
         entries = [entry for group in groups for entry in group]
         scores_NW = score_entries(self.student, entries, (share.queries, share.docs), precision)
