@@ -35,7 +35,6 @@ def _complete(place: Place, table: str | None, parts: tuple[Part, ...]) -> Artif
         rows=sum(part.rows for part in parts),
         seconds=0.0,
         created="2026-01-01T00:00:00Z",
-        software={},
     )
     (place / MANIFEST).write(manifest.model_dump_json().encode())
     return Artifact(place)
