@@ -39,7 +39,11 @@ class Rejected(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artifact is, written when it is complete."""
+    """What an artifact is, written when it is complete.
+
+    ``seconds`` is time at work: the sum over the units of a table step, the time of a directory step's last call.
+    ``software`` holds each distinct set of versions that its units were made with; more than one deserves a look.
+    """
 
     model_config = ConfigDict(frozen=True)
     step: str
@@ -53,7 +57,7 @@ class Manifest(BaseModel):
     rejects: dict[str, Rejected] = {}
     seconds: float
     created: str
-    software: dict[str, str]
+    software: tuple[dict[str, str], ...] = ()
     facts: dict[str, Any] = {}
 
 

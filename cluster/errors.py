@@ -5,6 +5,7 @@
     ├── TableError       rows break their table's contract
     ├── StorageError     a place cannot be read or written
     └── StepError        a step could not be finished
+        └── LeaseLostError   another driver makes its artifact
 
 Each message says what was expected, what came, and what to do.
 """
@@ -28,3 +29,7 @@ class StorageError(BabelrayError):
 
 class StepError(BabelrayError):
     """A step could not be finished; what it wrote so far is kept and the next run goes on from there."""
+
+
+class LeaseLostError(StepError):
+    """Another driver makes an artifact, or has made it: this one must not write below it any more."""

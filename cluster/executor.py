@@ -1,189 +1,185 @@
-"""The executor: makes what is missing of a plan, in waves, and commits each artifact by writing its manifest last.
+"""The executor: makes what is missing of a plan, in waves that run side by side where the cluster has room.
 
-For every step one of three things happens: its artifact is complete and it is skipped; some of its units have
-receipts and it goes on from there; or it starts. Ready steps that share their work run in one pool of actors (a
-*wave*), so seven languages cost one load of the model. A finished plan costs one look for a
-manifest per target and never starts Ray.
+For every step one of four things happens: its artifact is complete and it is skipped; another driver makes it and it is
+waited for; some of its units have receipts and it goes on from there; or it starts. A finished plan costs one look for
+a manifest per target and never starts Ray.
+
+The main thread keeps the books (``Schedule``, ``Capacity``); each wave runs in a thread. When a step fails, the pools
+of the other waves are shut down, a directory work is waited for, and the run ends with the first error. Ctrl-C ends
+everything at once. Receipts and checkpoints stay.
 """
 
-import json
-import platform
+import queue
+import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from cluster import units
-from cluster.artifact import MANIFEST, Artifact, Manifest
-from cluster.component import fingerprint
+from cluster import session
+from cluster.artifact import Artifact
+from cluster.capacity import Capacity
 from cluster.errors import StepError
+from cluster.lease import Holder, Leases
 from cluster.progress import Progress
-from cluster.receipt import RECEIPTS, Receipt, merge_rejects, read_receipts
-from cluster.step import Step, flatten
-from cluster.storage import Place, redact_secrets
+from cluster.receipt import READERS
+from cluster.schedule import Schedule
+from cluster.step import Step
+from cluster.stop import Stop
+from cluster.storage import Place
+from cluster.waves import Environments, Outcome, Surroundings, Wave, is_complete
 
-SOFTWARE = ("babelray", "ray", "torch", "transformers", "sentence-transformers", "pyarrow", "numpy")
+POLL_S = 1.0  # between two looks at what other drivers make, and at a cluster that may have grown
+MOST_WAVES = 64  # at once: each has a thread, and most have a pool
+UNLIMITED = 1_000_000  # actors: as many as there is room for
+GOODBYE_S = 10.0  # for the threads to end after Ctrl-C
 
 
-def run(targets: Sequence[Step], root: Place, progress: Progress) -> list[Artifact]:
+def run(
+    targets: Sequence[Step], root: Place, progress: Progress, environments: Environments | None = None
+) -> list[Artifact]:
     """Make the artifacts of ``targets`` and all that they need, and return them in the order of ``targets``.
+
+    ``environments`` are the recipe's runtime environments (Ray's ``runtime_env``) by the names that steps' resources
+    use.
 
     Raises:
         StepError: a step failed or rejected more than it may; what was finished is kept.
     """
     missing = find_missing(targets, root)
-    with progress.plan([s.id for s in missing]):
-        while missing:
-            waiting = {s.id for s in missing}
-            ready = [s for s in missing if not any(parent.id in waiting for parent in s.parents.values())]
-            wave = _wave(ready)
-            (_run_tables if wave[0].table else _run_directory)(wave, root, progress)
-            missing = [s for s in missing if s not in wave]
+    _check_environments(missing, environments or {})
+    if missing:
+        _Run(missing, root, progress, environments or {}).go()
     return [step.artifact(root) for step in targets]
-
-
-def complete(step: Step, root: Place) -> bool:
-    """Whether the step's artifact exists."""
-    return (root / step.id / MANIFEST).exists()
 
 
 def find_missing(targets: Iterable[Step], root: Place) -> list[Step]:
     """The steps that must run, inputs before what reads them. Below a complete artifact nothing is looked at: its
     inputs may have been deleted to save space."""
+    targets = list(targets)
+    is_missing: dict[str, bool] = {}
+    with ThreadPoolExecutor(READERS) as threads:
+        level = {step.id: step for step in targets}
+        while level:
+            there = threads.map(lambda step: is_complete(step, root), level.values())
+            is_missing |= {name: not found for name, found in zip(level, there, strict=True)}
+            read = (parent for step in level.values() if is_missing[step.id] for parent in step.parents.values())
+            level = {parent.id: parent for parent in read if parent.id not in is_missing}
     order: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
-        if step.id in order or complete(step, root):
-            return
-        for parent in step.parents.values():
-            visit(parent)
-        order[step.id] = step
+        if step.id not in order and is_missing[step.id]:
+            for parent in step.parents.values():
+                visit(parent)
+            order[step.id] = step
 
     for target in targets:
         visit(target)
     return list(order.values())
 
 
-def _wave(ready: Sequence[Step]) -> list[Step]:
-    """The first ready step, and those ready that are mapped by the same work with the same resources."""
-    first = ready[0]
-    if first.table is None:
-        return [first]
-    return [s for s in ready if s.table and s.work is first.work and s.resources == first.resources]
+def _check_environments(steps: Iterable[Step], environments: Environments) -> None:
+    for step in steps:
+        name = step.resources.environment
+        if name and name not in environments:
+            known = ", ".join(sorted(environments)) or "none"
+            raise StepError(
+                f"step {step.name} runs in the environment {name!r}, which is not defined; known: {known}. Correct "
+                f"resources.{step.verb or step.name}.environment, or add [environments.{name}] to the recipe"
+            )
 
 
-def _run_tables(wave: Sequence[Step], root: Place, progress: Progress) -> None:
-    jobs = [_job(step, root) for step in wave]
-    receipts = [read_receipts(job.receipts) for job in jobs]
-    started = time.perf_counter()
-    for step, job, done in zip(wave, jobs, receipts, strict=True):
-        total = step.parents[step.rows[0]].artifact(root).rows if step.rows else None
-        progress.start(step.id, total, sum(r.rows for r in done.values()), root / step.id)
-        if len(done) == len(job.units):
-            _commit(step, root, [done[u] for u in range(len(job.units))], started, progress)
-    for number, receipt in units.perform(jobs, [set(done) for done in receipts], wave[0].resources, progress.say):
-        step, done = wave[number], receipts[number]
-        done[receipt.unit] = receipt
-        if step.rows:  # a source, one unit, has told its rows part by part
-            progress.advance(step.id, receipt.rows, receipt.rejected)
-        if len(done) == len(jobs[number].units):
-            _commit(step, root, [done[u] for u in sorted(done)], started, progress)
+class _Run:
+    """One call of ``run``: the books, and the threads of the waves."""
 
-
-def _job(step: Step, root: Place) -> units.Job:
-    assert step.table is not None
-    place = root / step.id
-    inputs = step.input_artifacts(root)
-    names = {role: a.name for role, a in flatten(inputs).items() if role not in step.rows}
-    key = fingerprint([step.work.__name__, step.config, names])
-    build = partial(step.work, step.config, _without(inputs, step.rows))
-    if not step.rows:
-        do: Any = partial(units.do_source, place=place, table=step.table)
-        return units.Job(step.id, place / RECEIPTS, key, build, do, (None,))
-    parents = [step.parents[role] for role in step.rows]
-    tables = [parent.table for parent in parents if parent.table]
-    if len(tables) < len(parents):
-        bad = ", ".join(parent.name for parent in parents if not parent.table)
-        raise StepError(f"step {step.name} maps rows of {bad}, which is not a table: correct the plan")
-    do = partial(units.do_part, place=place, table=step.table, sources=tables)
-    return units.Job(step.id, place / RECEIPTS, key, build, do, units.input_parts([p.artifact(root) for p in parents]))
-
-
-def _without(inputs: Mapping[str, Any], roles: Collection[str], before: str = "") -> dict[str, Any]:
-    """Nested inputs without the leaves at some paths: a work shared by several steps must not differ by their rows."""
-    return {
-        name: _without(value, roles, f"{before}{name}.") if isinstance(value, Mapping) else value
-        for name, value in inputs.items()
-        if f"{before}{name}" not in roles
-    }
-
-
-def _run_directory(wave: Sequence[Step], root: Place, progress: Progress) -> None:
-    (step,) = wave
-    out = root / step.id
-    inputs = step.input_artifacts(root)
-    started = time.perf_counter()
-    progress.start(step.id, None, 0, out)
-
-    def fan_out(label: str, work: Any, arguments: dict[str, Any], values: list[Any]) -> list[dict[str, Any]]:
-        """See ``cluster.step.FanOut``."""
-        job = units.Job(
-            step.id, out / RECEIPTS / label, label, partial(work, **arguments), units.do_unit, tuple(values)
+    def __init__(self, missing: Sequence[Step], root: Place, progress: Progress, environments: Environments):
+        self.missing, self.progress, self.root = missing, progress, root
+        self.schedule = Schedule(missing)
+        per_gpu = [s.resources.cpus / s.resources.gpus for s in missing if s.resources.gpus]
+        self.around = Surroundings(
+            root, progress, environments, Leases(), Capacity(session.capacity, max(per_gpu, default=0.0)), Stop()
         )
-        done = read_receipts(job.receipts)
-        for _, receipt in units.perform([job], [set(done)], step.resources, progress.say):
-            done[receipt.unit] = receipt
-            progress.note(step.id, f"{label} {len(done)}/{len(values)}")
-        return [done[unit].facts for unit in range(len(values))]
+        self.ends: queue.Queue[tuple[Wave, Outcome]] = queue.Queue()
+        self.running: dict[Wave, threading.Thread] = {}
+        self.elsewhere: dict[str, Step] = {}
+        self.announced: set[str] = set()
+        self.errors: list[BaseException] = []
 
-    facts = step.work(step.config, inputs, out, fan_out)
-    _commit(step, root, [], started, progress, facts)
+    def go(self) -> None:
+        """Run until all steps are complete, or one failed and the others ended."""
+        with self.progress.plan([s.id for s in self.missing]):
+            try:
+                while not self.schedule.is_done and not (self.errors and not self.running):
+                    if not self.errors:
+                        self._start_waves()
+                    self._wait()
+            finally:  # after Ctrl-C waves still run
+                self.around.stop.set()
+                end = time.monotonic() + GOODBYE_S
+                for thread in self.running.values():
+                    thread.join(max(0.0, end - time.monotonic()))
+                self.around.leases.close()
+        if self.errors:
+            raise self.errors[0]
 
+    def _start_waves(self) -> None:
+        """Start the ready waves that fit, those that need accelerators first."""
+        for steps in sorted(self.schedule.waves, key=lambda steps: -steps[0].resources.gpus):
+            first = steps[0]
+            most = (first.resources.actors or UNLIMITED) if first.table else first.workers
+            grant = len(self.running) < MOST_WAVES and self.around.capacity.take(first.resources, first.workers, most)
+            if not grant:
+                continue
+            self.schedule.start(steps)
+            wave = Wave(steps, grant, self.around)
+            # a daemon: what a work does in C cannot be interrupted, and must not keep the process alive
+            thread = threading.Thread(target=self._do, args=(wave,), daemon=True, name=f"wave {first.name}")
+            self.running[wave] = thread
+            thread.start()
 
-def _commit(
-    step: Step, root: Place, receipts: Sequence[Receipt], started: float, progress: Progress, facts: Any = None
-) -> None:
-    """Check the rejects, write the manifest, and drop the receipts, which it now stands for."""
-    place = root / step.id
-    rejects = merge_rejects(receipts)
-    rejected, rows = sum(r.count for r in rejects.values()), sum(r.rows for r in receipts)
-    records = rows if step.rows else rows + rejected
-    if rejected > step.max_rejects * records:
-        raise StepError(_too_many(step, rejected, records, rejects))
-    manifest = Manifest(
-        step=step.name,
-        fingerprint=step.fingerprint,
-        version=step.version,
-        config=redact_secrets(step.config.model_dump(mode="json")),
-        inputs={role: parent.id for role, parent in step.parents.items()},
-        table=step.table.name if step.table else None,
-        parts=tuple(part for r in receipts for part in r.parts),
-        rows=rows,
-        rejects=rejects,
-        seconds=round(time.perf_counter() - started, 3),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        software={"python": platform.python_version(), **{name: _version(name) for name in SOFTWARE}},
-        facts=facts or {},
-    )
-    (place / MANIFEST).write(json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False).encode())
-    (place / RECEIPTS).delete()
-    progress.finish(step.id, manifest)
+    def _do(self, wave: Wave) -> None:
+        self.ends.put((wave, wave.run()))
 
+    def _wait(self) -> None:
+        """Wait until a wave ends, or for a moment; then look at what other drivers make."""
+        try:
+            wave, outcome = self.ends.get(timeout=POLL_S)
+        except queue.Empty:
+            self._look_elsewhere()
+            return
+        self.running.pop(wave).join()
+        self.around.capacity.give_back(wave.grant)
+        self.schedule.finish(outcome.done)
+        for step, holder in outcome.elsewhere:
+            self.elsewhere[step.id] = step
+            self._announce(step, holder)
+        if outcome.error:
+            self._fail(outcome.error)
 
-def _too_many(step: Step, rejected: int, records: int, rejects: Any) -> str:
-    lines = [f"  {reason}: {r.count}, for example {'; '.join(r.examples[:3])}" for reason, r in rejects.items()]
-    return (
-        f"step {step.name} rejected {rejected} of {records} records, more than max_rejects = {step.max_rejects:g} "
-        "allows:\n"
-        + "\n".join(lines)
-        + "\nMend the data, or allow more with --set run.max_rejects=SHARE; finished parts are kept."
-    )
+    def _fail(self, error: BaseException) -> None:
+        if not self.errors and self.running:
+            names = ", ".join(sorted(step.name for wave in self.running for step in wave.steps)[:5])
+            self.progress.say(f"{error}\nEnding the other steps first ({names}); Ctrl-C ends them at once")
+        self.errors.append(error)
+        self.around.stop.set()
 
+    def _announce(self, step: Step, holder: Holder | None) -> None:
+        if holder and holder.token not in self.announced:
+            self.announced.add(holder.token)
+            self.progress.say(f"{step.id}: {holder}; waiting")
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+    def _look_elsewhere(self) -> None:
+        """Go on with steps that another driver has completed, or does not make any more."""
+        if not self.elsewhere:
+            return
+        steps = list(self.elsewhere.values())
+        with ThreadPoolExecutor(READERS) as threads:
+            complete = list(threads.map(lambda step: is_complete(step, self.root), steps))
+            free = threads.map(lambda step: self.around.leases.is_free(self.root / step.id), steps)
+            for step, is_there, is_free in zip(steps, complete, free, strict=True):
+                if is_there or is_free:
+                    del self.elsewhere[step.id]
+                if is_there:
+                    self.progress.skip(step.id)
+                    self.schedule.finish([step])
+                elif is_free:
+                    self.schedule.put_back(step)

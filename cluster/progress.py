@@ -1,7 +1,7 @@
 """Progress: one line per step, with rows, rows/s, rejects and time left. Plain in a log; on a terminal what is finished
-scrolls away above a few live lines of what runs.
+scrolls away above a few live lines of what runs. Steps run in several threads, so every method locks.
 
-A step that is one long piece of work tells in ``progress.json`` below its directory how far it is: training says
+A step that is one long piece of work writes to ``progress.json`` below its directory how far it is: training
 ``{"done": 120, "total": 400, "note": "loss 0.31"}``, ingest ``{"rows": 20000, "rejects": 3}``. A thread reads it while
 the step runs, and ``status`` after a run was stopped.
 """
@@ -44,14 +44,15 @@ class Progress:
     def __init__(self, console: Any = None):
         self.console = console  # a rich Console on a terminal; None writes plain log lines
         self.lines: dict[str, _Line] = {}
-        self.waiting: list[str] = []
+        self.waiting: dict[str, None] = {}  # an ordered set
+        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._live: Any = None
 
     @contextmanager
     def plan(self, names: Sequence[str]) -> Iterator[None]:
         """Show these steps until the block ends."""
-        self.lines, self.waiting = {}, list(names)
+        self.lines, self.waiting = {}, dict.fromkeys(names)
         if not names:
             yield
             return
@@ -74,22 +75,32 @@ class Progress:
 
     def start(self, step: str, total: int | None, done: int, place: Place) -> None:
         """A step begins, with ``done`` rows of an earlier run."""
-        self.waiting = [name for name in self.waiting if name != step]
-        self.lines[step] = _Line(place, total, done, done)
+        with self._lock:
+            self.waiting.pop(step, None)
+            self.lines[step] = _Line(place, total, done, done)
         if done:
             self._log(f"{step}: goes on, {done:,} rows are there")
 
     def advance(self, step: str, rows: int, rejects: int) -> None:
         """More rows of a step are written."""
-        line = self.lines[step]
-        line.done += rows
-        line.rejects += rejects
-        self._maybe_log(step, line)
+        with self._lock:
+            line = self.lines[step]
+            line.done += rows
+            line.rejects += rejects
+            self._maybe_log(step, line)
 
     def note(self, step: str, text: str) -> None:
         """Say what a step without rows is doing."""
-        self.lines[step].note = text
-        self._maybe_log(step, self.lines[step])
+        with self._lock:
+            self.lines[step].note = text
+            self._maybe_log(step, self.lines[step])
+
+    def skip(self, step: str) -> None:
+        """Another driver has completed a step."""
+        with self._lock:
+            self.waiting.pop(step, None)
+            self.lines.pop(step, None)
+        self._log(f"{step}: done by another run")
 
     def say(self, text: str) -> None:
         """A line of its own that the user must see at once."""
@@ -100,11 +111,12 @@ class Progress:
 
     def finish(self, step: str, manifest: Manifest) -> None:
         """A step's artifact is complete."""
-        line = self.lines[step]
-        line.seconds = time.monotonic() - line.started
-        line.done, line.total = manifest.rows, manifest.rows or None
-        line.rejects = sum(r.count for r in manifest.rejects.values())
-        line.note = str(manifest.facts.get("summary", ""))
+        with self._lock:
+            line = self.lines[step]
+            line.seconds = time.monotonic() - line.started
+            line.done, line.total = manifest.rows, manifest.rows or None
+            line.rejects = sum(r.count for r in manifest.rejects.values())
+            line.note = str(manifest.facts.get("summary", ""))
         if self._live is None:
             log.info(f"{step}: done{_text(line)}")
         else:
@@ -115,20 +127,24 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            for step, line in list(self.lines.items()):
-                if line.seconds is None and line.total is None:
-                    self._read(step, line)
+            with self._lock:
+                running = [(s, line) for s, line in self.lines.items() if line.seconds is None and line.total is None]
+            for step, line in running:
+                self._show_file(step, line)
 
-    def _read(self, step: str, line: _Line) -> None:
-        said = read_progress(line.place)
-        if not said or line.seconds is not None:
-            return
-        if "rows" in said:
-            line.done, line.rejects = said["rows"], said["rejects"]
-        else:
-            left = f", {span(said['seconds_left'])} left" if said.get("seconds_left") is not None else ""
-            line.note = f"{said.get('done', 0):,}/{said.get('total', 0):,} {said.get('note', '')}{left}".strip()
-        self._maybe_log(step, line)
+    def _show_file(self, step: str, line: _Line) -> None:
+        """Take over what the step has written about itself."""
+        written = read_progress(line.place)
+        with self._lock:
+            if not written or line.seconds is not None:
+                return
+            if "rows" in written:
+                line.done, line.rejects = written["rows"], written["rejects"]
+            else:
+                left = written.get("seconds_left")
+                note = f"{written.get('done', 0):,}/{written.get('total', 0):,} {written.get('note', '')}"
+                line.note = (note + (f", {span(left)} left" if left is not None else "")).strip()
+            self._maybe_log(step, line)
 
     def _maybe_log(self, step: str, line: _Line) -> None:
         if line.done != line.total and time.monotonic() - line.logged >= LOG_SECONDS:
@@ -146,7 +162,8 @@ class Progress:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
-        running = [(step, line) for step, line in list(self.lines.items()) if line.seconds is None]
+        with self._lock:
+            running = [(step, line) for step, line in self.lines.items() if line.seconds is None]
         shown = running[: max(1, self.console.height - 3)]
         for step, line in shown:
             table.add_row(Spinner("dots"), self._named(step), Text(_text(line).strip()))
@@ -163,12 +180,12 @@ class Progress:
 
 
 def read_progress(place: Place) -> dict[str, Any]:
-    """What a step last said in its ``progress.json``; nothing where it said nothing or cannot be read just now."""
+    """What a step last wrote to its ``progress.json``; empty where it wrote none, or it cannot be read just now."""
     try:
-        said: dict[str, Any] = json.loads((place / PROGRESS).read())
-    except StorageError:  # a step need not say anything, and a store may fail for a moment
+        written: dict[str, Any] = json.loads((place / PROGRESS).read())
+    except StorageError:  # a step need not write any, and a store may fail for a moment
         return {}
-    return said
+    return written
 
 
 def _text(line: _Line) -> str:

@@ -30,6 +30,7 @@ class Receipt(BaseModel):
     rejects: dict[str, Rejected] = {}
     seconds: float = 0.0
     facts: dict[str, Any] = {}
+    software: dict[str, str] = {}
 
     @property
     def rows(self) -> int:

@@ -7,17 +7,22 @@ exchange files, not objects.
 
 import logging
 import os
+import queue
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from cluster.capacity import amounts
 from cluster.component import Resources
+from cluster.stop import ExecutorWatch
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to reach the same object store and caches.
 PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR")
+_connecting = threading.Lock()
 
 
 def is_given() -> bool:
@@ -26,9 +31,36 @@ def is_given() -> bool:
 
 
 def connect() -> None:
-    """Connect this process to Ray, once. A second call does nothing."""
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    """Connect this process to Ray, once, from any thread. A second call does nothing."""
+    with _connecting:
+        if is_connected():
+            return
+        if threading.current_thread() is threading.main_thread():
+            _connect()
+            return
+        # Linux ends the daemons that Ray starts when the *thread* that started them ends: one that never does
+        outcome: queue.Queue[BaseException | None] = queue.Queue()
+        threading.Thread(target=_connect_and_stay, args=(outcome,), daemon=True, name="ray").start()
+        if error := outcome.get():
+            raise error
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to Ray."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _connect_and_stay(outcome: "queue.Queue[BaseException | None]") -> None:
+    try:
+        _connect()
+    except BaseException as error:
+        outcome.put(error)
         return
+    outcome.put(None)
+    threading.Event().wait()
+
+
+def _connect() -> None:
     env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)} | {"TOKENIZERS_PARALLELISM": "false"}
     options: dict[str, Any] = {"runtime_env": {"env_vars": env}}
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
@@ -39,6 +71,8 @@ def connect() -> None:
         # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
         options |= {"address": "local", "include_dashboard": False, "log_to_driver": False}
         options["object_store_memory"] = STORE_BYTES
+    # else Ray starts a cluster of its own for what a thread still asks while the process ends
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray  # after the environment is set, which Ray reads as it is imported
 
     with nullcontext() if is_given() else _without_greeting():
@@ -74,10 +108,11 @@ def _quiet_ray_data() -> None:
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # … and sets its level anew
     context = ray.data.DataContext.get_current()
+    context.custom_execution_callback_classes = [ExecutorWatch]  # type: ignore[list-item]  # has its four methods
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # The default 0 lets one node that is lost while an actor starts end the run. Works are built later, in the actor's
-    # first call: what ends a worker there is counted by cluster.units.
+    # first call: what ends a worker there is counted by cluster.pool.
     context.max_consecutive_actor_init_deaths = 5
     context.execution_no_progress_timeout_s = -1  # one part may take hours (a teacher of 13 G parameters)
 
@@ -86,9 +121,45 @@ def room(resources: Resources) -> int:
     """How many actors that take ``resources`` fit on the cluster's nodes as they are now, were they idle."""
     import ray
 
-    takes = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_gb or 0) * 2**30}
+    takes = amounts(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(min(int(node.get(name, 0) // amount) for name, amount in takes.items() if amount) for node in nodes)
+    return sum(min(int(node.get(name, 0) // amount) for name, amount in takes.items()) for node in nodes)
+
+
+def capacity() -> dict[str, float]:
+    """What the cluster can hold of each of Ray's resources: what it has now, or may grow to by its autoscaler's limits.
+
+    Before Ray is started on this machine alone: its CPUs and GPUs.
+    """
+    with _connecting:
+        is_ready = is_connected()
+    if not is_ready:
+        from cluster.accelerators import count_gpus
+
+        return {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(count_gpus())}
+    import ray
+    from ray._private.state import state
+
+    limits = state.get_max_resources_from_cluster_config() or {}
+    return {**limits, **{name: max(limits.get(name, 0), have) for name, have in ray.cluster_resources().items()}}
+
+
+def node_id() -> str:
+    """Ray's id of the node that this process runs on; empty outside Ray."""
+    if not is_connected():
+        return ""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def living_nodes() -> set[str]:
+    """The ids of the nodes that are alive; outside Ray this process's alone."""
+    if not is_connected():
+        return {node_id()}
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def cpus() -> float:

@@ -76,7 +76,8 @@ class Step:
 
     ``inputs`` may nest: ``inputs["docs"]["zh"]``. ``rows`` names the inputs whose parts are mapped, as paths:
     ``("docs.zh", "docs.en")``; the first gives the keys, the others are tables with the same keys, part by part.
-    ``verb`` is what the step does in a word ("encode"); the recipe sets resources by it.
+    ``verb`` is what the step does in a word ("encode"); the recipe sets resources by it. ``workers`` is how many actors
+    of these resources a directory step needs all at once, as a training does; it does not start where there are fewer.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Step:
     resources: Resources = Resources()
     max_rejects: float = 0.0
     verb: str = ""
+    workers: int = 1
 
     @property
     def version(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import executor
+from cluster.accelerators import check_gpus
 from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
 from cluster.progress import Progress, read_progress, span
@@ -40,7 +41,7 @@ def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple
 def _make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
     """Run what is missing of some targets of a plan."""
     missing = executor.find_missing(targets, root)
-    check_accelerators({step.name: step.resources for step in missing})
+    check_gpus({step.name: step.resources for step in missing})
     executor.run(targets, root, Progress(console), environments=plan.recipe.environments)
 
 

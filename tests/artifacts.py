@@ -37,7 +37,7 @@ def _complete(
         rows=sum(part.rows for part in parts),
         seconds=0.0,
         created="2026-01-01T00:00:00Z",
-        software={},
+        software=(),
         facts=facts or {},
     )
     (place / MANIFEST).write(manifest.model_dump_json().encode())

@@ -11,19 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import works
-from cluster import executor, session, units
+from cluster import executor, pool, session
 from cluster.artifact import Artifact
 from cluster.component import Resources
 from cluster.errors import StepError
+from cluster.lease import Fence
 from cluster.progress import PROGRESS, Progress, read_progress
 from cluster.receipt import RECEIPTS, Receipt
 from cluster.step import Step
 from cluster.storage import Place
+from cluster.waves import is_complete
 from pipelines.tables import DOCS
 
 PARTS = 30
@@ -154,37 +157,56 @@ def test_part_that_always_ends_its_worker_fails_the_run_with_a_reason(ray_here: 
     deadly = works.Shout(log=str(log), deadly="d10")
     step = Step("upper", works.Upper, deadly, {"docs": source}, DOCS, ("docs",), resources=Resources(actors=1))
     with pytest.raises(
-        StepError, match=r"(?s)step upper@\w+ failed: .*unit 2 ended its worker 3 times: out of memory\?"
+        StepError, match=r"(?s)step upper@\w+ failed: .*unit 2 killed its worker 3 times: out of memory\?"
     ):
         executor.run([step], Place.of(tmp_path), Progress())
     assert Counter(line.split()[0] for line in log.read_text().splitlines())["d10"] == 3
     assert {"d0", "d5"} <= done(Place.of(tmp_path), step)
 
 
-def runner(tmp_path: Path, errors: list[Exception]) -> tuple[units.Runner, list[int]]:
-    """A runner of one unit that raises these errors, one in each attempt, before it is done; and its attempts."""
-    attempts: list[int] = []
+@dataclass
+class FlakyTask:
+    """A task of one unit that raises these errors, one in each attempt, before it is done."""
 
-    def do(work: None, unit: int, value: None) -> Receipt:
-        attempts.append(unit)
-        if errors:
-            raise errors.pop(0)
+    place: Place
+    errors: list[Exception]
+    attempts: int = 0
+    name = key = "step"
+    units = 1
+
+    @property
+    def receipts(self) -> Place:
+        return self.place / RECEIPTS
+
+    @property
+    def fence(self) -> Fence:
+        return Fence(self.place, 1)
+
+    def build(self) -> None:
+        return None
+
+    def do(self, work: None, unit: int) -> Receipt:
+        self.attempts += 1
+        if self.errors:
+            raise self.errors.pop(0)
         return Receipt(unit=unit)
 
-    job = units.Job("step", Place.of(tmp_path), "key", lambda: None, do, (None,))
-    (job.receipts / "run" / units.SEEN).write(b"")
-    return units.Runner([job], "run"), attempts
+
+def runner(tmp_path: Path, errors: list[Exception]) -> tuple[pool.Runner, FlakyTask]:
+    task = FlakyTask(Place.of(tmp_path), errors)
+    (task.receipts / "run" / pool.SEEN).write(b"")
+    return pool.Runner([task], "run"), task
 
 
 def test_error_that_passes_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     slow_down = OSError("AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate.")
-    flaky, attempts = runner(tmp_path, [slow_down, OSError(errno.EIO, "Input/output error")])
-    answer = flaky({"job": [0], "unit": [0]})
+    flaky, task = runner(tmp_path, [slow_down, OSError(errno.EIO, "Input/output error")])
+    answer = flaky({"task": [0], "unit": [0]})
     assert answer["error"] == [""]
     assert Receipt.model_validate_json(answer["receipt"][0]).unit == 0
-    assert (len(attempts), pauses) == (3, [1, 5])
+    assert (task.attempts, [pause for pause in pauses if pause >= 1]) == (3, [1, 5])
 
 
 @pytest.mark.parametrize(
@@ -196,20 +218,20 @@ def test_error_that_stays_is_told(
     errors: list[Exception], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    flaky, attempts = runner(tmp_path, list(errors))
-    answer = flaky({"job": [0], "unit": [0]})
+    flaky, task = runner(tmp_path, list(errors))
+    answer = flaky({"task": [0], "unit": [0]})
     assert answer["error"] == [f"OSError: {errors[0]}"]
-    assert "raise errors.pop(0)" in answer["trace"][0]
-    assert len(attempts) == times
+    assert "raise self.errors.pop(0)" in answer["trace"][0]
+    assert task.attempts == times
 
 
 def test_node_that_does_not_share_the_root_says_so(tmp_path: Path) -> None:
-    elsewhere, attempts = runner(tmp_path, [])
-    (tmp_path / "run" / units.SEEN).unlink()
-    answer = elsewhere({"job": [0], "unit": [0]})
+    elsewhere, task = runner(tmp_path, [])
+    (tmp_path / RECEIPTS / "run" / pool.SEEN).unlink()
+    answer = elsewhere({"task": [0], "unit": [0]})
     assert "does not see" in answer["error"][0]
     assert "every node mounts" in answer["error"][0]
-    assert not attempts
+    assert not task.attempts
 
 
 def test_more_than_this_machine_has_is_an_error_at_once(ray_here: None, tmp_path: Path) -> None:
@@ -223,8 +245,8 @@ def test_more_than_this_machine_has_is_an_error_at_once(ray_here: None, tmp_path
 def test_cluster_that_may_grow_is_waited_for_and_says_so(ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     lines: list[str] = []
-    assert units._room("score@1", Resources(gpus=1), lines.append) == 0
-    assert units._room("score@1", Resources(), lines.append) == session.cpus()
+    assert pool._room("score@1", Resources(gpus=1), lines.append) == 0
+    assert pool._room("score@1", Resources(), lines.append) == session.cpus()
     assert lines == ["score@1: waiting for a node with 1 CPUs, 1 GPUs; the cluster has none. It goes on when one comes"]
 
 
@@ -298,7 +320,7 @@ def test_failing_work_says_why_and_keeps_what_was_done(ray_here: None, tmp_path:
     step = works.steps(str(tmp_path / "no" / "such" / "directory"), 2)[1]
     with pytest.raises(StepError, match=r"(?s)step upper@\w+ failed: FileNotFoundError.*run the same command again"):
         executor.run([step], root, Progress())
-    assert executor.complete(works.steps("", 2)[0], root)
+    assert is_complete(works.steps("", 2)[0], root)
 
 
 def test_lost_node_does_not_lose_or_double_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

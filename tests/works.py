@@ -1,20 +1,24 @@
 """Works that the executor's tests run in Ray workers: they leave a line in a log for each thing that they do.
 
-Run as a program it is the driver that the tests kill: ``python works.py STEP ROOT LOG PARTS SECONDS``.
+Run as a program it is the driver that the tests kill: ``python works.py STEP ROOT LOG PARTS SECONDS``, where STEP is
+``numbers``, ``upper`` or ``all``.
 """
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from cluster import executor
 from cluster.component import Component, Resources
+from cluster.errors import StepError
 from cluster.progress import Progress
-from cluster.step import Step
+from cluster.step import FanOut, Step
 from cluster.storage import Place
 from cluster.table import Reject
 from pipelines.tables import DOCS
@@ -97,13 +101,98 @@ def steps(log: str, parts: int, seconds: float = 0.0) -> tuple[Step, Step]:
     return source, upper
 
 
+class Nap(Component):
+    """A directory step that takes ``seconds`` in ``units`` units, and notes when it begins and ends."""
+
+    number: int
+    log: str
+    seconds: float = 0.0
+    units: int = 0
+    fails: bool = False
+
+
+def nap(config: Nap, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
+    """DirectoryWork: as a training does, it waits in the driver for what others do."""
+    note(config.log, f"begin {config.number}")
+    time.sleep(config.seconds)
+    if config.fails:
+        raise StepError(f"nap {config.number} failed")
+    if config.units:
+        fan_out("units", Doze, {"config": config}, list(range(config.units)))
+    (out / "pillow").write(b"%d" % config.number)
+    note(config.log, f"end {config.number}")
+    return {"number": config.number}
+
+
+class Doze:
+    """UnitWork."""
+
+    def __init__(self, config: Nap) -> None:
+        self.config = config
+
+    def __call__(self, unit: int) -> dict[str, Any]:
+        note(self.config.log, f"unit {self.config.number} {unit}")
+        time.sleep(self.config.seconds)
+        return {}
+
+
+def note(log: str, line: str) -> None:
+    """Add a line to a log with the time."""
+    with Path(log).open("a") as file:
+        file.write(f"{line} {time.time()}\n")
+
+
+def naps(log: str, count: int, seconds: float, **options: Any) -> list[Step]:
+    """Independent directory steps."""
+    return [Step(f"nap-{n}", nap, Nap(number=n, log=log, seconds=seconds), **options) for n in range(count)]
+
+
+class Eyes(Component):
+    """Nothing to configure."""
+
+
+class See:
+    """RowWork: writes into each text which accelerators its process may see."""
+
+    def __init__(self, config: Eyes, inputs: object) -> None:
+        self.seen = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('BABELRAY_TEST_ENVIRONMENT')}"
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return DOCS.of([row | {"text": self.seen} for row in rows.to_pylist()])
+
+
+def all_steps(log: str, parts: int, seconds: float) -> list[Step]:
+    """A plan with every form of step: two sources and what maps them, a join of aligned tables, a directory step."""
+    small = Resources(cpus=0.5, actors=2)
+    targets = []
+    for n in range(2):
+        source = Step(f"numbers-{n}", Count, Numbers(parts=parts + n, seconds=seconds / 4), table=DOCS, resources=small)
+        shout = Shout(log=log, seconds=seconds)
+        upper = Step(f"upper-{n}", Upper, shout, {"docs": source}, DOCS, ("docs",), resources=small)
+        inputs = {"low": source, "high": upper}
+        joined = Step(f"joined-{n}", Join, Numbers(parts=n + 1), inputs, DOCS, ("high", "low"), resources=small)
+        config = Nap(number=n, log=log, seconds=seconds, units=parts)
+        targets.append(Step(f"nap-{n}", nap, config, {"docs": joined}, resources=small))
+    return targets
+
+
 def slow_source(parts: int, seconds: float) -> Step:
     """A source that takes its time."""
     return Step("numbers", Count, Numbers(parts=parts, seconds=seconds), table=DOCS)
 
 
+def main(name: str, root: str, log: str, parts: str, seconds: str) -> None:
+    """Run a plan as a driver of its own."""
+    if name == "all":
+        targets = all_steps(log, int(parts), float(seconds))
+    elif name == "numbers":
+        targets = [slow_source(int(parts), float(seconds))]
+    else:
+        targets = [steps(log, int(parts), float(seconds))[1]]
+    executor.run(targets, Place.of(root), Progress())
+
+
 if __name__ == "__main__":
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    name, root, log, parts, seconds = sys.argv[1:]
-    step = slow_source(int(parts), float(seconds)) if name == "numbers" else steps(log, int(parts), float(seconds))[1]
-    executor.run([step], Place.of(root), Progress())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    main(*sys.argv[1:])

@@ -116,7 +116,7 @@ def plan_search(
     rows = queries if lexical else plan_vectors(recipe, system, queries.name, "queries", queries)
     by_group = ShardSearchConfig(options=options, group_gb=recipe.group_gb)
     inputs = {"rows": rows, "index": index}
-    found = make_step(recipe, "search", f"{system.name}-shards", search_shards, by_group, inputs)
+    found = make_step(recipe, "search", f"search-{system.name}-shards", search_shards, by_group, inputs)
     config = SearchConfig(lang=lang, options=options)
     inputs = {**inputs, "found": found}
     return make_step(recipe, "search", name, Search, config, inputs, table=RANKINGS, rows=("rows",))

@@ -54,7 +54,7 @@ class Select(Component):
 
     @model_validator(mode="after")
     def _check_encoder(self) -> "Select":
-        _check_encoder("select", self.index, self.encoder)
+        _check_encoder("select.", self.index, self.encoder)
         return self
 
 
@@ -125,18 +125,18 @@ class SystemSpec(Component):
         if not self.rerank and not self.recipe and self.index is None:
             raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), or rerank")
         if not self.rerank and not self.recipe and self.index is not None:
-            _check_encoder("this system", self.index, self.encoder)
+            _check_encoder("", self.index, self.encoder)
         if self.recipe and self.encoder:
             raise ValueError("recipe names a student, encoder a ready checkpoint: give one of the two")
         return self
 
 
-def _check_encoder(key: str, index: Index, encoder: Pretrained | None) -> None:
+def _check_encoder(table: str, index: Index, encoder: Pretrained | None) -> None:
     reads_text = index.kind == "bm25"
     if reads_text and encoder:
-        raise ValueError(f"{key}: index.kind = bm25 reads text: leave out encoder, or choose another index")
+        raise ValueError(f"{table}index.kind = bm25 reads text: leave out {table}encoder, or choose another index")
     if not reads_text and not encoder:
-        raise ValueError(f"{key}: index.kind = {index.kind} searches vectors: add encoder.model")
+        raise ValueError(f"{table}index.kind = {index.kind} searches vectors: add {table}encoder.model")
 
 
 class EvaluationSet(Component):

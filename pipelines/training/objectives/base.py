@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipelines.docstore import Docstore
+from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.tokens import Row
 from pipelines.training.batches import Batches, Entry
@@ -69,7 +70,7 @@ class Pass:
     workers: Workers
     scaler: torch.amp.GradScaler
     sum: GradientSum
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     pieces: int = 1
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None, *, last: bool) -> None:
