@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -106,6 +106,10 @@ class Place:
         )
         return sorted(self / i.base_name for i in infos if not i.base_name.endswith(".tmp"))
 
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """Path, bytes and time of change (ns) of this file, or of every file below."""
+        return self._use(_list_files)
+
     def open(self) -> pa.NativeFile:
         """Open for random reading."""
         return self._use(lambda filesystem, path: filesystem.open_input_file(path))
@@ -130,7 +134,7 @@ class Place:
             with tempfile.NamedTemporaryFile() as draft:  # written beside, then sent
                 yield draft
                 draft.flush()
-                self._upload(Path(draft.name))
+                self._try(lambda: s3.upload(*self._s3_address(), Path(draft.name)))
             return
         draft_path = self._draft()
         with self._explained_errors():
@@ -178,7 +182,7 @@ class Place:
         for file in sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]:
             target = self / file.relative_to(source).as_posix() if source.is_dir() else self
             if not target.is_local:
-                target._upload(file)
+                target._try(partial(s3.upload, *target._s3_address(), file))
                 continue
             with target.writing() as out, file.open("rb") as data:
                 shutil.copyfileobj(data, out, COPY_BYTES)
@@ -191,7 +195,7 @@ class Place:
         """
         if self.is_local:
             return self.path
-        files = self._use(_list_files)
+        files = self.files()
         if not files:
             raise StorageError(f"nothing at {self.redacted} to fetch")
         return cached("copies", repr((self.uri, files)), self._copy_into) / self.name
@@ -227,11 +231,7 @@ class Place:
         """Do something with pyarrow's file system and the path in it."""
         return self._try(lambda: operation(*self.filesystem()))
 
-    def _upload(self, file: Path) -> None:
-        self._try(lambda: s3.upload(*self._s3_address(), file))
-
     def _draft(self) -> Path:
-        """Where a local file is written before it is renamed; ``list`` does not show it."""
         return self.path.with_name(f"{self.name}.{uuid.uuid4().hex}.tmp")
 
     def _write_local(self, data: bytes) -> None:
@@ -278,7 +278,6 @@ def redact_secrets(config: Any) -> Any:
 
 
 def _list_files(filesystem: fs.FileSystem, path: str) -> tuple[tuple[str, int, int], ...]:
-    """Path, bytes and time of change (ns) of this file, or of every file below."""
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
         return ((info.path, info.size, info.mtime_ns),)
