@@ -179,6 +179,7 @@ def test_json_lines_without_splits_are_divided_by_the_id_of_the_query(tmp_path, 
 def test_collections_with_splits_of_their_own_are_not_described(tmp_path):
     assert describe_splits(AtlasSource(territories=5)) is None
     assert describe_splits(MsMarco(path=str(tmp_path))) is None
+    assert describe_splits(Parallel(path=str(tmp_path / "absent"))) is None
     judged = beir(tmp_path / "judged")
     write(tmp_path / "judged", {"qrels/test.tsv": "q1\td\t1\n"})
     assert describe_splits(judged) is None
