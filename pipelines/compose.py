@@ -86,13 +86,12 @@ model = "minilm"  # another, such as sentence-transformers/paraphrase-multilingu
 
 
 def _head(name: str, found: Survey, what: str) -> str:
-    docs = found.docs[found.original]
     return f"""\
 # {what}. Written by: babelray new {name}
 #   babelray run {name}.toml              makes what is missing, and goes on where it was stopped
 #   babelray search {name}.toml "words"   searches from the command line
 #   babelray serve {name}.toml            serves a search page and an API on port 8000
-about = {_toml(f"{found.layout.name}: {docs:,} documents in {', '.join(map(languages.name, found.docs))}")}"""
+about = {_toml(f"{found.layout.name} in {', '.join(map(languages.name, found.docs))}")}"""
 
 
 def _examples(found: Survey) -> str:

@@ -90,7 +90,7 @@ def _describe(path: Path, found: Survey) -> dict[str, Any]:
     return {
         "recipe": str(path),
         "layout": found.layout.name,
-        "source": found.layout.source.model_dump(mode="json", exclude_defaults=True),
+        "kind": found.layout.source.kind,
         "documents": found.docs,
         "questions": found.queries,
         "judgements": found.judgements,

@@ -1,12 +1,12 @@
-"""The tables of the system, and what each promises.
+"""The tables of the system, and the contract of each: its columns, its key, and what is checked where rows are written.
 
 DOCS      passages or documents of one language
 QUERIES   questions of one language
 QRELS     relevance judgements (TREC: 0 is judged and not relevant)
-RANKINGS  for each query its documents, best first: a selection, a teacher's scores, or a search result
-VECTORS   the encoder's output for a document or a query. ``tokens`` lists the token counts of its passages (a query
-          or a short document is one passage, a single-vector encoder writes 1 per passage); ``vectors`` holds
-          sum(tokens) rows of float16, passage after passage
+RANKINGS  for each query its documents and their scores, best first: a selection, a teacher's, or a search result
+VECTORS   the encoder's output for a document or a query. ``tokens`` lists the vectors of each of its passages (one
+          passage for a query or a short document, one vector per passage for a single-vector encoder); ``vectors``
+          holds sum(tokens) rows of float16, passage after passage
 PAIRS     two sentences and how similar they are (STS)
 """
 
@@ -20,13 +20,13 @@ from cluster.errors import TableError
 from cluster.table import Table
 
 
-def _texts(rows: pa.Table) -> None:
+def _check_texts(rows: pa.Table) -> None:
     blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows["text"])), 0)).as_py() or 0
     if blank or rows["text"].null_count:
-        raise TableError(f"{blank + rows['text'].null_count} rows have no text: give each a reason in `reject` instead")
+        raise TableError(f"{blank + rows['text'].null_count} rows have no text: give each a reason in `reject`")
 
 
-def _rankings(rows: pa.Table) -> None:
+def _check_rankings(rows: pa.Table) -> None:
     lengths, scored = pc.list_value_length(rows["doc_ids"]), pc.list_value_length(rows["scores"])
     if not pc.all(pc.equal(lengths, scored)).as_py() and len(rows):
         raise TableError("table rankings: doc_ids and scores of a row must have the same length")
@@ -37,7 +37,7 @@ def _rankings(rows: pa.Table) -> None:
             raise TableError(f"table rankings: a document is ranked twice in {ids[:10]}…")
 
 
-def _vectors(rows: pa.Table) -> None:
+def _check_vectors(rows: pa.Table) -> None:
     sizes = pc.binary_length(rows["vectors"]).to_pylist()
     for tokens, size in zip(rows["tokens"].to_pylist(), sizes, strict=True):
         if not tokens or min(tokens) < 1 or size == 0 or size % (2 * sum(tokens)):
@@ -48,13 +48,13 @@ DOCS = Table(
     "docs",
     pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("title", pa.string()), ("text", pa.string())]),
     key=("doc_id",),
-    check=_texts,
+    check=_check_texts,
 )
 QUERIES = Table(
     "queries",
     pa.schema([("query_id", pa.string()), ("lang", pa.string()), ("text", pa.string())]),
     key=("query_id",),
-    check=_texts,
+    check=_check_texts,
 )
 QRELS = Table(
     "qrels",
@@ -67,13 +67,13 @@ RANKINGS = Table(
         [("query_id", pa.string()), ("doc_ids", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))],
     ),
     key=("query_id",),
-    check=_rankings,
+    check=_check_rankings,
 )
 VECTORS = Table(
     "vectors",
     pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.int32())), ("vectors", pa.binary())]),
     key=("id",),
-    check=_vectors,
+    check=_check_vectors,
 )
 PAIRS = Table(
     "pairs",

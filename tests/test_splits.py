@@ -84,6 +84,13 @@ def test_without_groups_each_question_is_hashed_and_documents_follow_their_judge
     assert len(ids(bare.docs("en", "train"), "doc_id")) == 80  # nothing says which documents are of other splits
 
 
+def test_documents_without_a_group_are_training_documents(tmp_path):
+    path = Path(collection(tmp_path))
+    groups = [line for line in (path / "groups.tsv").read_text().splitlines() if not line.startswith("page")]
+    (path / "groups.tsv").write_text("\n".join(groups) + "\n")
+    assert len(ids(Parallel(path=str(path)).docs("en", "train"), "doc_id")) == 80
+
+
 def test_split_files_win(tmp_path):
     path = collection(tmp_path)
     assert describe_splits(Parallel(path=path)) is not None
@@ -172,6 +179,7 @@ def test_json_lines_without_splits_are_divided_by_the_id_of_the_query(tmp_path, 
 def test_collections_with_splits_of_their_own_are_not_described(tmp_path):
     assert describe_splits(AtlasSource(territories=5)) is None
     assert describe_splits(MsMarco(path=str(tmp_path))) is None
+    assert describe_splits(Parallel(path=str(tmp_path / "absent"))) is None
     judged = beir(tmp_path / "judged")
     write(tmp_path / "judged", {"qrels/test.tsv": "q1\td\t1\n"})
     assert describe_splits(judged) is None

@@ -28,9 +28,10 @@ class Parallel(Component):
     """A parallel collection, divided by question along ``splits/fold<fold>.tsv``, or by hash where there are none.
 
     ``strict`` leaves the documents of other splits' groups (articles, pages) out of the documents of "train", so that
-    no text of a test article is seen in training, not even as a negative. Where a collection that is divided by hash
-    names no groups, the documents left out are those judged relevant to questions of other splits alone. Every other
-    split searches all documents.
+    no text of a test article is seen in training, not even as a negative. A document without a group is left out too
+    where a fold divides the questions, and kept where the hash does. Where a collection that is divided by hash has no
+    groups.tsv, the documents left out are those judged relevant to questions of other splits alone. Every other split
+    searches all documents.
     """
 
     kind: Literal["parallel"] = "parallel"
@@ -144,7 +145,7 @@ class Parallel(Component):
             return lambda doc_id: doc_id not in others
         group = _read_pairs(deciding[-1])
         if hashed_by == "group":
-            return lambda doc_id: doc_id in group and split_by_hash(group[doc_id], self.fold) == "train"
+            return lambda doc_id: doc_id not in group or split_by_hash(group[doc_id], self.fold) == "train"
         fold = _read_pairs(deciding[0])
         groups = {group[query] for query, part in fold.items() if part == "train" and query in group}
         return lambda doc_id: group.get(doc_id) in groups

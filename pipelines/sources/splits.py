@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from cluster.storage import Place
 from pipelines.sources.base import Entry
 
 BUCKETS = 10
@@ -49,12 +50,14 @@ def find_split_rule(source: Any, split: str) -> str:
 
 
 def describe_splits(source: Any) -> str | None:
-    """A sentence for the screen about splits that are made by hash; None where the collection has its own.
+    """Say that splits are made by hash, for the screen; None where the collection has its own, or is absent.
 
     Raises:
         StorageError: the collection cannot be listed.
     """
-    unit = source.hashed_by() if isinstance(source, HashSplitSource) else ""
+    path = getattr(source, "path", None)
+    is_absent = path is not None and not Place.of(path).exists()
+    unit = source.hashed_by() if isinstance(source, HashSplitSource) and not is_absent else ""
     if not unit:
         return None
     return (

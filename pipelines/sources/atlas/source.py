@@ -148,6 +148,6 @@ def _french(text: str) -> str:
     return text.replace("« ", f"«{NO_BREAK}")
 
 
-def _expect(what: str, came: str, expected: tuple[str, ...]) -> None:
-    if came not in expected:
-        raise UnknownChoiceError(f"atlas: expected a {what} among {', '.join(expected)}; got {came!r}")
+def _expect(what: str, got: str, expected: tuple[str, ...]) -> None:
+    if got not in expected:
+        raise UnknownChoiceError(f"atlas: expected a {what} among {', '.join(expected)}; got {got!r}")
