@@ -1,7 +1,7 @@
-"""Results for people: pages for a terminal and a chart. Functions return what rich prints; none of them prints.
+"""Pages of results for a terminal. Functions return what rich prints; none of them prints.
 
-Passages in several scripts are set below each other, never in columns: a terminal turns right-to-left text around
-within its line, which would tear a table's columns apart.
+Passages in several scripts are set below each other, never in columns: a terminal reorders right-to-left text within
+its line, which would break the columns of a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import languages
 from pipelines.evaluate import POOL
-from pipelines.significance import Comparison
+from pipelines.significance import Comparison, SystemResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PASSAGE = 280  # characters of a passage that are shown
 SIGNIFICANT = 0.05
-UNLIKE_POOLS = "the pools are not compared: the two have different languages, and a larger pool is harder to search"
+POOLS_DIFFER = "the pools are not compared: the two have different languages, and a larger pool is harder to search"
 
 Systems = Mapping[str, Mapping[str, Mapping[str, float]]]  # system → language → measure → value
 
@@ -63,21 +63,58 @@ def comparison_page(set_name: str, a: str, b: str, rows: Sequence[Comparison]) -
         f"{set_name}: {a} against {b}", "language", ["measure", a, b, "difference", "95 %", "+/=/−", "p", "p (Holm)"]
     )
     for row in rows:
-        significant = row.p_holm is not None and row.p_holm < SIGNIFICANT
         table.add_row(
             _language(row.lang),
             row.measure,
             f"{row.a:.3f}",
             f"{row.b:.3f}",
-            _line((f"{row.difference:+.3f}", "bold" if significant else "")),
+            _line((f"{row.difference:+.3f}", "bold" if _is_significant(row) else "")),
             "–" if row.low is None else f"{row.low:+.3f} … {row.high:+.3f}",
             f"{row.wins}/{row.ties}/{row.losses}",
             _p(row.p),
             _p(row.p_holm),
         )
     note = f"+ queries where {a} is better; bold: p (Holm) below {SIGNIFICANT}, by a paired two-sided test over queries"
-    notes = [note] if POOL in {row.lang for row in rows} else [note, UNLIKE_POOLS]
+    notes = [note] if POOL in {row.lang for row in rows} else [note, POOLS_DIFFER]
     return Group(table, *(_line((note, "dim")) for note in notes), "")
+
+
+def systems_page(set_name: str, results: Sequence[SystemResult], measure: str | None = None) -> "RenderableType":
+    """Several systems on one set by one measure (None: the first): each mean with its 95 % interval, and below them
+    the differences to the first system, with p as Holm corrects it, significant ones bold."""
+    from rich.console import Group
+
+    measure = measure or results[0].estimate.measure
+    cells = {(r.system, r.estimate.lang): r for r in results if r.estimate.measure == measure}
+    systems = list(dict.fromkeys(system for system, _ in cells))
+    langs = sorted({lang for _, lang in cells}, key=lambda lang: (lang != POOL, lang))
+    means = _table(f"{set_name}: {measure}, with 95 % intervals over queries", "language", systems)
+    differences = _table(f"{set_name}: {measure}, difference to {systems[0]} and p (Holm)", "language", systems[1:])
+    for lang in langs:
+        row = [cells.get((system, lang)) for system in systems]
+        means.add_row(_language(lang), *(_mean(result) for result in row))
+        differences.add_row(_language(lang), *(_difference(result) for result in row[1:]))
+    note = _line((f"bold: p (Holm) below {SIGNIFICANT}, by a paired two-sided test over queries", "dim"))
+    return Group(means, "", *([differences, note, ""] if len(systems) > 1 else []))
+
+
+def _mean(result: SystemResult | None) -> str:
+    if result is None:
+        return "–"
+    estimate = result.estimate
+    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.mean:.3f}{interval}"
+
+
+def _difference(result: SystemResult | None) -> "Text":
+    row = result.difference if result else None
+    if row is None:
+        return _line(("–", ""))
+    return _line((f"{row.difference:+.3f}", "bold" if _is_significant(row) else ""), (f"  {_p(row.p_holm)}", ""))
+
+
+def _is_significant(row: Comparison) -> bool:
+    return row.p_holm is not None and row.p_holm < SIGNIFICANT
 
 
 def next_page(command: str, recipe: str) -> "RenderableType":

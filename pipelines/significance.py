@@ -1,12 +1,13 @@
-"""Is a difference between two systems more than chance? Paired tests over the queries that both were measured on.
+"""Confidence intervals of measures, and paired tests of whether a difference between systems is more than chance.
 
 The paired two-sided t-test is the default of the field (Smucker, Allan and Carterette 2007 find it and the permutation
 test to agree); ``test="permutation"`` flips the signs of the differences at random and assumes no distribution. The
-p-values of one measure over the languages are one family, corrected by Holm's step-down procedure (Holm 1979).
+p-values of one measure over languages and systems are one family, corrected by Holm's step-down procedure (Holm 1979).
 
 Cost: milliseconds for the t-test; the permutation test draws 9,999 times the number of queries.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,13 +25,28 @@ LEVEL = 0.95
 FLAT = 1e-12  # differences that vary by less, relative to their size, are rounding
 
 
+class Estimate(BaseModel):
+    """The mean of one measure of one system in one language, with its 95 % confidence interval over queries.
+
+    The interval is that of the t distribution, None for a single query.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    lang: str
+    measure: str
+    queries: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
 class Comparison(BaseModel):
     """System A against system B by one measure in one language.
 
     ``difference`` is the mean of A minus B over ``queries`` queries, ``low`` and ``high`` its 95 % confidence interval
     (of the t distribution); ``wins`` counts the queries where A is better. ``p`` is the chance of a difference at least
-    this large between equal systems, ``p_holm`` the same corrected for the number of languages. With one query there is
-    nothing to estimate: the interval and the p-values are None.
+    this large between equal systems, ``p_holm`` the same corrected for the number of comparisons by this measure. For a
+    single query the interval and the p-values are None.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +65,49 @@ class Comparison(BaseModel):
     p_holm: float | None = None
 
 
+class SystemResult(BaseModel):
+    """One of several systems in one language by one measure, and its difference to the first system.
+
+    ``difference`` is None for the first system itself, and for pools of different languages.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    system: str
+    estimate: Estimate
+    difference: Comparison | None = None
+
+
+def intervals(evaluation: Path) -> list[Estimate]:
+    """Estimate each measure of an evaluation artifact (its directory) in each language."""
+    return [_estimate(*key, np.array(list(values.values()))) for key, values in _values(evaluation).items()]
+
+
+def compare_systems(evaluations: Mapping[str, Path], test: Test = "t") -> list[SystemResult]:
+    """Estimate several systems on one set, and compare each with the first.
+
+    ``evaluations`` are the directories of evaluation artifacts by the system's name. The comparisons of all systems and
+    languages by one measure are one family of Holm's correction.
+
+    Raises:
+        RecipeError: a system was measured on other queries than the first, or on no language that this has.
+    """
+    (first, baseline), *others = evaluations.items()
+    found = [SystemResult(system=first, estimate=estimate) for estimate in intervals(baseline)]
+    compared = [(name, row) for name, evaluation in others for row in compare(evaluation, baseline, test)]
+    corrected = correct([row for _, row in compared])
+    rows = {(name, row.lang, row.measure): row for (name, _), row in zip(compared, corrected, strict=True)}
+    for name, evaluation in others:
+        for estimate in intervals(evaluation):
+            difference = rows.get((name, estimate.lang, estimate.measure))
+            found.append(SystemResult(system=name, estimate=estimate, difference=difference))
+    return found
+
+
+def _estimate(lang: str, measure: str, values: np.ndarray) -> Estimate:
+    low, high = interval(values)
+    return Estimate(lang=lang, measure=measure, queries=len(values), mean=float(values.mean()), low=low, high=high)
+
+
 def compare(a: Path, b: Path, test: Test = "t") -> list[Comparison]:
     """Compare two evaluation artifacts (their directories) in every language and measure that both have.
 
@@ -63,12 +122,12 @@ def compare(a: Path, b: Path, test: Test = "t") -> list[Comparison]:
     shared = [key for key in of_a if key in of_b and (same or key[0] != POOL)]
     if not shared:
         raise RecipeError(f"nothing to compare: {a.name} has {sorted(of_a)}, {b.name} has {sorted(of_b)}")
-    rows = [_compared(lang, measure, of_a[lang, measure], of_b[lang, measure], test) for lang, measure in shared]
-    return corrected(rows)
+    rows = [_compare_queries(lang, measure, of_a[lang, measure], of_b[lang, measure], test) for lang, measure in shared]
+    return correct(rows)
 
 
-def paired(lang: str, measure: str, a: np.ndarray, b: np.ndarray, test: Test = "t") -> Comparison:
-    """Compare ``a`` and ``b``, the values of the same Q queries in the same order."""
+def compare_values(lang: str, measure: str, a: np.ndarray, b: np.ndarray, test: Test = "t") -> Comparison:
+    """Compare the values of two systems for the same queries in the same order."""
     differences = a - b
     low, high = interval(differences)
     return Comparison(
@@ -110,20 +169,20 @@ def p_value(differences: np.ndarray, test: Test = "t") -> float | None:
             rng=np.random.default_rng(0),
         )
         return float(drawn.pvalue)
-    if _flat(differences):
+    if _is_constant(differences):
         return 0.0
     return float(stats.ttest_rel(differences, np.zeros_like(differences)).pvalue)
 
 
-def interval(differences: np.ndarray) -> tuple[float | None, float | None]:
+def interval(values: np.ndarray) -> tuple[float | None, float | None]:
     """The 95 % confidence interval of the mean, by the t distribution; (None, None) for fewer than two values."""
     from scipy import stats
 
-    n = len(differences)
+    n = len(values)
     if n < 2:
         return None, None
-    mean = float(differences.mean())
-    error = 0.0 if _flat(differences) else float(differences.std(ddof=1) / np.sqrt(n))
+    mean = float(values.mean())
+    error = 0.0 if _is_constant(values) else float(values.std(ddof=1) / np.sqrt(n))
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return mean - half, mean + half
 
@@ -138,21 +197,21 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def corrected(rows: list[Comparison]) -> list[Comparison]:
-    """The rows with ``p_holm`` set: the rows of one measure are one family."""
+def correct(rows: list[Comparison]) -> list[Comparison]:
+    """Set ``p_holm`` of each row: the rows of one measure are one family."""
     families: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         if row.p is not None:
             families.setdefault(row.measure, []).append(i)
-    out = list(rows)
+    adjusted = list(rows)
     for family in families.values():
         for i, p in zip(family, holm([rows[i].p or 0.0 for i in family]), strict=True):
-            out[i] = rows[i].model_copy(update={"p_holm": p})
-    return out
+            adjusted[i] = rows[i].model_copy(update={"p_holm": p})
+    return adjusted
 
 
-def _flat(differences: np.ndarray) -> bool:
-    return bool(np.ptp(differences) <= FLAT * np.abs(differences).max())
+def _is_constant(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= FLAT * np.abs(values).max())
 
 
 def _values(directory: Path) -> dict[tuple[str, str], dict[str, float]]:
@@ -163,7 +222,7 @@ def _values(directory: Path) -> dict[tuple[str, str], dict[str, float]]:
     return values
 
 
-def _compared(lang: str, measure: str, a: dict[str, float], b: dict[str, float], test: Test) -> Comparison:
+def _compare_queries(lang: str, measure: str, a: dict[str, float], b: dict[str, float], test: Test) -> Comparison:
     if a.keys() != b.keys():
         only_a, only_b = sorted(a.keys() - b.keys()), sorted(b.keys() - a.keys())
         raise RecipeError(
@@ -172,4 +231,4 @@ def _compared(lang: str, measure: str, a: dict[str, float], b: dict[str, float],
             "evaluate both on the same set"
         )
     query_ids = sorted(a)
-    return paired(lang, measure, np.array([a[q] for q in query_ids]), np.array([b[q] for q in query_ids]), test)
+    return compare_values(lang, measure, np.array([a[q] for q in query_ids]), np.array([b[q] for q in query_ids]), test)

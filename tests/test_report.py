@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines.report import comparison_page, examples_page, measures_page, next_page
-from pipelines.significance import corrected, paired
+from pipelines.report import comparison_page, examples_page, measures_page, next_page, systems_page
+from pipelines.significance import Estimate, SystemResult, compare_values, correct
 
 SYSTEMS = {
     "student": {
@@ -93,18 +93,44 @@ def test_no_line_is_wider_than_the_terminal(width):
 def test_a_comparison_shows_the_difference_and_marks_what_is_significant():
     rng = np.random.default_rng(0)
     b = rng.random(50)
-    rows = corrected([paired("de", "AP", b + 0.1 + 0.01 * rng.random(50), b), paired("zh", "AP", b, b)])
+    rows = correct([compare_values("de", "AP", b + 0.1 + 0.01 * rng.random(50), b), compare_values("zh", "AP", b, b)])
     page = shown(comparison_page("test", "new", "old", rows), width=140, color=True)
     assert f"{BOLD}+{rows[0].difference:.3f}{PLAIN}" in page
     assert f"{BOLD}+0.000" not in page
     assert "<0.0001" in page
     assert "50/0/0" in page
     assert "0/50/0" in page
-    single = [paired("de", "AP", np.array([0.5]), np.array([0.4]))]
+    single = [compare_values("de", "AP", np.array([0.5]), np.array([0.4]))]
     assert "–" in shown(comparison_page("test", "new", "old", single), width=140)
     assert "the pools are not compared" in page
-    pools = [paired("all", "AP", b, b)]
+    pools = [compare_values("all", "AP", b, b)]
     assert "not compared" not in shown(comparison_page("test", "new", "old", pools), width=140)
+
+
+def test_systems_stand_side_by_side_with_intervals_and_differences_to_the_first():
+    def result(system, lang, mean, difference=None):
+        estimate = Estimate(lang=lang, measure="AP", queries=50, mean=mean, low=mean - 0.02, high=mean + 0.02)
+        return SystemResult(system=system, estimate=estimate, difference=difference)
+
+    b = np.random.default_rng(0).random(50)
+    better, same = correct([compare_values("all", "AP", b + 0.1 + 0.01 * b, b), compare_values("de", "AP", b, b)])
+    results = [
+        result("MTT", "de", 0.5),
+        result("MTT", "all", 0.4),
+        result("MTD", "de", 0.5, same),
+        result("MTD", "all", 0.6, better),
+        result("ED", "de", 0.3),
+    ]
+    lines = [" ".join(line.split()) for line in shown(systems_page("xquad", results), width=120).splitlines()]
+    assert "all languages 0.400 [0.380, 0.420] 0.600 [0.580, 0.620] –" in lines
+    assert "de German 0.500 [0.480, 0.520] 0.500 [0.480, 0.520] 0.300 [0.280, 0.320]" in lines
+    assert f"all languages {better.difference:+.3f} <0.0001 –" in lines
+    assert "de German +0.000 1.0000 –" in lines
+    page = shown(systems_page("xquad", results), width=120, color=True)
+    assert f"{BOLD}{better.difference:+.3f}{PLAIN}" in page
+    assert f"{BOLD}+0.000" not in page
+    alone = shown(systems_page("xquad", results[:2]), width=120)
+    assert "difference" not in alone
 
 
 def test_the_next_command_is_named():

@@ -12,7 +12,7 @@ from scipy import stats
 
 from cluster.errors import RecipeError
 from pipelines.evaluate import PER_QUERY
-from pipelines.significance import compare, holm, interval, p_value, paired
+from pipelines.significance import compare, compare_systems, compare_values, holm, interval, intervals, p_value
 
 
 def write(directory, values):
@@ -35,7 +35,7 @@ def test_by_hand():
     """
     x = np.sqrt(5.0)
     expected = 1 - 2 / np.pi * (np.arctan(x) + x / (1 + x * x))
-    row = paired("en", "AP", np.array([2.0, 3.0, 4.0, 5.0]), np.ones(4))
+    row = compare_values("en", "AP", np.array([2.0, 3.0, 4.0, 5.0]), np.ones(4))
     assert row.p == pytest.approx(expected)
     assert row.p == pytest.approx(0.0305, abs=1e-4)
     assert (row.difference, row.a, row.b, row.queries) == (2.5, 3.5, 1.0, 4)
@@ -49,7 +49,7 @@ def test_the_t_test_and_its_interval_are_scipys(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random(40), rng.random(40)
     oracle = stats.ttest_rel(a, b)
-    row = paired("en", "AP", a, b)
+    row = compare_values("en", "AP", a, b)
     assert row.p == pytest.approx(oracle.pvalue)
     low, high = oracle.confidence_interval(0.95)
     assert (row.low, row.high) == (pytest.approx(low), pytest.approx(high))
@@ -138,3 +138,49 @@ def test_one_query_gives_no_p_value(tmp_path):
     b = write(tmp_path / "b", {("de", "AP"): {"q1": 0.25}})
     (row,) = compare(a, b)
     assert (row.difference, row.p, row.p_holm, row.low) == (0.25, None, None, None)
+
+
+def test_intervals_are_scipys(tmp_path):
+    values = {("de", "AP"): rng_values(1), ("all", "AP"): rng_values(2), ("de", "RR@10"): {"q1": 0.5}}
+    found = {(e.lang, e.measure): e for e in intervals(write(tmp_path / "a", values))}
+    assert found.keys() == values.keys()
+    for key in (("de", "AP"), ("all", "AP")):
+        array = np.array(list(values[key].values()))
+        low, high = stats.ttest_1samp(array, 0).confidence_interval(0.95)
+        assert (found[key].low, found[key].high) == (pytest.approx(low), pytest.approx(high))
+        assert (found[key].mean, found[key].queries) == (pytest.approx(array.mean()), 30)
+    assert (found["de", "RR@10"].low, found["de", "RR@10"].high) == (None, None)
+
+
+def rng_values(seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return {f"q{i}": float(rng.random() + shift) for i in range(30)}
+
+
+def test_systems_are_compared_with_the_first_and_corrected_together(tmp_path):
+    langs = ("de", "zh", "all")
+    made = {
+        name: {(lang, "AP"): rng_values(10 * i + j, i / 10) for j, lang in enumerate(langs)}
+        for i, name in enumerate("abc")
+    }
+    results = compare_systems({name: write(tmp_path / name, values) for name, values in made.items()})
+    assert [(r.system, r.estimate.lang) for r in results] == [(name, lang) for name in "abc" for lang in langs]
+    assert all(r.difference is None for r in results[:3])
+    p_values = [
+        float(stats.ttest_rel(*(list(made[name][lang, "AP"].values()) for name in (other, "a"))).pvalue)
+        for other in "bc"
+        for lang in langs
+    ]
+    rising = sorted(p_values)
+    adjusted = [max(min(1.0, (6 - i) * q) for i, q in enumerate(rising) if q <= p) for p in p_values]
+    assert [r.difference.p for r in results[3:]] == pytest.approx(p_values)
+    assert [r.difference.p_holm for r in results[3:]] == pytest.approx(adjusted)
+    for result in results[3:]:
+        baseline = made["a"][result.estimate.lang, "AP"]
+        assert result.difference.difference == pytest.approx(result.estimate.mean - np.mean(list(baseline.values())))
+
+
+def test_one_system_alone_has_intervals_and_no_comparison(tmp_path):
+    (result,) = compare_systems({"a": write(tmp_path / "a", {("de", "AP"): rng_values(0)})})
+    assert result.difference is None
+    assert result.estimate.low < result.estimate.mean < result.estimate.high

@@ -115,8 +115,8 @@ class Stack:
     def take(self, rows: IntArray) -> np.ndarray:
         """Copy the rows with these ascending numbers."""
         if len(self._arrays) == 1:
-            return self._arrays[0][rows]
-        pieces = [self._arrays[shard][local] for shard, local in _by_shard(rows, self._firsts)]
+            return self._arrays[0].take(rows, axis=0)  # several times as fast as indexing
+        pieces = [self._arrays[shard].take(local, axis=0) for shard, local in _by_shard(rows, self._firsts)]
         return np.concatenate([self._arrays[0][:0], *pieces])
 
     def slice(self, start: int, end: int) -> np.ndarray:

@@ -69,8 +69,8 @@ class Codec:
 
     def decode(self, codes_T: IntArray, residuals_TW: IntArray) -> FloatArray:
         """Return the unit vectors (T, N) that the codes stand for, float32."""
-        vectors_TN = self._weights_of_byte[residuals_TW].reshape(len(codes_T), self.dim)
-        vectors_TN += self.centroids_CN[codes_T]
+        vectors_TN = self._weights_of_byte.take(residuals_TW, axis=0).reshape(len(codes_T), self.dim)
+        vectors_TN += self.centroids_CN.take(codes_T, axis=0)
         vectors_TN /= np.maximum(np.sqrt(np.einsum("tn,tn->t", vectors_TN, vectors_TN)), 1e-12)[:, None]
         return vectors_TN
 

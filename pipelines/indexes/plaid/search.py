@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang, share_out
 from pipelines.indexes.files import Docs, Stack, blocks, load_npy, offsets, ranges
-from pipelines.indexes.maxsim import maxsim, rank, take_passages
+from pipelines.indexes.maxsim import best, maxsim, rank, slack, take_passages
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.vectors import FloatArray, IntArray
 
@@ -106,9 +106,7 @@ class PlaidGroup:
             passages = _keep(passages, self._approximate(scores_CQ, passages, near_C), depth.candidates)
         if len(passages) > (keep := max(depth.candidates // 4, depth.k)):
             passages = _keep(passages, self._approximate(scores_CQ, passages), keep)
-        scores_P = self._score(query_QN.astype(np.float64), passages)
-        docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
-        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), depth.k)
+        return self._rank(query_QN, passages, depth.k)
 
     def _find_candidates(self, scores_CQ: FloatArray, depth: Depth) -> IntArray:
         """The passages in the probed cells, ascending; more cells are probed until there are enough."""
@@ -140,14 +138,25 @@ class PlaidGroup:
             [_approximate_block(scores_CQ, *self._take_codes(p), near_C) for p in self._cut(passages)]
         )
 
+    def _rank(self, query_QN: FloatArray, passages: IntArray, k: int) -> Ranking:
+        """The best ``k`` documents by MaxSim with the decompressed tokens: in float32, the best again in float64 (see
+        ``pipelines.indexes.maxsim``)."""
+        docs_P = self.docs.of_passages(passages)
+        docs, first = np.unique(docs_P, return_index=True)
+        near = best(np.maximum.reduceat(self._score(query_QN, passages), first), k, 2 * slack(query_QN))
+        is_near_P = np.isin(docs_P, docs[near])
+        scores_P = self._score(query_QN.astype(np.float64), passages[is_near_P])
+        docs, first = np.unique(docs_P[is_near_P], return_index=True)
+        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
+
     def _score(self, query_QN: FloatArray, passages: IntArray) -> FloatArray:
-        """MaxSim with the decompressed tokens, float64 (P,): see ``pipelines.indexes.maxsim``."""
+        """MaxSim with the decompressed tokens (P,), in the query's type."""
         return np.concatenate([self._score_block(query_QN, piece) for piece in self._cut(passages)])
 
     def _score_block(self, query_QN: FloatArray, passages: IntArray) -> FloatArray:
         tokens, starts = take_passages(passages, self.docs.token_starts_P1)
         vectors_TN = self.codec.decode(self.codes_T.take(tokens), self.residuals_TW.take(tokens))
-        return maxsim(query_QN, vectors_TN.astype(np.float64), starts)
+        return maxsim(query_QN, vectors_TN.astype(query_QN.dtype, copy=False), starts)
 
     def _take_codes(self, passages: IntArray) -> tuple[IntArray, IntArray]:
         """The codes of the passages' tokens, and where each passage starts among them."""
@@ -172,12 +181,12 @@ def _approximate_block(
 ) -> FloatArray:
     """See ``PlaidGroup._approximate``."""
     if near_C is not None:
-        kept_T = near_C[codes_T]
+        kept_T = near_C.take(codes_T)
         codes_T, starts = codes_T[kept_T], offsets(np.add.reduceat(kept_T, starts[:-1], dtype=np.int64))
     scores_P = np.full(len(starts) - 1, -np.inf, np.float32)
     filled = np.flatnonzero(np.diff(starts))
     if len(filled):
-        scores_P[filled] = np.maximum.reduceat(scores_CQ[codes_T], starts[filled], axis=0).sum(axis=1)
+        scores_P[filled] = np.maximum.reduceat(scores_CQ.take(codes_T, axis=0), starts[filled], axis=0).sum(axis=1)
     return scores_P
 
 
