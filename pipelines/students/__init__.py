@@ -1,4 +1,4 @@
-"""Students: what is trained, and how a trained one is opened. Importing this loads no model library."""
+"""The student architectures, and loading of trained encoders. Importing this loads no model library."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +14,11 @@ AnyStudent = Annotated[LateInteraction | Dense | Lexical, Field(discriminator="k
 
 
 def load_encoder(model: str | Path, device: str | None = None) -> Encoder:
-    """Open a trained student or any other encoder: a directory of ours, a sentence-transformers or PyLate or Stanford
+    """Load a trained student or any other encoder: a student's directory, a sentence-transformers, PyLate or Stanford
     ColBERT checkpoint, or a plain Hugging Face transformer (mean-pooled, as sentence-transformers reads it).
 
-    ``device`` None takes the accelerator where there is one. Loading torch and the library takes seconds.
+    ``device`` is a torch device; None takes the accelerator if there is one. Importing torch and
+    sentence-transformers takes seconds.
     """
     from pipelines.students.encoder import load
 

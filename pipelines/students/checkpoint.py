@@ -1,4 +1,4 @@
-"""A student that begins from weights trained elsewhere."""
+"""A base with pretrained weights."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -20,8 +20,8 @@ class Checkpoint(Component):
     model: str
     revision: str | None = None
 
-    def module(self, corpus: Corpus, seed: int) -> "nn.Module":
-        """See ``Base``. Reads nothing of the corpus."""
+    def build_module(self, corpus: Corpus, seed: int) -> "nn.Module":
+        """Load the module (see ``Base``). Uses neither the corpus nor the seed."""
         from sentence_transformers.sentence_transformer.modules import Transformer
 
         pinned = {"revision": self.revision} if self.revision else {}
