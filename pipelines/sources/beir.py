@@ -76,7 +76,7 @@ class Beir(Component):
                 yield query(where, record.get("_id"), record.get("text"), lang)
 
     def _speaks(self, record: dict[str, Any], lang: str) -> bool:
-        return languages.normal(str(record.get("lang") or self.lang)) == lang
+        return languages.normalise(str(record.get("lang") or self.lang)) == lang
 
 
 def _those_judged(entries: Iterator[Entry], judged: list[File]) -> Iterator[Entry]:

@@ -105,7 +105,7 @@ class Jsonl(Component):
                     yield where, record
 
     def _in(self, record: dict[str, Any], usual: str, lang: str) -> bool:
-        return languages.normal(str(record.get(self.fields.lang) or usual)) == lang
+        return languages.normalise(str(record.get(self.fields.lang) or usual)) == lang
 
     def _judgements(self, file: File) -> Iterator[Entry]:
         if not plain(file.name).endswith(".jsonl"):
