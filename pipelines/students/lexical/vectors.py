@@ -73,7 +73,8 @@ class WordVectors(InputModule):
         # A text reads few rows, and a training step adds up many passes: gradients stay sparse within each pass.
         self.word_rows.register_post_accumulate_grad_hook(_densify)
         self.query_weights = nn.Parameter(torch.zeros(size))  # in logarithms
-        self.score_scale = nn.Parameter(torch.zeros(()))  # in logarithms; sets the sharpness of a softmax over scores
+        # One factor of all scores: it changes no ranking, only how peaked a softmax over scores is.
+        self.score_scale = nn.Parameter(torch.zeros(()))  # in logarithms
         self._stems, ids_by_prefix_V = _sort_keys([strip_article(word) for word in self.vocabulary])
         self._reversed_stems, ids_by_suffix_V = _sort_keys([strip_article(word)[::-1] for word in self.vocabulary])
         self.register_buffer("ids_by_prefix_V", ids_by_prefix_V, persistent=False)
@@ -172,7 +173,7 @@ class WordVectors(InputModule):
         """Find the words whose rows a word without one takes, as (first, count, first, count).
 
         The first range is one of ``ids_by_prefix_V``, the second of ``ids_by_suffix_V``. The counts are −1 for the two
-        characters of an unspaced pair. A number takes no rows.
+        characters of an unspaced pair, and 0 where there are no neighbours; a number has none.
         """
         if is_unspaced(word):
             return (*_find_character(self._stems, word[0]), *_find_character(self._reversed_stems, word[-1]))
