@@ -1,13 +1,14 @@
-"""Languages: one code inside, and every other naming scheme at the edge, through langcodes.
+"""Language codes: checks the project's own codes and converts them to the schemes of models and collections.
 
-A code is ISO 639-1 with a script where the script is not the usual one: ``zh``, ``zh-Hant``, ``sr-Latn``. A language
-that ISO 639-1 leaves out keeps its three letters (``yue``). Each has one spelling, since codes name artifacts.
+A code is ISO 639-1, with a script where the script is not the usual one: ``zh``, ``zh-Hant``, ``sr-Latn``. A language
+that ISO 639-1 lacks has its three-letter code (``yue``). A language has one spelling only, since codes name artifacts.
 
     code      flores      nllb        m2m100   neuclir   miracl   mmarco     iso3
     zh        zho_Hans    zho_Hans    zh       zho       zh       chinese    zho
     fa        pes_Arab    pes_Arab    fa       fas       fa       -          fas
 
-A scheme that lacks a language raises RecipeError and lists what it has. Everything here is memoised.
+The converters ``to_*`` raise RecipeError for a language that the scheme lacks; the message lists what it has. For an
+unknown code every function except ``normalise`` raises RecipeError. Look-ups are cached.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from cluster.errors import RecipeError
 if TYPE_CHECKING:
     from langcodes import Language
 
-# FLORES-200 (Team NLLB 2022, "No Language Left Behind", table 1): languages after the script in which they are written.
+# FLORES-200 (Team NLLB 2022, "No Language Left Behind", table 1): a script, then the languages written in it.
 _FLORES = """
 Latn ace afr aka arb ast ayr azj bam ban bem bjn bos bug cat ceb ces cjk crh cym dan deu dik dyu eng epo est eus
      ewe fao fij fin fon fra fur fuv gaz gla gle glg grn hat hau hrv hun ibo ilo ind isl ita jav kab kac kam kbp kea
@@ -47,7 +48,7 @@ sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu
 _MIRACL = "ar bn de en es fa fi fr hi id ja ko ru sw te th yo zh"  # Zhang et al. 2023, table 1
 _MMARCO = "ar de en es fr hi id it ja nl pt ru vi zh"  # Bonifacio et al. 2021, version 2
 _NEUCLIR = "en fa ru zh"  # Lawrie et al. 2023, "Overview of the TREC 2022 NeuCLIR Track"
-# FLORES names a macrolanguage by its standard variety: Arabic by Modern Standard Arabic, Persian by that of Iran.
+# FLORES has the standard variety of a macrolanguage in its place: Modern Standard Arabic, Persian of Iran.
 _VARIETIES = """
 ara arb  aym ayr  aze azj  din dik  fas pes  fil tgl  ful fuv  kau knc  kur kmr  lav lvs  mlg plt  mon khk  msa zsm
 nep npi  nor nob  ori ory  orm gaz  pus pbt  que quy  sqi als  swa swh  uzb uzn  yid ydd
@@ -55,7 +56,7 @@ nep npi  nor nob  ori ory  orm gaz  pus pbt  que quy  sqi als  swa swh  uzb uzn 
 _RIGHT_TO_LEFT = {"Adlm", "Arab", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa"}
 
 
-def _flores_names() -> Iterator[str]:
+def _parse_flores() -> Iterator[str]:
     script = ""
     for word in _FLORES.split():
         if word[0].isupper():
@@ -64,8 +65,8 @@ def _flores_names() -> Iterator[str]:
             yield f"{word}_{script}"
 
 
-FLORES = frozenset(_flores_names())
-NLLB = FLORES - {"arb_Latn", "min_Arab"}  # the two that the NLLB-200 checkpoints have no token for
+FLORES = frozenset(_parse_flores())
+NLLB = FLORES - {"arb_Latn", "min_Arab"}  # the NLLB-200 checkpoints have no token for these two
 M2M100, MIRACL, MMARCO, NEUCLIR = (frozenset(codes.split()) for codes in (_M2M100, _MIRACL, _MMARCO, _NEUCLIR))
 _VARIETY = dict(zip(_VARIETIES.split()[::2], _VARIETIES.split()[1::2], strict=True))
 _SCRIPT = {"ko": "Hang", "yue": "Hant"}  # FLORES writes Hangul alone where CLDR says Korean (Hangul and Han)
@@ -73,12 +74,12 @@ _M2M100_NAMES = {"fil": "tl", "nso": "ns", "nb": "no"}
 
 
 def check(code: str) -> str:
-    """Return ``code`` if it is the one spelling of a known language.
+    """Return ``code`` if it is the project's spelling of a known language.
 
     Raises:
-        RecipeError: it is unknown, or another spelling of a code, which the message names.
+        RecipeError: the language is unknown, or the project spells it otherwise; the message names that spelling.
     """
-    canonical = _canonical(code)
+    canonical = _canonicalise(code)
     if canonical == code:
         return code
     hint = f"did you mean {canonical!r}?" if canonical else "see ISO 639-1 for the codes"
@@ -88,24 +89,25 @@ def check(code: str) -> str:
     )
 
 
-def normal(code: str) -> str:
-    """The spelling of this project for a code found in data (``zho``, ``zh_CN`` → ``zh``), or ``code`` itself."""
-    return _canonical(code) or code
+def normalise(code: str) -> str:
+    """Convert a code found in data to the project's spelling (``zho``, ``zh_CN`` → ``zh``). Returns an unknown code
+    unchanged."""
+    return _canonicalise(code) or code
 
 
 def name(code: str) -> str:
-    """The English name: ``Chinese (Traditional)``."""
-    return _language(code).display_name("en")
+    """Return the English name: ``Chinese (Traditional)``."""
+    return _parse(code).display_name("en")
 
 
 def autonym(code: str) -> str:
-    """The language's name in itself: ``فارسی``."""
-    return _language(code).autonym()
+    """Return the language's own name for itself: ``فارسی``."""
+    return _parse(code).autonym()
 
 
 def script(code: str) -> str:
-    """The ISO 15924 code of the script in which the language is written: ``Arab``."""
-    return _script(_language(code))
+    """Return the ISO 15924 code of the script in which the language is written: ``Arab``."""
+    return _find_script(_parse(code))
 
 
 def is_rtl(code: str) -> bool:
@@ -113,71 +115,72 @@ def is_rtl(code: str) -> bool:
     return script(code) in _RIGHT_TO_LEFT
 
 
-def iso3(code: str) -> str:
-    """ISO 639-3 (terminological): ``zho``, ``fas``, ``deu``; the script is not part of it."""
-    return str(_language(code).to_alpha3())
+def to_iso3(code: str) -> str:
+    """Convert to ISO 639-3 (terminological), without the script: ``zho``, ``fas``, ``deu``."""
+    return str(_parse(code).to_alpha3())
 
 
-def flores(code: str) -> str:
-    """The FLORES-200 name: ``zho_Hans``, ``pes_Arab``."""
-    return _one_of(FLORES, _flores_name(code), code, "FLORES-200")
+def to_flores(code: str) -> str:
+    """Convert to the FLORES-200 name: ``zho_Hans``, ``pes_Arab``."""
+    return _require(FLORES, _build_flores_name(code), code, "FLORES-200")
 
 
-def nllb(code: str) -> str:
-    """The language token of NLLB-200: its FLORES-200 name."""
-    return _one_of(NLLB, _flores_name(code), code, "NLLB-200")
+def to_nllb(code: str) -> str:
+    """Convert to the language token of NLLB-200, which is the FLORES-200 name."""
+    return _require(NLLB, _build_flores_name(code), code, "NLLB-200")
 
 
-def m2m100(code: str) -> str:
-    """The language token of M2M-100, without its underscores: ``zh``. It knows no scripts."""
-    return _one_of(M2M100, _M2M100_NAMES.get(check(code), code), code, "M2M-100")
+def to_m2m100(code: str) -> str:
+    """Convert to the language token of M2M-100 without its underscores: ``zh``. It has no scripts."""
+    return _require(M2M100, _M2M100_NAMES.get(check(code), code), code, "M2M-100")
 
 
-def neuclir(code: str) -> str:
-    """The name in the NeuCLIR, HC3 and HC4 collections: ``zho``, ``fas``, ``rus`` (and ``eng`` of their topics)."""
-    _one_of(NEUCLIR, check(code), code, "NeuCLIR")
-    return iso3(code)
+def to_neuclir(code: str) -> str:
+    """Convert to the name in the NeuCLIR, HC3 and HC4 collections: ``zho``, ``fas``, ``rus``; ``eng`` for topics."""
+    _require(NEUCLIR, check(code), code, "NeuCLIR")
+    return to_iso3(code)
 
 
-def miracl(code: str) -> str:
-    """The name in MIRACL's files, which is ISO 639-1."""
-    return _one_of(MIRACL, check(code), code, "MIRACL")
+def to_miracl(code: str) -> str:
+    """Convert to the name in MIRACL's files, which is ISO 639-1."""
+    return _require(MIRACL, check(code), code, "MIRACL")
 
 
-def mmarco_name(code: str) -> str:
-    """The name in mMARCO's files, an English word: ``chinese``."""
-    _one_of(MMARCO, check(code), code, "mMARCO")
+def to_mmarco(code: str) -> str:
+    """Convert to the name in mMARCO's files, an English word: ``chinese``."""
+    _require(MMARCO, check(code), code, "mMARCO")
     return name(code).lower()
 
 
-def _one_of(known: frozenset[str], wanted: str, code: str, scheme: str) -> str:
-    if wanted not in known:
+def _require(known: frozenset[str], converted: str, code: str, scheme: str) -> str:
+    if converted not in known:
         raise RecipeError(f"{scheme} has no {name(code)} ({code!r}); it has {', '.join(sorted(known))}")
-    return wanted
+    return converted
 
 
-def _flores_name(code: str) -> str:
-    three = iso3(code)
-    return f"{_VARIETY.get(three, three)}_{_SCRIPT.get(check(code), script(code))}"
+def _build_flores_name(code: str) -> str:
+    iso = to_iso3(code)
+    return f"{_VARIETY.get(iso, iso)}_{_SCRIPT.get(check(code), script(code))}"
 
 
-def _script(language: "Language") -> str:
+def _find_script(language: "Language") -> str:
     return str(language.script or language.maximize().script)
 
 
 @lru_cache(maxsize=1024)
-def _language(code: str) -> "Language":
+def _parse(code: str) -> "Language":
     from langcodes import Language
 
     return Language.get(check(code))
 
 
 @lru_cache(maxsize=1024)
-def _canonical(code: str) -> str | None:
-    """The one spelling for what ``code`` says: a tag of any kind, or a name in English; None where it says nothing."""
+def _canonicalise(code: str) -> str | None:
+    """Convert a language tag of any kind, or an English name, to the project's spelling; None if it is neither."""
     import langcodes
 
-    if not all(letter.isalnum() or letter in " -_'()" for letter in code):  # the name index fails on control characters
+    # langcodes' index of names raises on control characters
+    if not all(letter.isalnum() or letter in " -_'()" for letter in code):
         return None
     try:
         language = langcodes.Language.get(code) if langcodes.tag_is_valid(code) else langcodes.find(code)
@@ -186,7 +189,7 @@ def _canonical(code: str) -> str | None:
     base = language.language
     if base is None or not language.is_valid() or base in ("und", "mul", "mis", "zxx"):
         return None
-    if len(base) == 3 and "qaa" <= base <= "qtz":  # ISO 639-2's range for private use names nothing
+    if len(base) == 3 and "qaa" <= base <= "qtz":  # ISO 639-2 reserves this range for private use
         return None
     given, usual = language.maximize().script, langcodes.Language.make(language=base).maximize().script
     return base if given == usual else f"{base}-{given}"

@@ -115,7 +115,7 @@ def _recognise_msmarco(root: Place) -> Layout | None:
         splits[0] = JUDGED
     files = list_names(root / TRANSLATIONS, "collections")
     translations = [n.removesuffix("_collection.tsv") for n in files if n.endswith("_collection.tsv")]
-    codes = ("en", *sorted({languages.normal(name) for name in translations} - {"en"}))
+    codes = ("en", *sorted({languages.normalise(name) for name in translations} - {"en"}))
     if len(codes) == 1:
         return Layout("MS MARCO", MsMarco(path=root.uri), codes, codes if splits else (), tuple(splits))
     return Layout("MS MARCO with mMARCO", Mmarco(path=root.uri), codes, codes if splits else (), tuple(splits))
@@ -209,7 +209,7 @@ def _find_languages(root: Place, stems: str, suffix: str) -> tuple[str, ...]:
 
 
 def _is_language(text: str) -> bool:
-    return bool(text) and languages.normal(text) == text and _is_known(text)
+    return bool(text) and languages.normalise(text) == text and _is_known(text)
 
 
 def _is_known(code: str) -> bool:
@@ -223,7 +223,7 @@ def _is_known(code: str) -> bool:
 def _spoken(file: File, field: str, lang: str) -> tuple[str, ...]:
     """The languages that the records of a JSON file name, the most frequent first."""
     records = (record for _, record in read_json_lines(file) if isinstance(record, dict))
-    counts = Counter(languages.normal(str(record.get(field) or lang)) for record in islice(records, LOOK))
+    counts = Counter(languages.normalise(str(record.get(field) or lang)) for record in islice(records, LOOK))
     return tuple(code for code, _ in counts.most_common() if _is_known(code)) or (lang,)
 
 

@@ -1,8 +1,8 @@
-"""The gateway deployment: takes HTTP, encodes the query, asks every shard at once, merges, fetches the winners' texts.
+"""The gateway deployment: receives HTTP requests, encodes the query, searches all shards, merges, adds the texts.
 
-It holds no model and no documents. An answer is whole or it is an error: where a shard does not answer in time, the
-status is 503 and says which one. Texts come from the shards that found them. Cost, besides encoding and searching:
-three calls one after another (encoder, shards, texts), 1 to 2 ms each.
+It holds no model and no documents. There are no partial answers: if a shard does not answer in time, the status is 503
+and the error names the shard. The text of a result is read by the shard that found it. Cost, besides encoding and
+searching: three calls one after another (encoder, shards, texts), 1 to 2 ms each.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serving.api import UnavailableError, build
-from serving.messages import Info, Part, Result, SearchAnswer, SearchRequest
+from serving.api import UnavailableError, build_app
+from serving.messages import Info, PartStatus, Result, SearchAnswer, SearchRequest
 
 PING_S = 0.5  # Kubernetes gives a probe one second
 log = logging.getLogger("ray.serve")
 
 
 class Hit(NamedTuple):
-    """A document found, and the shard that found it."""
+    """A document with its score, and the name of the shard that found it."""
 
     shard: str
     doc_id: str
@@ -35,9 +35,13 @@ class Hit(NamedTuple):
 
 @serve.ingress()
 class Gateway:
-    """The ingress. ``shards`` are handles by name; ``encoder`` is None where the index is searched with words."""
+    """The ingress of the application, a ``Backend``.
 
-    ONGOING: ClassVar = 256  # requests in the air per replica: it mostly waits
+    ``options`` are the recipe's SearchOptions; ``shards`` maps names to handles; ``encoder`` is None for an index of
+    words.
+    """
+
+    ONGOING: ClassVar = 256  # requests at a time per replica, which spends their time waiting for other deployments
 
     def __init__(
         self,
@@ -48,18 +52,22 @@ class Gateway:
     ):
         self.info = info
         self.options = options
-        # by value over gRPC: 2.8 times faster at a fan-out of four than an actor call that passes objects by reference
+        # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
         self.shards = {name: handle.options(_by_reference=False) for name, handle in shards.items()}
         self.encoder = encoder.options(_by_reference=False) if encoder else None
-        # texts go by reference: a gRPC message ends at 4 MiB, and a thousand long documents are more
-        self.texts = dict(shards)
+        # Texts by reference: a gRPC message holds at most 4 MiB, and a thousand long documents are larger.
+        self.text_shards = dict(shards)
         self.shard_lang = {shard.name: shard.lang for shard in info.shards}
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build(self, self.info)
+        return build_app(self, self.info)
 
     async def answer(self, request: SearchRequest) -> SearchAnswer:
-        """Encode, search, merge, fetch texts; all within the time limit. Raises UnavailableError."""
+        """Answer a search: encode the query, search, merge and add the texts.
+
+        Raises:
+            UnavailableError: a part did not answer within the time limit, or its replicas are gone.
+        """
         start = time.perf_counter()
         deadline = start + self.info.limits.timeout_s
         query: Any = request.query
@@ -68,67 +76,70 @@ class Gateway:
         encoded = time.perf_counter()
         best = await self._search(query, request, deadline)
         searched = time.perf_counter()
-        results = await self._results(best, deadline)
+        results = await self._add_texts(best, deadline)
         end = time.perf_counter()
-        spans = {"search": searched - encoded, "texts": end - searched, "total": end - start}
+        durations = {"search": searched - encoded, "texts": end - searched, "total": end - start}
         if self.encoder:
-            spans = {"encode": encoded - start, **spans}
-        took = {name: round(seconds * 1000, 2) for name, seconds in spans.items()}
-        return SearchAnswer(query=request.query, results=results, took_ms=took)
+            durations = {"encode": encoded - start, **durations}
+        took_ms = {name: round(seconds * 1000, 2) for name, seconds in durations.items()}
+        return SearchAnswer(query=request.query, results=results, took_ms=took_ms)
 
     async def _search(self, query: Any, request: SearchRequest, deadline: float) -> list[Hit]:
-        """The best ``k`` of all shards of the languages asked for."""
+        """Search all shards of the requested languages. Returns their best ``k`` documents, pooled over languages."""
         from pipelines.search import merge, pool
 
         options = self.options.model_copy(
             update={"k": request.k} | ({"probes": request.probes} if request.probes else {})
         )
-        wanted = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
-        found = await _gather({n: self.shards[n].search.remote(query, options) for n in wanted}, deadline)
-        by_lang, finder = defaultdict(list), dict[str, str]()
-        for name, ranking in found.items():
+        names = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
+        rankings = await _gather({n: self.shards[n].search.remote(query, options) for n in names}, deadline)
+        by_lang, shard_of = defaultdict(list), dict[str, str]()
+        for name, ranking in rankings.items():
             by_lang[self.shard_lang[name]].append(ranking)
-            finder |= {f"{self.shard_lang[name]}:{doc_id}": name for doc_id, _ in ranking}
-        best = pool({lang: merge(rankings, request.k) for lang, rankings in by_lang.items()}, request.k)
-        return [Hit(finder[key], key.partition(":")[2], float(score)) for key, score in best]
+            shard_of |= {f"{self.shard_lang[name]}:{doc_id}": name for doc_id, _ in ranking}
+        best = pool({lang: merge(parts, request.k) for lang, parts in by_lang.items()}, request.k)
+        return [Hit(shard_of[key], key.partition(":")[2], float(score)) for key, score in best]
 
-    async def _results(self, best: list[Hit], deadline: float) -> list[Result]:
-        """Add title and text, which the shard that found a document reads: its pages hold few others'."""
+    async def _add_texts(self, best: list[Hit], deadline: float) -> list[Result]:
+        """Add title, text and rank to the hits. Each document is read by the shard that found it, so that a shard's
+        memory-mapped pages hold few texts of other shards."""
         ids = defaultdict(list)
         for hit in best:
             ids[hit.shard].append(hit.doc_id)
-        found = await _gather({name: self.texts[name].texts.remote(of) for name, of in ids.items()}, deadline)
-        shown = {(name, doc_id): text for name, of in ids.items() for doc_id, text in zip(of, found[name], strict=True)}
+        calls = {name: self.text_shards[name].read_texts.remote(doc_ids) for name, doc_ids in ids.items()}
+        texts = await _gather(calls, deadline)
+        rows = {(n, doc_id): row for n, found in texts.items() for doc_id, row in zip(ids[n], found, strict=True)}
         return [
             Result(
                 rank=rank,
                 doc_id=hit.doc_id,
                 lang=self.shard_lang[hit.shard],
                 score=hit.score,
-                title=shown[hit.shard, hit.doc_id][0],
-                text=shown[hit.shard, hit.doc_id][1],
+                title=rows[hit.shard, hit.doc_id][0],
+                text=rows[hit.shard, hit.doc_id][1],
             )
             for rank, hit in enumerate(best, 1)
         ]
 
-    async def parts(self) -> dict[str, Part]:
-        """Ask the encoder and every shard for a sign of life, all at once; and Serve about those that give none.
+    async def check_parts(self) -> dict[str, PartStatus]:
+        """Ping the encoder and every shard, all at once, and ask Serve about those that do not answer in PING_S.
 
-        A sign of life waits behind searches, so one that is late says little: a part with a running replica is busy.
+        A ping waits behind searches, so a late answer alone proves nothing: a part with a running replica is "busy",
+        one without is "gone".
         """
         handles = self.shards | ({"encoder": self.encoder} if self.encoder else {})
-        states: dict[str, Part] = dict.fromkeys(handles, "ok")
+        states: dict[str, PartStatus] = dict.fromkeys(handles, "ok")
         try:
             await _gather({n: handle.ping.remote() for n, handle in handles.items()}, time.perf_counter() + PING_S)
         except UnavailableError as error:
-            runs = await asyncio.to_thread(_running) if error.late else set()
-            states |= {name: "busy" if name in runs else "gone" for name in error.late}
+            running = await asyncio.to_thread(_list_running) if error.late else set()
+            states |= {name: "busy" if name in running else "gone" for name in error.late}
             states |= dict.fromkeys(error.gone, "gone")
         return states
 
 
-def _running() -> set[str]:
-    """The deployments of this application that have a running replica, as Serve's controller knows them."""
+def _list_running() -> set[str]:
+    """List the deployments of this application that have a running replica, according to Serve's controller."""
     deployments = serve.status().applications[serve.get_replica_context().app_name].deployments
     return {
         name
@@ -138,13 +149,15 @@ def _running() -> set[str]:
 
 
 async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-    """Await calls to other deployments together until ``deadline`` (of ``perf_counter``).
+    """Await calls to other deployments together until ``deadline``, a time of ``perf_counter`` in seconds.
+
+    Returns the results by name. Calls that are late are cancelled.
 
     Raises:
-        UnavailableError: some did not answer in time, or their replicas are gone.
-        RayTaskError: the code of one raised; that is a bug, and a 500.
+        UnavailableError: deployments did not answer in time, or their replicas are gone.
+        RayTaskError: the code of a deployment raised; that is a bug, and becomes status 500.
     """
-    tasks = {name: asyncio.ensure_future(_value(call)) for name, call in calls.items()}
+    tasks = {name: asyncio.ensure_future(_await(call)) for name, call in calls.items()}
     if tasks:
         await asyncio.wait(tasks.values(), timeout=max(deadline - time.perf_counter(), 0))
     gone, late = [], []
@@ -165,5 +178,5 @@ async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
     return {name: task.result() for name, task in tasks.items()}
 
 
-async def _value(call: Any) -> Any:
+async def _await(call: Any) -> Any:
     return await call

@@ -1,11 +1,11 @@
-"""What travels over HTTP: the messages of the interface, each closed, and described for /openapi.json."""
+"""The messages of the HTTP interface. Unknown fields are refused; descriptions appear in /openapi.json."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 MAX_K = 1000
-MAX_BODY = 64 << 10  # bytes of a request
+MAX_BODY = 64 << 10  # bytes of a request body
 
 
 class _Message(BaseModel):
@@ -13,14 +13,14 @@ class _Message(BaseModel):
 
 
 class Limits(_Message):
-    """What one request may ask for: characters of a query, and seconds until an answer is given up."""
+    """Limits of a request: the characters of its query, and the seconds until it fails with status 503."""
 
-    max_query_chars: int = Field(2000, ge=1, le=5000)  # of 12 bytes at most in JSON, which a body still holds
+    max_query_chars: int = Field(2000, ge=1, le=5000)  # at most 12 bytes each in JSON, so a body holds 5000
     timeout_s: float = Field(10.0, gt=0)
 
 
 class SearchRequest(_Message):
-    """A search. ``request_model`` narrows ``query`` and ``languages`` to what the server accepts."""
+    """A search. ``build_request_model`` narrows ``query`` and ``languages`` to what the server accepts."""
 
     query: str = Field(description="The question, in any language that the encoder reads.")
     k: int = Field(10, ge=1, le=MAX_K, description="How many results to return.")
@@ -28,13 +28,13 @@ class SearchRequest(_Message):
     probes: int | None = Field(
         None,
         ge=1,
-        description="How many clusters of the index to look into: more finds more and takes longer. The recipe's own "
-        "number when left out; an index without clusters has no use for it.",
+        description="How many clusters of the index to search: more clusters find more and take longer. The recipe's "
+        "number when left out; an index without clusters ignores it.",
     )
 
 
 class Result(_Message):
-    """One document, with its rank from 1 and its score. Scores compare within one answer only."""
+    """One document, with its rank from 1 and its score. Scores are comparable only within one answer."""
 
     rank: int
     doc_id: str
@@ -45,7 +45,7 @@ class Result(_Message):
 
 
 class SearchAnswer(_Message):
-    """Results, best first, and the milliseconds that each part took."""
+    """The results of a search, best first, and the milliseconds that each stage took."""
 
     query: str
     results: list[Result]
@@ -53,7 +53,7 @@ class SearchAnswer(_Message):
 
 
 class LanguageInfo(_Message):
-    """A language that can be searched. ``dir`` is the direction of its script, as HTML has it."""
+    """A language that can be searched. ``dir`` is the direction of its script, a value of HTML's ``dir`` attribute."""
 
     code: str
     name: str
@@ -63,8 +63,11 @@ class LanguageInfo(_Message):
 
 
 class ShardInfo(_Message):
-    """A shard of the index; ``passages`` counts the windows that its documents were cut into. ``text_bytes`` is what
-    their texts take beside the shard's own ``bytes``, about."""
+    """A shard of the index.
+
+    ``passages`` counts the windows that its documents were split into; ``bytes`` is the size of its files, and
+    ``text_bytes`` about the size of its documents' texts, which are not among them.
+    """
 
     name: str
     lang: str
@@ -75,7 +78,7 @@ class ShardInfo(_Message):
 
 
 class Info(_Message):
-    """What is served. ``model`` names the student's artifact, or is null where words are searched as they are."""
+    """Description of the served system. ``model`` names the student's artifact; it is null for an index of words."""
 
     recipe: str
     system: str
@@ -91,19 +94,22 @@ class Info(_Message):
     versions: dict[str, str]
 
 
-Part = Literal["ok", "busy", "gone"]
+PartStatus = Literal["ok", "busy", "gone"]
 
 
 class Health(_Message):
-    """All that is needed to answer a search, part by part. ``busy`` is one that runs and has no time to say so."""
+    """Status of the server and of each part that a search needs: the encoder and every shard.
+
+    A ``busy`` part has a running replica that did not answer the health check in time; a ``gone`` part has none.
+    """
 
     status: Literal["ok", "busy", "unavailable"]
-    parts: dict[str, Part]
+    parts: dict[str, PartStatus]
     missing: list[str]
 
 
 class Fault(_Message):
-    """A value of a request that cannot be used."""
+    """A field of a request that is not valid: what was expected and what the request had."""
 
     field: str
     expected: str
@@ -111,15 +117,15 @@ class Fault(_Message):
 
 
 class Problem(_Message):
-    """Every answer that is not a success."""
+    """The body of every error response. ``missing`` names the parts that did not answer."""
 
     error: str
     fields: list[Fault] = []
     missing: list[str] = []
 
 
-def request_model(info: Info) -> type[SearchRequest]:
-    """SearchRequest with this server's longest query and its languages in the schema."""
+def build_request_model(info: Info) -> type[SearchRequest]:
+    """Build a SearchRequest whose schema has this server's query length and languages."""
     text = Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=info.limits.max_query_chars)
     ]

@@ -1,9 +1,9 @@
-"""The shard deployment: one shard of the index, and the texts of its language.
+"""The shard deployment: searches one shard of the index and reads texts of its language.
 
 A search takes two calls: ``search`` on every shard returns ids and scores, a few kilobytes however long the documents
-are; ``texts`` returns what is shown of the winners alone. The process maps its files into memory and never imports
-torch, so a replica costs its shard and little else. Both methods are plain functions: Serve runs them in threads, and
-the event loop stays free for health checks.
+are; ``read_texts`` returns title and text of the final results only. The process maps its files into memory and does
+not import torch, so a replica needs little more memory than its shard. Both methods are plain functions, which Serve
+runs in threads, so that the event loop stays free for health checks.
 """
 
 from typing import Any, ClassVar
@@ -15,29 +15,37 @@ from cluster.storage import Place
 
 
 class Shard:
-    """Holds shard ``name`` of the index artifact at ``index``, and reads texts from the DOCS artifact at ``docs``."""
+    """One replica of a shard.
 
-    ONGOING: ClassVar = 16  # searches at a time; more wait in the gateway, where they can be given up
+    ``index`` is the place of the index artifact, ``name`` the directory of the shard in it, ``docs`` the place of the
+    DOCS artifact of the shard's language.
+    """
+
+    ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
     def __init__(self, index: Place, name: str, docs: Place):
         from pipelines.docstore import Docstore
         from pipelines.search import open_shard
 
         self.shard = open_shard(index, name)
-        # opened now, not by the first search: a node's first copy of a large collection takes longer than a search may
+        # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
+        # the time limit of a search.
         self.docstore = Docstore.open(Artifact(docs))
 
     def search(self, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
-        """The best ``options.k`` documents as (id, score), best first. ``query``: float32 [tokens, dim], or words."""
+        """Return the best ``options.k`` documents as (id, score), best first.
+
+        ``query`` is a float32 array [tokens, dim], or a text for an index of words. ``options`` are SearchOptions.
+        """
         from pipelines.search import search
 
         return search(self.shard, [query], options)[0]
 
-    def texts(self, ids: list[str]) -> list[tuple[str, str]]:
-        """Title and text of each id."""
+    def read_texts(self, ids: list[str]) -> list[tuple[str, str]]:
+        """Read the title and the text of each document, in the order of ``ids``."""
         rows = [self.docstore.row(doc_id) for doc_id in ids]
         return [(row["title"] or "", row["text"]) for row in rows]
 
     async def ping(self) -> bool:
-        """Answer: this replica is up, its shard is open."""
+        """Return True: the replica runs and its shard is open."""
         return True

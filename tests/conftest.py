@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from serving_apps import Running
+    from serving_apps import Server
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # ray.init() turns token authentication on where this is not said
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
@@ -61,12 +61,12 @@ def s3_root() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
+def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
     """Small systems behind one Ray Serve, for all tests over HTTP."""
     import serving_apps
 
-    with serving_apps.running(tmp_path_factory.mktemp("served")) as running:
-        yield running
+    with serving_apps.serve_systems(tmp_path_factory.mktemp("served")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

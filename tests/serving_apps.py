@@ -1,4 +1,4 @@
-"""Small served collections for tests: real indexes of real shards, behind one Ray Serve in a process of its own."""
+"""Small served systems for tests: real indexes with several shards, behind one Ray Serve in its own process."""
 
 import multiprocessing
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from shards import local_fan_out
 
 Documents = dict[str, Artifact]
 
-# Equal texts in both parts of English, and in English and Persian, make equal scores: ties that a merge must order.
+# Equal texts in both parts of English, and in Persian, have equal scores: ties that merging must order.
 EN = [
     ("Iran", "Iran is a country in Western Asia. Its capital is Tehran, its currency the Iranian rial."),
     ("France", "France is a country in Western Europe. Its capital is Paris, its currency the euro."),
@@ -51,43 +51,47 @@ TEXTS = {
 }
 
 
-def docs(root: Path) -> Documents:
-    """DOCS artifacts by language, a part for each inner list of TEXTS. Ids begin anew in every language."""
-    made = {}
+def make_docs(root: Path) -> Documents:
+    """Write DOCS artifacts by language, a part for each inner list of TEXTS. Ids start at d0 in every language."""
+    artifacts = {}
     for lang, parts in TEXTS.items():
         numbers = iter(range(100))
         rows = [
             [{"doc_id": f"d{next(numbers)}", "lang": lang, "title": t, "text": x} for t, x in part] for part in parts
         ]
-        made[lang] = table_artifact(root / f"docs-{lang}@0", DOCS, *rows)
-    return made
+        artifacts[lang] = table_artifact(root / f"docs-{lang}@0", DOCS, *rows)
+    return artifacts
 
 
-def words(root: Path) -> Served:
-    """A BM25 system."""
-    collection = docs(root)
+def make_words_system(root: Path) -> Served:
+    """Build a BM25 system."""
+    collection = make_docs(root)
     inputs = {"docs": collection}
-    return Served("tiny", "bm25", _index(root / "index-bm25@0", Bm25(), inputs), collection)
+    return Served("tiny", "bm25", _build_index(root / "index-bm25@0", Bm25(), inputs), collection)
 
 
-def lexical(root: Path) -> Served:
-    """A late-interaction student, which makes zero vectors of a text without words, and PLAID."""
+def make_lexical_system(root: Path) -> Served:
+    """Build a system of a lexical student, whose vector of a text without words is zero, and PLAID."""
     from pipelines.students import Lexical
 
-    return _student(root, "lexical", Lexical(words=None, dim=32, ngram_rows=1024), Plaid(bits=2), docs(root))
+    student = Lexical(words=None, dim=32, ngram_rows=1024)
+    return _make_student_system(root, "lexical", student, Plaid(bits=2), make_docs(root))
 
 
-def dense(root: Path) -> Served:
-    """A student of one vector per text, and faiss, in two languages."""
+def make_dense_system(root: Path) -> Served:
+    """Build a system of a dense student and faiss, in two languages."""
     from pipelines.students import Dense
     from pipelines.students.scratch import Scratch
 
     base = Scratch(vocabulary=400, hidden=32, layers=1, heads=2, positions=64)
-    collection = {lang: made for lang, made in docs(root).items() if lang in ("en", "fa")}
-    return _student(root, "dense", Dense(base=base, query_length=12, doc_length=48), Faiss(), collection)
+    collection = {lang: artifact for lang, artifact in make_docs(root).items() if lang in ("en", "fa")}
+    student = Dense(base=base, query_length=12, doc_length=48)
+    return _make_student_system(root, "dense", student, Faiss(), collection)
 
 
-def _student(root: Path, system: str, config: AnyStudent, index: Plaid | Faiss, collection: Documents) -> Served:
+def _make_student_system(
+    root: Path, system: str, config: AnyStudent, index: Plaid | Faiss, collection: Documents
+) -> Served:
     from pipelines.docstore import Docstore
     from pipelines.students import Corpus
 
@@ -99,22 +103,24 @@ def _student(root: Path, system: str, config: AnyStudent, index: Plaid | Faiss, 
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
-    return Served("tiny", system, _index(root / f"index-{system}@0", index, {"vectors": vectors}), collection, trained)
+    return Served(
+        "tiny", system, _build_index(root / f"index-{system}@0", index, {"vectors": vectors}), collection, trained
+    )
 
 
-def _index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
+def _build_index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
     build_index(IndexConfig(index=kind, shard_rows=3), inputs, Place.of(directory), local_fan_out)
     return directory_artifact(directory)
 
 
-SYSTEMS = {"words": words, "lexical": lexical, "dense": dense}
-# words: short, for the tests that wait for it
+SYSTEMS = {"words": make_words_system, "lexical": make_lexical_system, "dense": make_dense_system}
+# short for "words", since tests wait until its time limit
 LIMITS = {name: Limits(max_query_chars=200, timeout_s=5 if name == "words" else 20) for name in SYSTEMS}
 
 
 @dataclass(frozen=True)
-class Running:
-    """Systems behind one Ray Serve: each at ``<base>/<name>``. ``metrics`` is where Ray reports its metrics."""
+class Server:
+    """A running Ray Serve with each system at ``<base>/<name>``. ``metrics`` is the URL of Ray's metrics."""
 
     systems: Mapping[str, Served]
     base: str
@@ -122,46 +128,46 @@ class Running:
     metrics: str
 
     def url(self, name: str) -> str:
-        """Where a system is, without a slash at its end."""
+        """Return the URL of a system, without a final slash."""
         return f"{self.base}/{name}"
 
 
 @contextmanager
-def running(root: Path) -> Iterator[Running]:
-    """Serve the systems from a process of their own, so that this one holds no Ray that another test would find."""
+def serve_systems(root: Path) -> Iterator[Server]:
+    """Serve the systems from another process, so that this one has no running Ray that another test would find."""
     systems = {name: make(root / name) for name, make in SYSTEMS.items()}
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(systems, free_port(), there))
+    connection, child_connection = context.Pipe()
+    process = context.Process(target=_run_server, args=(systems, free_port(), child_connection))
     process.start()
-    there.close()
+    child_connection.close()
     try:
-        port, address, metrics = here.recv()  # EOFError: it ended, and its traceback is above
-        yield Running(systems, f"http://127.0.0.1:{port}", address, f"http://127.0.0.1:{metrics}/metrics")
+        port, address, metrics = connection.recv()  # EOFError: the process ended; its traceback is in the output
+        yield Server(systems, f"http://127.0.0.1:{port}", address, f"http://127.0.0.1:{metrics}/metrics")
     finally:
-        here.close()
+        connection.close()
         process.join(60)
 
 
-def _serve(systems: Mapping[str, Served], port: int, parent: Connection) -> None:
-    """Serve until the parent closes its end."""
+def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) -> None:
+    """Serve until the parent closes its end of the connection."""
     import ray
     from ray import serve
 
-    quick = {"metrics_report_interval_ms": 200}
-    started = ray.init(
+    fast_metrics = {"metrics_report_interval_ms": 200}
+    context = ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
-        _system_config=quick,
+        _system_config=fast_metrics,
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
         apps = {name: application(system, Scale(cpus=0.01), LIMITS[name]) for name, system in systems.items()}
         serve.run_many([serve.RunTarget(app, name, f"/{name}") for name, app in apps.items()])
-        parent.send((port, started["gcs_address"], ray.nodes()[0]["MetricsExportPort"]))
+        parent.send((port, context["gcs_address"], ray.nodes()[0]["MetricsExportPort"]))
         parent.poll(None)
     finally:
         serve.shutdown()

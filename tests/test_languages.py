@@ -1,4 +1,4 @@
-"""Codes against published lists and against transformers' own tables of the translation models."""
+"""Language codes, compared with published lists and with the tables of the translation models in transformers."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_check_returns_a_canonical_code(code):
 
 
 @pytest.mark.parametrize(
-    ("code", "meant"),
+    ("code", "expected"),
     [
         ("zho", "zh"),
         ("zh-Hans", "zh"),
@@ -38,27 +38,27 @@ def test_check_returns_a_canonical_code(code):
         ("German", "de"),
     ],
 )
-def test_check_of_another_spelling_names_the_right_one(code, meant):
-    with pytest.raises(RecipeError, match=f"did you mean '{meant}'"):
+def test_check_of_another_spelling_suggests_the_code(code, expected):
+    with pytest.raises(RecipeError, match=f"did you mean '{expected}'"):
         languages.check(code)
-    assert languages.normal(code) == meant
+    assert languages.normalise(code) == expected
 
 
 @pytest.mark.parametrize("code", ["xx", "qqq", "", "und", "mul", "e n", "../en", "en-Xxxx"])
-def test_check_of_an_unknown_code_says_what_was_expected(code):
+def test_check_of_an_unknown_code_states_the_expected_form(code):
     with pytest.raises(RecipeError, match="expected ISO 639-1"):
         languages.check(code)
-    assert languages.normal(code) == code
+    assert languages.normalise(code) == code
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_a_code_or_is_refused_in_the_same_way(text):
-    normal = languages.normal(text)
-    if normal == text:
+def test_any_text_normalises_to_a_valid_code_or_to_itself(text):
+    normalised = languages.normalise(text)
+    if normalised == text:
         with suppress(RecipeError):
             languages.check(text)
     else:
-        assert languages.check(normal) == normal
+        assert languages.check(normalised) == normalised
 
 
 def test_names_scripts_and_directions():
@@ -78,9 +78,9 @@ def test_names_scripts_and_directions():
     ]
 
 
-def test_foreign_codes_of_the_papers_languages():
-    assert [languages.neuclir(c) for c in ("zh", "fa", "ru", "en")] == ["zho", "fas", "rus", "eng"]
-    assert [languages.iso3(c) for c in ("zh", "fa", "de", "fr", "es", "ru")] == [
+def test_conversions_for_the_languages_of_the_papers():
+    assert [languages.to_neuclir(c) for c in ("zh", "fa", "ru", "en")] == ["zho", "fas", "rus", "eng"]
+    assert [languages.to_iso3(c) for c in ("zh", "fa", "de", "fr", "es", "ru")] == [
         "zho",
         "fas",
         "deu",
@@ -88,24 +88,24 @@ def test_foreign_codes_of_the_papers_languages():
         "spa",
         "rus",
     ]
-    assert [languages.mmarco_name(c) for c in ("zh", "en", "nl")] == ["chinese", "english", "dutch"]
-    assert languages.miracl("sw") == "sw"
+    assert [languages.to_mmarco(c) for c in ("zh", "en", "nl")] == ["chinese", "english", "dutch"]
+    assert languages.to_miracl("sw") == "sw"
 
 
 @pytest.mark.parametrize(
-    ("scheme", "code"),
+    ("convert", "code"),
     [
-        ("neuclir", "de"),
-        ("miracl", "el"),
-        ("mmarco_name", "fa"),
-        ("m2m100", "yue"),
-        ("flores", "la"),
-        ("m2m100", "zh-Hant"),
+        ("to_neuclir", "de"),
+        ("to_miracl", "el"),
+        ("to_mmarco", "fa"),
+        ("to_m2m100", "yue"),
+        ("to_flores", "la"),
+        ("to_m2m100", "zh-Hant"),
     ],
 )
-def test_a_scheme_without_the_language_says_what_it_has(scheme, code):
+def test_error_for_a_missing_language_lists_those_of_the_scheme(convert, code):
     with pytest.raises(RecipeError, match="it has"):
-        getattr(languages, scheme)(code)
+        getattr(languages, convert)(code)
 
 
 def test_flores_names_of_every_language_of_the_other_schemes():
@@ -113,21 +113,21 @@ def test_flores_names_of_every_language_of_the_other_schemes():
     known |= {"ja": "jpn_Jpan", "sw": "swh_Latn", "no": "nob_Latn", "yue": "yue_Hant", "ku": "kmr_Latn"}
     known |= {"ps": "pbt_Arab", "th": "tha_Thai", "az": "azj_Latn", "sr": "srp_Cyrl", "fil": "tgl_Latn"}
     known |= {"sq": "als_Latn", "he": "heb_Hebr", "de": "deu_Latn"}
-    assert {code: languages.flores(code) for code in known} == known
+    assert {code: languages.to_flores(code) for code in known} == known
     for code in {*languages.MIRACL, *languages.MMARCO, *languages.NEUCLIR}:
-        assert languages.nllb(code) == languages.flores(code)
+        assert languages.to_nllb(code) == languages.to_flores(code)
 
 
-def test_tables_are_those_of_the_published_models():
+def test_tables_equal_those_of_the_published_models():
     nllb = pytest.importorskip("transformers.models.nllb.tokenization_nllb")
     m2m = pytest.importorskip("transformers.models.m2m_100.tokenization_m2m_100")
     assert set(nllb.FAIRSEQ_LANGUAGE_CODES) == languages.NLLB
     assert set(m2m.FAIRSEQ_LANGUAGE_CODES["m2m100"]) == languages.M2M100
 
 
-def test_every_m2m100_language_can_be_reached_from_a_code():
-    own = {"tl": "fil", "ns": "nso"}
-    assert {languages.m2m100(own.get(code, code)) for code in languages.M2M100} == languages.M2M100
+def test_every_m2m100_language_has_a_code():
+    codes = {"tl": "fil", "ns": "nso"}
+    assert {languages.to_m2m100(codes.get(code, code)) for code in languages.M2M100} == languages.M2M100
 
 
 def test_importing_languages_loads_no_model_library():

@@ -1,4 +1,4 @@
-"""The lexical student: letters, sentence and word alignment, and the module as sentence-transformers sees it."""
+"""The lexical student: letter vectors, sentence and word alignment, and its module in sentence-transformers."""
 
 import math
 import subprocess
@@ -16,42 +16,42 @@ from artifacts import table_artifact
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.students import Corpus, Lexical, load_encoder
-from pipelines.students.lexical.bitext import aligned, sentences
-from pipelines.students.lexical.ibm1 import NULL, both_directions, cooccurrence
-from pipelines.students.lexical.letters import LetterVectors, spelled
-from pipelines.students.lexical.words import romanised, skeleton, spans, words
+from pipelines.students.lexical.bitext import align_sentences, split_sentences
+from pipelines.students.lexical.ibm1 import NULL, estimate_translations, find_cooccurrence
+from pipelines.students.lexical.letters import LetterVectors, encode_letters
+from pipelines.students.lexical.words import build_skeleton, find_spans, romanise, split_words
 from pipelines.tables import DOCS, QUERIES
 from pipelines.training.start import BuildStudent, StartConfig
 
 A, B = "a".__mul__, "b".__mul__
 STUDENT = Lexical(words=None, dim=64, ngram_rows=4096)
-THINGS = [
+NOUNS = [
     *("castle", "river", "mountain", "baker", "soldier", "window", "garden", "horse", "letter", "winter", "bridge"),
     *("candle", "doctor", "island", "mirror"),
 ]
-DEEDS = ["sees", "finds", "wants", "leaves", "paints", "guards", "carries", "forgets"]
-SECRET = str.maketrans("abcdefghijklmnopqrstuvwxyz", "жшщъыэюябвгдезийклмнопрсту")
+VERBS = ["sees", "finds", "wants", "leaves", "paints", "guards", "carries", "forgets"]
+FOREIGN_LETTERS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "жшщъыэюябвгдезийклмнопрсту")
 
 
-def foreign(text):
-    """The same words in another language: reversed, in other letters, so that nothing in their look remains."""
-    return " ".join(w[::-1].translate(SECRET) for w in text.split())
+def to_foreign(text):
+    """Translate into an invented language: words reversed and in other letters, so that no similarity is left."""
+    return " ".join(w[::-1].translate(FOREIGN_LETTERS) for w in text.split())
 
 
 def make_texts():
-    """Passages of two sentences, in English and in the other language."""
+    """Make 150 passages of two sentences by language: English, and its translation into the invented language."""
     random = np.random.default_rng(0)
     docs = []
     for _ in range(150):
-        one, other = random.choice(THINGS, 2)
-        docs.append(" ".join(f"{one} {deed} {other}." for deed in random.choice(DEEDS, 2)))
-    theirs = [". ".join(foreign(s) for s in doc.rstrip(".").split(". ")) + "." for doc in docs]
-    return {"en": docs, "xx": theirs}
+        one, other = random.choice(NOUNS, 2)
+        docs.append(" ".join(f"{one} {verb} {other}." for verb in random.choice(VERBS, 2)))
+    translations = [". ".join(to_foreign(s) for s in doc.rstrip(".").split(". ")) + "." for doc in docs]
+    return {"en": docs, "xx": translations}
 
 
 def make_queries():
-    asked = [f"who {deed} the {thing}" for deed, thing in zip(DEEDS, THINGS, strict=False)]
-    return [{"query_id": f"q{n}", "lang": "en", "text": text} for n, text in enumerate(asked)]
+    questions = [f"who {verb} the {noun}" for verb, noun in zip(VERBS, NOUNS, strict=False)]
+    return [{"query_id": f"q{n}", "lang": "en", "text": text} for n, text in enumerate(questions)]
 
 
 def make_corpus(root, langs=("en", "xx")):
@@ -70,12 +70,12 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(corpus):
+def untrained(corpus):
     return STUDENT.build(corpus, seed=1)
 
 
 @pytest.fixture(scope="module")
-def warmed(corpus):
+def aligned(corpus):
     encoder = STUDENT.build(corpus, seed=1)
     return encoder, STUDENT.warm_up(encoder, corpus, seed=1)
 
@@ -85,26 +85,26 @@ def cosine(encoder, one, other):
     return float(a @ b)
 
 
-def test_words_of_many_scripts():
-    assert words("Don't 3,5 Шопен") == ["don", "t", "3,5", "шопен"]
-    assert words("北京大学 in") == ["北京", "京大", "大学", "in"]
-    assert words("書 हिन्दी में العَرَبِيَّة") == ["書", "हिन्दी", "में", "العَرَبِيَّة"]
-    assert words("Cafe\u0301 ＡＢ") == ["café", "ab"]
-    assert words("…") == []
+def test_splits_words_of_many_scripts():
+    assert split_words("Don't 3,5 Шопен") == ["don", "t", "3,5", "шопен"]
+    assert split_words("北京大学 in") == ["北京", "京大", "大学", "in"]
+    assert split_words("書 हिन्दी में العَرَبِيَّة") == ["書", "हिन्दी", "में", "العَرَبِيَّة"]
+    assert split_words("Cafe\u0301 ＡＢ") == ["café", "ab"]
+    assert split_words("…") == []
     text = "Die Hauptstadt 北京大学, 2001!"
-    assert [text[a:b] for a, b in spans(text)] == ["Die", "Hauptstadt", "北京", "京大", "大学", "2001"]
+    assert [text[a:b] for a, b in find_spans(text)] == ["Die", "Hauptstadt", "北京", "京大", "大学", "2001"]
 
 
-def test_romanised_and_skeleton():
-    assert romanised("Шопен".lower()) == "shopen"
-    assert skeleton("chopin") == skeleton("шопен") == "sbn"
-    assert skeleton("1984") == skeleton("北京") == ""
-    assert romanised("☃").isalnum()
+def test_romanises_words_and_reduces_them_to_consonants():
+    assert romanise("Шопен".lower()) == "shopen"
+    assert build_skeleton("chopin") == build_skeleton("шопен") == "sbn"
+    assert build_skeleton("1984") == build_skeleton("北京") == ""
+    assert romanise("☃").isalnum()
 
 
-def test_letter_vectors_against_a_naive_sum():
-    """The n-grams of a word, hashed one by one in Python's integers."""
-    made = LetterVectors(32, 1024, (3, 4), skeleton=0.0, seed=5)
+def test_letter_vectors_equal_a_naive_sum_over_ngrams():
+    """The oracle hashes the n-grams of a word one by one in Python's integers."""
+    module = LetterVectors(32, 1024, (3, 4), skeleton=0.0, seed=5)
     alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 
     def row(codes, size, salt=1):
@@ -118,37 +118,37 @@ def test_letter_vectors_against_a_naive_sum():
         if not word.isdigit():
             bounded = [37, *codes, 38]
             rows += [row(bounded[i : i + n], n) for n in (3, 4) for i in range(len(bounded) - n + 1)]
-        naive = made.signs[rows].sum(0)
+        naive = module.signs[rows].sum(0)
         torch.testing.assert_close(
-            made(torch.from_numpy(spelled([word])))[0], naive / naive.norm(), atol=1e-6, rtol=1e-5
+            module(torch.from_numpy(encode_letters([word])))[0], naive / naive.norm(), atol=1e-6, rtol=1e-5
         )
 
 
-def test_same_seed_same_weights(corpus, start):
+def test_same_seed_gives_same_weights_and_another_seed_others(corpus, untrained):
     torch.rand(3)
     again, other = STUDENT.build(corpus, seed=1), STUDENT.build(corpus, seed=2)
-    for name, value in start.model.state_dict().items():
+    for name, value in untrained.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    np.testing.assert_array_equal(start.encode_docs(["castle"])[0], again.encode_docs(["castle"])[0])
-    assert not np.allclose(start.encode_docs(["castle"])[0], other.encode_docs(["castle"])[0])
+    np.testing.assert_array_equal(untrained.encode_docs(["castle"])[0], again.encode_docs(["castle"])[0])
+    assert not np.allclose(untrained.encode_docs(["castle"])[0], other.encode_docs(["castle"])[0])
 
 
-def test_vectors_are_of_words(start):
-    docs = start.encode_docs(["castle sees castle", "unheard of", ""])
+def test_encodes_one_vector_per_distinct_word_of_a_document(untrained):
+    docs = untrained.encode_docs(["castle sees castle", "unheard of", ""])
     assert [len(d) for d in docs] == [2, 2, 1]
     for vectors in docs[:2]:
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    (query,) = start.encode_queries(["who sees who"])
+    (query,) = untrained.encode_queries(["who sees who"])
     assert len(query) == 3
 
 
-def test_query_weights_are_idf(corpus, start):
-    asked = ["who", "castle", "neverseen"]
-    (vectors,) = start.encode_queries([" ".join(asked)])
-    weights = dict(zip(asked, np.linalg.norm(vectors, axis=1), strict=True))
-    docs = [set(words(corpus.docs["en"].text_at(n))) for n in range(150)]
-    queries = [set(words(corpus.queries.text_at(n))) for n in range(len(corpus.queries))]
+def test_query_weights_equal_a_naive_idf(corpus, untrained):
+    terms = ["who", "castle", "neverseen"]
+    (vectors,) = untrained.encode_queries([" ".join(terms)])
+    weights = dict(zip(terms, np.linalg.norm(vectors, axis=1), strict=True))
+    docs = [set(split_words(corpus.docs["en"].text_at(n))) for n in range(150)]
+    queries = [set(split_words(corpus.queries.text_at(n))) for n in range(len(corpus.queries))]
 
     def naive(word):
         shares = [(sum(word in t for t in texts) + 0.5) / (len(texts) + 1) for texts in (docs, queries)]
@@ -158,17 +158,17 @@ def test_query_weights_are_idf(corpus, start):
     assert weights["who"] < weights["castle"] < weights["neverseen"]
 
 
-def test_letters_carry_names_across_scripts(start):
-    assert cosine(start, "Zürich", "zürich") == pytest.approx(1, abs=1e-6)
-    assert cosine(start, "北京", "北京") == pytest.approx(1, abs=1e-6)
+def test_names_in_two_scripts_are_similar_before_training(untrained):
+    assert cosine(untrained, "Zürich", "zürich") == pytest.approx(1, abs=1e-6)
+    assert cosine(untrained, "北京", "北京") == pytest.approx(1, abs=1e-6)
     for one, other in (("Chopin", "Шопен"), ("Moscow", "Москва"), ("Newton", "نيوتن")):
-        assert cosine(start, one, other) > 0.25
-        assert cosine(start, one, other) > cosine(start, one, "винтовка") + 0.15
-    assert abs(cosine(start, "1990", "1991")) < 0.5  # numbers are equal or not
+        assert cosine(untrained, one, other) > 0.25
+        assert cosine(untrained, one, other) > cosine(untrained, one, "винтовка") + 0.15
+    assert abs(cosine(untrained, "1990", "1991")) < 0.5  # different numbers are not similar, however close
 
 
-def test_saved_student_opens_here_and_in_the_library(warmed, tmp_path):
-    encoder, texts = warmed[0], ["castle sees the unheard", "Шопен 北京", "long " * 400]
+def test_saved_student_gives_the_same_vectors_here_and_in_sentence_transformers(aligned, tmp_path):
+    encoder, texts = aligned[0], ["castle sees the unheard", "Шопен 北京", "long " * 400]
     encoder.save(tmp_path / "s")
     again = load_encoder(tmp_path / "s", "cpu")
     for ours, other in ((encoder.encode_docs, again.encode_docs), (encoder.encode_queries, again.encode_queries)):
@@ -189,14 +189,15 @@ np.savez({str(tmp_path / "v.npz")!r}, *model.encode_document(texts), *model.enco
         MultiVectorEncoder(str(tmp_path / "s"), device="cpu")
 
 
-def test_windows_count_words(start):
-    some = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
-    assert start.windows([" ".join(some)], length=40, stride=30) == [[" ".join(some[a : a + 40]) for a in (0, 30, 60)]]
-    assert len(start.rows(["word " * 999], "query")[0]["input_ids"]) == STUDENT.query_length
+def test_windows_and_query_length_count_words(untrained):
+    terms = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
+    expected = [" ".join(terms[first : first + 40]) for first in (0, 30, 60)]
+    assert untrained.windows([" ".join(terms)], length=40, stride=30) == [expected]
+    assert len(untrained.rows(["word " * 999], "query")[0]["input_ids"]) == STUDENT.query_length
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "pairs"),
+    ("source", "target", "pairs"),
     [
         ([A(50), B(80)], [A(55), B(78)], [(A(50), A(55)), (B(80), B(78))]),
         ([A(100), B(30)], [A(48), A(50), B(31)], [(A(100), f"{A(48)} {A(50)}"), (B(30), B(31))]),
@@ -206,12 +207,12 @@ def test_windows_count_words(start):
     ],
     ids=["1-1", "1-2", "2-1", "empty", "no partner"],
 )  # fmt: skip
-def test_sentences_are_paired_by_length(one, other, pairs):
-    assert aligned(one, other) == pairs
+def test_sentences_are_paired_by_length(source, target, pairs):
+    assert align_sentences(source, target) == pairs
 
 
 def test_sentences_end_at_final_marks_of_each_script():
-    assert [s.strip() for s in sentences("One. Two? 三。四！ पाँच। छह")] == [
+    assert [s.strip() for s in split_sentences("One. Two? 三。四！ पाँच। छह")] == [
         "One.",
         "Two?",
         "三。",
@@ -229,12 +230,12 @@ SENTENCES = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(SENTENCES, st.integers(1, 4))
-def test_model_1_against_dictionaries(pairs, iterations):
-    found = cooccurrence(pairs)
-    for direction, table in enumerate(both_directions(found, iterations)):
-        naive = naive_model_1([p if direction == 0 else p[::-1] for p in pairs], iterations)
+def test_ibm_model_1_equals_em_over_dictionaries(pairs, iterations):
+    cells = find_cooccurrence(pairs)
+    for direction, table in enumerate(estimate_translations(cells, iterations)):
+        naive = run_naive_model_1([p if direction == 0 else p[::-1] for p in pairs], iterations)
         keys = list(
-            zip((found.one[i] for i in found.cell_one), (found.other[i] for i in found.cell_other), strict=True)
+            zip((cells.one[i] for i in cells.cell_one), (cells.other[i] for i in cells.cell_other), strict=True)
         )
         ours = {key if direction == 0 else key[::-1]: value for key, value in zip(keys, table, strict=True)}
         assert ours.keys() == naive.keys()
@@ -242,8 +243,8 @@ def test_model_1_against_dictionaries(pairs, iterations):
             assert ours[key] == pytest.approx(value, abs=1e-9)
 
 
-def naive_model_1(pairs, iterations):
-    """p(target | source) by EM over dictionaries (Brown et al. 1993), with a constant empty word."""
+def run_naive_model_1(pairs, iterations):
+    """Estimate p(target | source) by EM over dictionaries (Brown et al. 1993, §4.1), with an empty word."""
     pairs = [(sorted(set(s)), sorted(set(t))) for s, t in pairs]
     cells = {(s, t) for sources, targets in pairs for s in sources for t in targets}
     p = {(s, t): 1 / sum(a == s for a, _ in cells) for s, t in cells}
@@ -262,8 +263,8 @@ def naive_model_1(pairs, iterations):
     return p
 
 
-def first_hits(encoder, corpus):
-    """How many English passages find their translation first."""
+def measure_hits(encoder, corpus):
+    """Measure the share of English passages whose translation ranks first."""
     docs = list(dict.fromkeys(corpus.docs["xx"].text_at(n) for n in range(150)))
     originals = list(dict.fromkeys(corpus.docs["en"].text_at(n) for n in range(150)))
     vectors = encoder.encode_docs(docs)
@@ -273,25 +274,25 @@ def first_hits(encoder, corpus):
     return float(np.mean([n == at for at, n in enumerate(found)]))
 
 
-def test_alignment_finds_translations(corpus, start, warmed):
-    encoder, facts = warmed
+def test_alignment_finds_translations(corpus, untrained, aligned):
+    encoder, facts = aligned
     assert set(facts["aligned"]) == {"xx"}
-    assert facts["aligned"]["xx"] == {"sentence_pairs": 300, "words": len(THINGS) + len(DEEDS)}
-    for word in THINGS:
-        nearest = max(THINGS, key=lambda other: cosine(encoder, foreign(word), other))
+    assert facts["aligned"]["xx"] == {"sentence_pairs": 300, "words": len(NOUNS) + len(VERBS)}
+    for word in NOUNS:
+        nearest = max(NOUNS, key=lambda other: cosine(encoder, to_foreign(word), other))
         assert nearest == word
-    assert first_hits(encoder, corpus) > 0.9 > 0.3 > first_hits(start, corpus)
+    assert measure_hits(encoder, corpus) > 0.9 > 0.3 > measure_hits(untrained, corpus)
 
 
-def test_unknown_words_borrow_from_their_kin(warmed):
-    encoder, _ = warmed
-    known, inflected = foreign("mountain"), foreign("mountain") + "ами"
+def test_word_without_a_row_takes_the_rows_of_words_with_its_prefix(aligned):
+    encoder, _ = aligned
+    known, inflected = to_foreign("mountain"), to_foreign("mountain") + "ами"
     assert inflected not in encoder.model[0].ids
     assert cosine(encoder, inflected, "mountain") > 0.3 > cosine(encoder, inflected, "horse")
     assert cosine(encoder, inflected, known) > 0.7
 
 
-def test_warm_up_is_deterministic_and_keeps_to_its_cap(corpus):
+def test_warm_up_depends_on_the_seed_alone_and_keeps_to_align_pairs(corpus):
     few = STUDENT.model_copy(update={"align_pairs": 40})
     one, other = few.build(corpus, 1), few.build(corpus, 1)
     facts = few.warm_up(one, corpus, 7)
@@ -302,7 +303,7 @@ def test_warm_up_is_deterministic_and_keeps_to_its_cap(corpus):
     assert not torch.equal(one.model[0].word_rows, other.model[0].word_rows)
 
 
-def test_one_language_teaches_nothing_of_others(tmp_path):
+def test_warm_up_changes_nothing_with_one_language(tmp_path):
     english = make_corpus(tmp_path, langs=("en",))
     encoder = STUDENT.build(english, seed=1)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
@@ -321,25 +322,25 @@ def test_the_start_step_leaves_the_student_before_and_after_its_warm_up(tmp_path
         StartConfig(student=STUDENT, seed=1), {"main": {"queries": queries, "docs": docs}}, Place.of(tmp_path)
     )
     facts = build("student")
-    assert facts["warm_up"]["aligned"]["xx"]["words"] == len(THINGS) + len(DEEDS)
+    assert facts["warm_up"]["aligned"]["xx"]["words"] == len(NOUNS) + len(VERBS)
     start, warm = (load_encoder(tmp_path / name, "cpu") for name in ("start", "warm"))
     assert not start.model[0].word_rows.any()
-    assert cosine(warm, foreign("castle"), "castle") > 0.8 > cosine(start, foreign("castle"), "castle")
+    assert cosine(warm, to_foreign("castle"), "castle") > 0.8 > cosine(start, to_foreign("castle"), "castle")
 
 
-def test_gradients_reach_every_learned_part(start):
-    docs, mask = start.embed(start.rows(["castle sees", "castles unheard"], "document"), "document")
-    queries, _ = start.embed(start.rows(["who sees castles"], "query"), "query")
+def test_gradients_reach_every_parameter(untrained):
+    docs, mask = untrained.embed(untrained.rows(["castle sees", "castles unheard"], "document"), "document")
+    queries, _ = untrained.embed(untrained.rows(["who sees castles"], "query"), "query")
     ((queries[0] @ docs.flatten(0, 1).T).max(1).values.sum() + docs[mask].sum()).backward()
-    module = start.model[0]
+    module = untrained.model[0]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
-    assert not module.word_rows.grad[0].any()  # nobody's row
-    start.model.zero_grad()
+    assert not module.word_rows.grad[0].any()  # row 0 belongs to no word
+    untrained.model.zero_grad()
 
 
-def test_a_word_that_is_not_in_the_text_learns_nothing(start):
-    vectors, mask = start.embed(start.rows(["castle"], "document"), "document")
+def test_only_words_of_the_text_get_gradients(untrained):
+    vectors, mask = untrained.embed(untrained.rows(["castle"], "document"), "document")
     vectors[mask][:, 0].sum().backward()
-    moved = start.model[0].word_rows.grad.any(1).nonzero().flatten().tolist()
-    start.model.zero_grad()
-    assert moved == [start.model[0].ids["castle"]]
+    changed = untrained.model[0].word_rows.grad.any(1).nonzero().flatten().tolist()
+    untrained.model.zero_grad()
+    assert changed == [untrained.model[0].ids["castle"]]

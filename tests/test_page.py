@@ -1,4 +1,4 @@
-"""The search page in a real browser: Chromium without a window, driven through WebDriver's own HTTP protocol."""
+"""The search page in headless Chromium, driven over the HTTP protocol of WebDriver."""
 
 import re
 import shutil
@@ -13,13 +13,13 @@ import pytest
 import serving_apps
 from conftest import free_port
 
-# Ray Data trips over its own deprecated settings when it is imported
+# importing Ray Data warns about a deprecated setting of its own
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,900", "--no-first-run"),
     *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12: the key under which an element's reference travels
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12: the JSON key of an element's reference
 KEYS = {"down": "\ue015", "up": "\ue013", "escape": "\ue00c"}  # WebDriver §17.4.2
 
 
@@ -34,19 +34,19 @@ class Browser:
     def __init__(self, client, session):
         self.client, self.path = client, f"/session/{session}"
 
-    def command(self, path, **body):
+    def send(self, path, **body):
         answer = self.client.post(self.path + path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()["value"]
 
     def open(self, address):
-        self.command("/url", url=address)
+        self.send("/url", url=address)
 
     def run(self, script):
-        return self.command("/execute/sync", script=script, args=[])
+        return self.send("/execute/sync", script=script, args=[])
 
-    def until(self, script):
-        """Wait until the script, an expression, is true."""
+    def wait_until(self, script):
+        """Wait at most 30 s until an expression is true. Returns its value."""
         deadline = time.monotonic() + 30
         while not (value := self.run(f"return {script}")):
             assert time.monotonic() < deadline, (
@@ -55,12 +55,12 @@ class Browser:
         return value
 
     def type(self, selector, text):
-        element = self.command("/element", using="css selector", value=selector)[ELEMENT]
-        self.command(f"/element/{element}/value", text=text)
+        element = self.send("/element", using="css selector", value=selector)[ELEMENT]
+        self.send(f"/element/{element}/value", text=text)
 
     def press(self, key):
         actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
-        self.command("/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
+        self.send("/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ RESULTS = """[...document.querySelectorAll("#results li")].map(item => ({
 
 def test_typing_a_question_shows_results_in_their_language_and_direction(browser, url):
     browser.open(f"{url}/")
-    browser.until('document.querySelectorAll(".chip").length === 4')
+    browser.wait_until('document.querySelectorAll(".chip").length === 4')
     browser.type("#query", "پایتخت ایران")
-    browser.until('document.querySelector("#results li")')
+    browser.wait_until('document.querySelector("#results li")')
     results = browser.run(f"return {RESULTS}")
     first = results[0]
     assert (first["lang"], first["dir"], first["side"], first["tag"]) == ("fa", "rtl", "rtl", "fa Persian")
@@ -110,9 +110,9 @@ def test_typing_a_question_shows_results_in_their_language_and_direction(browser
     assert " ms (" in status
 
 
-def test_address_holds_the_search(browser, url):
+def test_search_is_restored_from_the_address(browser, url):
     browser.open(f"{url}/?q={quote('Столица')}&lang=ru&k=1")
-    browser.until('document.querySelector("#results li")')
+    browser.wait_until('document.querySelector("#results li")')
     results = browser.run(f"return {RESULTS}")
     assert [(r["lang"], r["dir"]) for r in results] == [("ru", "ltr")]
     assert browser.run('return document.querySelector("#query").value') == "Столица"
@@ -121,25 +121,25 @@ def test_address_holds_the_search(browser, url):
 
 def test_language_chips_filter_the_results(browser, url):
     browser.open(f"{url}/?q=currency+ruble")
-    browser.until('new Set([...document.querySelectorAll(".text")].map(e => e.lang)).size > 1')
+    browser.wait_until('new Set([...document.querySelectorAll(".text")].map(e => e.lang)).size > 1')
     browser.run('document.querySelector("[value=fa]").click()')
-    browser.until(
+    browser.wait_until(
         '[...document.querySelectorAll(".text")].every(e => e.lang === "fa") && document.querySelector(".text")'
     )
     assert "lang=fa" in browser.run("return location.search")
     assert "q=currency+ruble" in browser.run("return location.search")
 
 
-def test_keyboard_walks_through_results_and_back(browser, url):
+def test_arrow_keys_move_through_results_and_escape_returns_to_the_query(browser, url):
     browser.open(f"{url}/?q=currency+country")
-    browser.until('document.querySelectorAll("#results li").length > 1')
-    focused = 'return [...document.querySelectorAll("article")].indexOf(document.activeElement)'
+    browser.wait_until('document.querySelectorAll("#results li").length > 1')
+    focus_index = 'return [...document.querySelectorAll("article")].indexOf(document.activeElement)'
     browser.run('document.querySelector("#query").focus()')
-    walked = []
+    focused_results = []
     for key in ("down", "down", "up"):
         browser.press(KEYS[key])
-        walked.append(browser.run(focused))
-    assert walked == [0, 1, 0]
+        focused_results.append(browser.run(focus_index))
+    assert focused_results == [0, 1, 0]
     browser.press(KEYS["escape"])
     assert browser.run("return document.activeElement.id") == "query"
     browser.run("document.activeElement.blur()")
@@ -148,37 +148,37 @@ def test_keyboard_walks_through_results_and_back(browser, url):
 
 
 @pytest.mark.parametrize(("app", "query"), [("words", "xyzzy"), ("lexical", "…")])
-def test_nothing_found_is_said(browser, served, app, query):
-    """Of a word that no document has, and of a question that says nothing."""
+def test_search_without_results_says_so(browser, served, app, query):
+    """For a word that no document has, and for a query without words."""
     browser.open(f"{served.url(app)}/?q={quote(query)}")
-    browser.until('document.querySelector("#status").innerText.startsWith("Nothing found")')
+    browser.wait_until('document.querySelector("#status").innerText.startsWith("Nothing found")')
     assert browser.run('return document.querySelectorAll("#results li").length') == 0
 
 
 def test_refused_search_shows_the_servers_reason(browser, url):
     browser.open(f"{url}/?q=x&k=5000")
-    browser.until('!document.querySelector("#problem").hidden')
+    browser.wait_until('!document.querySelector("#problem").hidden')
     assert "an integer from 1 to 1000" in browser.run('return document.querySelector("#problem").innerText')
 
 
-def test_texts_are_shown_and_never_run(browser, url):
-    """A passage is data: whatever it holds, it is set as text. (The page has a policy against scripts besides.)"""
+def test_markup_in_a_passage_is_shown_as_text(browser, url):
+    """The page sets passages as text, so their markup is not interpreted; its content policy also forbids scripts."""
     browser.open(f"{url}/?q=markup")
-    browser.until('document.querySelector("#results li")')
+    browser.wait_until('document.querySelector("#results li")')
     (result,) = browser.run(f"return {RESULTS}")
     assert (result["title"], result["text"]) == serving_apps.MARKUP
     assert browser.run('return document.querySelectorAll("#results :is(img, script)").length') == 0
     assert browser.run("return document.title") == "tiny · babelray"
 
 
-def test_status_is_rendered_before_it_says_something(browser, url):
-    """Screen readers tell what changes in a region that is there, and nothing of one that appears."""
+def test_empty_status_is_rendered(browser, url):
+    """Screen readers announce changes of a region that is rendered already, and not a region that appears."""
     state = 'const s = document.querySelector("#status"); return [s.checkVisibility(), s.textContent]'
     browser.open(f"{url}/")
-    browser.until('document.querySelectorAll(".chip").length === 4')
+    browser.wait_until('document.querySelectorAll(".chip").length === 4')
     assert browser.run(state) == [True, ""]
     browser.open(f"{url}/?q=currency")
-    browser.until('document.querySelector("#results li")')
+    browser.wait_until('document.querySelector("#results li")')
     visible, text = browser.run(state)
     assert visible
     assert "result" in text
@@ -186,10 +186,10 @@ def test_status_is_rendered_before_it_says_something(browser, url):
     assert browser.run(state) == [True, ""]
 
 
-def test_clearing_the_question_ends_the_search(browser, url):
-    """While an answer is on its way: both happen within one turn of the page's event loop."""
+def test_clearing_the_query_cancels_the_search(browser, url):
+    """Both happen within one turn of the page's event loop, so the first answer is still pending."""
     browser.open(f"{url}/")
-    browser.until('document.querySelectorAll(".chip").length === 4')
+    browser.wait_until('document.querySelectorAll(".chip").length === 4')
     busy = browser.run("""
         const [form, query, results] = ["#form", "#query", "#results"].map(s => document.querySelector(s));
         return ["currency", ""].map(text => {
@@ -201,29 +201,29 @@ def test_clearing_the_question_ends_the_search(browser, url):
     assert browser.run('return document.querySelectorAll("#results li").length') == 0
 
 
-def test_every_control_has_a_name_and_the_console_is_quiet(browser, url):
-    browser.command("/se/log", type="browser")  # what earlier tests provoked
+def test_every_control_has_a_name_and_the_console_is_empty(browser, url):
+    browser.send("/se/log", type="browser")  # discard the messages of earlier tests
     browser.open(f"{url}/?q=currency")
-    browser.until('document.querySelector("#results li")')
+    browser.wait_until('document.querySelector("#results li")')
     unnamed = """return [...document.querySelectorAll("input, button")]
         .filter(e => !e.labels?.[0]?.textContent.trim() && !e.textContent.trim()).map(e => e.outerHTML)"""
     assert browser.run(unnamed) == []
-    assert browser.command("/se/log", type="browser") == []
+    assert browser.send("/se/log", type="browser") == []
 
 
-def test_long_text_opens_on_request(browser, url):
+def test_long_text_is_expanded_by_its_button(browser, url):
     browser.open(f"{url}/?q=yen+Japan&lang=en&k=1")
-    browser.until('document.querySelector(".more") && !document.querySelector(".more").hidden')
+    browser.wait_until('document.querySelector(".more") && !document.querySelector(".more").hidden')
     short = browser.run('return document.querySelector(".text").clientHeight')
     browser.run('document.querySelector(".more").click()')
     assert browser.run('return document.querySelector(".text").clientHeight') > 1.5 * short
     assert browser.run('return document.querySelector(".more").ariaExpanded') == "true"
 
 
-def test_page_asks_no_other_host(url):
-    """Every address in the three files is relative, and the policy sent with them forbids the rest."""
+def test_page_loads_nothing_from_other_hosts(url):
+    """Every address in the three files is relative, and the content policy forbids other hosts."""
 
-    class Links(HTMLParser):
+    class LinkParser(HTMLParser):
         found: list[str] = []
 
         def handle_starttag(self, tag, attrs):
@@ -231,8 +231,8 @@ def test_page_asks_no_other_host(url):
 
     answer = httpx.get(f"{url}/")
     assert "default-src 'self'" in answer.headers["content-security-policy"]
-    Links().feed(answer.text)
-    assert Links.found
-    assert not [link for link in Links.found if "//" in link]
+    LinkParser().feed(answer.text)
+    assert LinkParser.found
+    assert not [link for link in LinkParser.found if "//" in link]
     for name in ("style.css", "search.js"):
         assert not re.findall(r"https?://|url\(|@import|import\s", httpx.get(f"{url}/page/{name}").text)

@@ -1,4 +1,4 @@
-"""The served application over HTTP on a real Ray Serve, against offline search and merge."""
+"""The served application over HTTP on a real Ray Serve, compared with offline search and merging."""
 
 import asyncio
 import json
@@ -27,18 +27,18 @@ from cluster.storage import Place
 from pipelines import recipe
 from pipelines.indexes.base import SearchOptions
 from pipelines.search import open_shards, pool, search
-from serving.api import UnavailableError, build
+from serving.api import UnavailableError, build_app
 from serving.app import Scale, ServeArgs, application, config
 from serving.gateway import _gather
 from serving.messages import Info, LanguageInfo, Limits
 
-# Ray Data trips over its own deprecated settings when it is imported
+# importing Ray Data warns about a deprecated setting of its own
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
 ROOT = Path(__file__).parents[1]
 JSON = {"content-type": "application/json"}
 
 
-def client(served, name):
+def open_client(served, name):
     return httpx.Client(base_url=served.url(name), timeout=60)
 
 
@@ -49,47 +49,47 @@ def system(request, served):
 
 @pytest.fixture(scope="module")
 def http_of_each(system, served):
-    """The server of ``system``."""
-    (name,) = (name for name, one in served.systems.items() if one is system)
-    with client(served, name) as opened:
+    """A client of ``system``."""
+    (name,) = (name for name, candidate in served.systems.items() if candidate is system)
+    with open_client(served, name) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def http(served):
-    """The server of the words: for what is the same whatever is served."""
-    with client(served, "words") as opened:
+    """A client of the BM25 system, for what does not depend on the system."""
+    with open_client(served, "words") as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def lexical(served):
-    with client(served, "lexical") as opened:
+    with open_client(served, "lexical") as opened:
         yield opened
 
 
 @cache
-def encoder(directory):
+def load_student(directory):
     from pipelines.students import load_encoder
 
     return load_encoder(directory, "cpu")
 
 
-def offline(system, query, k, langs=None, **options):
-    """The pooled ranking by the offline code, in this process."""
+def search_offline(system, query, k, langs=None, **options):
+    """Compute the pooled ranking with the offline code, in this process."""
     if system.student:
-        query = encoder(system.student.place.path / system.checkpoint).encode_queries([query])[0]
+        query = load_student(system.student.place.path / system.checkpoint).encode_queries([query])[0]
     options = SearchOptions(k=k, **options)
     found = {lang: search(open_shards(system.index.place, lang), [query], options)[0] for lang in langs or system.docs}
     return pool(found, k)
 
 
-def names(results):
+def list_names(results):
     return [f"{r['lang']}:{r['doc_id']}" for r in results]
 
 
-def replicas(app, name):
-    """Process ids of the replicas of a deployment."""
+def find_replicas(app, name):
+    """Find the process ids of a deployment's replicas."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -107,13 +107,13 @@ def test_search_equals_offline_search_and_merge(http_of_each, system, query, k, 
     answer = http_of_each.post("/search", json={"query": query, "k": k, "languages": langs})
     assert answer.status_code == 200
     results = answer.json()["results"]
-    expected = offline(system, query, k, langs)
-    assert names(results) == [name for name, _ in expected]
+    expected = search_offline(system, query, k, langs)
+    assert list_names(results) == [name for name, _ in expected]
     assert [r["score"] for r in results] == pytest.approx([score for _, score in expected], rel=1e-5)
     assert [r["rank"] for r in results] == list(range(1, len(results) + 1))
 
 
-def test_search_returns_the_documents_own_texts(http_of_each, system):
+def test_search_returns_title_and_text_of_each_document(http_of_each, system):
     answer = http_of_each.post("/search", json={"query": "the currency of Russia", "k": 20}).json()
     everything = {
         (lang, f"d{n}"): doc
@@ -126,68 +126,68 @@ def test_search_returns_the_documents_own_texts(http_of_each, system):
     assert answer["query"] == "the currency of Russia"
     assert set(answer["took_ms"]) == {"search", "texts", "total"} | ({"encode"} if system.student else set())
     parts = sum(ms for name, ms in answer["took_ms"].items() if name != "total")
-    assert 0 < parts <= answer["took_ms"]["total"] + 0.05  # each is rounded
+    assert 0 < parts <= answer["took_ms"]["total"] + 0.05  # each duration is rounded
 
 
-def calls(served, shard):
-    """How many calls a shard of the words has had, as Serve reports to Prometheus."""
+def count_calls(served, shard):
+    """Count the calls to a shard of the BM25 system, from Serve's Prometheus metrics."""
     text = httpx.get(served.metrics).text
-    of = rf'\{{.*application="words".*deployment="{shard}".*\}}'
-    return sum(map(float, re.findall(rf"^ray_serve_deployment_request_counter_total{of} (\S+)$", text, re.M)))
+    labels = rf'\{{.*application="words".*deployment="{shard}".*\}}'
+    return sum(map(float, re.findall(rf"^ray_serve_deployment_request_counter_total{labels} (\S+)$", text, re.M)))
 
 
-def test_texts_come_from_the_shard_that_found_them(served, http):
-    """Ten searches of two shards, of which one has the document: it is called twice each time, the other once."""
+def test_texts_are_read_by_the_shard_that_found_them(served, http):
+    """Search two shards ten times: the one with the document gets two calls per search, the other one call."""
     shards = ["shard-en-00000", "shard-en-00001"]
-    before = [calls(served, shard) for shard in shards]
+    before = [count_calls(served, shard) for shard in shards]
     for _ in range(10):
         answer = http.post("/search", json={"query": "Tehran rial", "languages": ["en"]}).json()
-        assert names(answer["results"]) == ["en:d0"]
+        assert list_names(answer["results"]) == ["en:d0"]
     deadline, grown = time.monotonic() + 30, [0, 0]
     while sum(grown) < 30:
         assert time.monotonic() < deadline, f"calls of {shards}: {grown}"
-        grown = [calls(served, shard) - count for shard, count in zip(shards, before, strict=True)]
-    assert grown[0] - grown[1] > 5  # 10, but for earlier calls that are reported late
+        grown = [count_calls(served, shard) - count for shard, count in zip(shards, before, strict=True)]
+    assert grown[0] - grown[1] > 5  # 10 are expected; reports of earlier calls may arrive late
 
 
-def shared_batches(served):
-    """How many batches of more than one query the encoders have done, as Serve reports to Prometheus."""
+def count_shared_batches(served):
+    """Count the encoders' batches of more than one query, from Serve's Prometheus metrics."""
     text = httpx.get(served.metrics).text
     counts = [r"count\{.*\}", r'bucket\{.*le="1\.0".*\}']
-    every, of_one = (re.findall(rf"^ray_serve_actual_batch_size_{count} (\S+)$", text, re.M) for count in counts)
-    return sum(map(float, every)) - sum(map(float, of_one))
+    batches, single = (re.findall(rf"^ray_serve_actual_batch_size_{count} (\S+)$", text, re.M) for count in counts)
+    return sum(map(float, batches)) - sum(map(float, single))
 
 
-def test_requests_at_the_same_time_share_batches_and_get_their_own_answers(served):
+def test_concurrent_requests_share_batches_and_get_their_own_answers(served):
     queries = [f"{word} {n}" for n in range(15) for word in ("currency", "Столица", "首都")]
 
-    async def ask():
-        async with httpx.AsyncClient(base_url=served.url("dense"), timeout=60) as several:
-            return await asyncio.gather(*(several.post("/search", json={"query": q, "k": 3}) for q in queries))
+    async def send():
+        async with httpx.AsyncClient(base_url=served.url("dense"), timeout=60) as clients:
+            return await asyncio.gather(*(clients.post("/search", json={"query": q, "k": 3}) for q in queries))
 
-    before = shared_batches(served)
-    for query, answer in zip(queries, asyncio.run(ask()), strict=True):
+    before = count_shared_batches(served)
+    for query, answer in zip(queries, asyncio.run(send()), strict=True):
         body = answer.json()
         assert body["query"] == query
-        got = [(f"{r['lang']}:{r['doc_id']}", pytest.approx(r["score"], rel=1e-4)) for r in body["results"]]
-        assert [(name, score) for name, score in offline(served.systems["dense"], query, 3)] == got
+        results = [(f"{r['lang']}:{r['doc_id']}", pytest.approx(r["score"], rel=1e-4)) for r in body["results"]]
+        assert [(name, score) for name, score in search_offline(served.systems["dense"], query, 3)] == results
     deadline = time.monotonic() + 30
-    while shared_batches(served) == before:
+    while count_shared_batches(served) == before:
         assert time.monotonic() < deadline, "every query was encoded alone"
 
 
 def test_probes_reach_the_index(served, lexical):
-    """One cell per word finds less than all of them do, and exactly what it finds offline."""
+    """One probed cell per query vector finds fewer documents than all cells, and the same ones as offline."""
     query = "currency"
-    few, all_of_them = (offline(served.systems["lexical"], query, 20, probes=probes) for probes in (1, 10_000))
+    few, all_of_them = (search_offline(served.systems["lexical"], query, 20, probes=probes) for probes in (1, 10_000))
     assert len(few) < len(all_of_them)
     for probes, expected in ((1, few), (10_000, all_of_them)):
         answer = lexical.post("/search", json={"query": query, "k": 20, "probes": probes})
-        assert names(answer.json()["results"]) == [name for name, _ in expected]
+        assert list_names(answer.json()["results"]) == [name for name, _ in expected]
 
 
 @pytest.mark.parametrize("query", ["…", "\u200b"])
-def test_query_that_says_nothing_finds_nothing(lexical, http, query):
+def test_query_without_words_has_no_results(lexical, http, query):
     for server in (lexical, http):
         answer = server.post("/search", json={"query": query})
         assert (answer.status_code, answer.json()["results"]) == (200, [])
@@ -219,7 +219,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_request_says_what_was_expected_and_what_came(http, case):
+def test_bad_request_names_field_expectation_and_value(http, case):
     content, field, expected = BAD[case]
     answer = http.post("/search", content=content, headers=JSON)
     assert answer.status_code == 422
@@ -238,7 +238,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_body_that_the_parser_gives_up_on_is_refused_with_its_reason(http, case):
+def test_body_that_cannot_be_parsed_is_refused_with_the_reason(http, case):
     content, reason = UNREADABLE[case]
     answer = http.post("/search", content=content, headers=JSON)
     assert answer.status_code == 400
@@ -264,18 +264,18 @@ def test_body_of_another_type_is_refused(http):
 
 
 @pytest.mark.parametrize(("path", "status"), [("/search", 405), ("/nothing", 404), ("/docs", 404)])
-def test_wrong_address_says_which_there_are(http, path, status):
+def test_wrong_address_lists_the_routes(http, path, status):
     answer = http.get(path)
     assert answer.status_code == status
     assert "POST /search, GET /health, GET /info, GET /openapi.json" in answer.json()["error"]
 
 
-def test_every_character_reaches_the_index(http):
+def test_unusual_characters_are_searched_without_error(http):
     for query in ("a\x00b", "\U0001f600", "‏ایران‎", "a" * 200):
         assert http.post("/search", json={"query": query}).status_code == 200
 
 
-def test_info_tells_what_is_served(http_of_each, system):
+def test_info_describes_the_served_system(http_of_each, system):
     info = http_of_each.get("/info").json()
     assert (info["recipe"], info["system"], info["index"]) == ("tiny", system.system, system.index.name)
     assert info["model"] == (system.student.name if system.student else None)
@@ -292,8 +292,8 @@ def test_info_tells_what_is_served(http_of_each, system):
     assert info["limits"]["max_query_chars"] == 200
 
 
-def test_shard_reserves_memory_for_its_own_texts(http):
-    """A language's texts are shared out among its shards by their documents."""
+def test_text_bytes_of_a_language_are_split_by_documents(http):
+    """The shards of a language have text_bytes in proportion to their documents."""
     shards = http.get("/info").json()["shards"]
     texts = {lang: sum(shard["text_bytes"] for shard in shards if shard["lang"] == lang) for lang in ("en", "fa")}
     assert texts["en"] > sum(len(text.encode()) for part in serving_apps.TEXTS["en"] for _, text in part)
@@ -313,8 +313,8 @@ def test_openapi_is_valid_and_names_the_limits(http):
 
 
 def test_shard_replicas_hold_no_torch(served):
-    """What the process has mapped is the proof: no library of torch, while the encoder has them."""
-    shards, encoders = replicas("lexical", "shard-"), replicas("lexical", "encoder")
+    """The memory maps of the processes show it: no library of torch in shards, and one in the encoder."""
+    shards, encoders = find_replicas("lexical", "shard-"), find_replicas("lexical", "encoder")
     assert (len(shards), len(encoders)) == (5, 1)
     for pid in shards:
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
@@ -322,15 +322,15 @@ def test_shard_replicas_hold_no_torch(served):
         assert "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
-def ask(http):
+def search_currency(http):
     return http.post("/search", json={"query": "the currency of Russia", "k": 20})
 
 
-def test_killed_shard_is_reported_and_comes_back(http):
-    """No answer is ever a part of the truth: while a shard is gone it is named, and searches wait for it or fail."""
+def test_killed_shard_is_reported_and_restarted(http):
+    """There are no partial answers: while a shard is gone it is named, and searches wait for it or fail."""
     assert http.get("/health").json()["status"] == "ok"
-    whole = ask(http).json()["results"]
-    (pid,) = replicas("words", "shard-fa-00000")
+    whole = search_currency(http).json()["results"]
+    (pid,) = find_replicas("words", "shard-fa-00000")
     os.kill(pid, signal.SIGKILL)
     seen, deadline = ["killed"], time.monotonic() + 90
     while seen[-1] != "ok" or "unavailable" not in seen:
@@ -339,12 +339,12 @@ def test_killed_shard_is_reported_and_comes_back(http):
         seen.append(health.json()["status"])
         assert health.status_code == (503 if seen[-1] == "unavailable" else 200)
         assert health.json()["missing"] == (["shard-fa-00000"] if seen[-1] == "unavailable" else [])
-    assert ask(http).json()["results"] == whole
+    assert search_currency(http).json()["results"] == whole
 
 
 @contextmanager
-def stopped(pid):
-    """A process that is there and does nothing."""
+def suspend(pid):
+    """Suspend a process without ending it."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -352,28 +352,28 @@ def stopped(pid):
         os.kill(pid, signal.SIGCONT)
 
 
-def test_shard_that_is_late_is_busy_and_not_gone(http):
-    whole = ask(http).json()["results"]
-    (pid,) = replicas("words", "shard-fa-00000")
-    with stopped(pid):
-        health, answer = http.get("/health"), ask(http)
+def test_suspended_shard_is_reported_busy_not_gone(http):
+    whole = search_currency(http).json()["results"]
+    (pid,) = find_replicas("words", "shard-fa-00000")
+    with suspend(pid):
+        health, answer = http.get("/health"), search_currency(http)
     assert (health.status_code, health.json()["status"], health.json()["missing"]) == (200, "busy", [])
     assert [part for part, state in health.json()["parts"].items() if state != "ok"] == ["shard-fa-00000"]
     assert answer.status_code == 503
     assert answer.json()["missing"] == ["shard-fa-00000"]
     assert answer.json()["error"] == "no answer within 5 s from shard-fa-00000; try again"
-    assert ask(http).json()["results"] == whole
+    assert search_currency(http).json()["results"] == whole
     assert http.get("/health").json()["status"] == "ok"
 
 
-def test_part_that_died_at_work_is_gone_and_one_that_works_on_is_late():
+def test_dead_part_is_gone_and_unanswered_part_is_late():
     async def wait():
-        answered, works_on, died = (asyncio.get_running_loop().create_future() for _ in range(3))
+        answered, pending, dead = (asyncio.get_running_loop().create_future() for _ in range(3))
         answered.set_result(1)
-        died.set_exception(ActorDiedError())
+        dead.set_exception(ActorDiedError())
         with pytest.raises(UnavailableError) as raised:
-            await _gather({"a": answered, "b": works_on, "c": died}, deadline=0)
-        assert works_on.cancelled()
+            await _gather({"a": answered, "b": pending, "c": dead}, deadline=0)
+        assert pending.cancelled()
         return raised.value
 
     error = asyncio.run(wait())
@@ -384,34 +384,34 @@ def test_part_that_died_at_work_is_gone_and_one_that_works_on_is_late():
 
 
 def post_in_process(error, *contents):
-    """The answers to searches that end with ``error``, from the HTTP interface without Ray."""
+    """Post searches to the HTTP interface, without Ray, over a backend that raises ``error``. Returns the responses."""
 
     class Broken:
         async def answer(self, request):
             raise error
 
-        async def parts(self):
+        async def check_parts(self):
             return {}
 
     english = LanguageInfo(code="en", name="English", autonym="English", dir="ltr", documents=1)
     facts = {"recipe": "r", "system": "s", "model": None, "index": "i", "kind": "exact", "dim": 1, "documents": 1}
-    app = build(Broken(), Info(**facts, languages=[english], shards=[], limits=Limits(), versions={}))
+    app = build_app(Broken(), Info(**facts, languages=[english], shards=[], limits=Limits(), versions={}))
 
     async def post():
-        through = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=through, base_url="http://here", headers=JSON) as client:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", headers=JSON) as client:
             return [await client.post("/search", content=content) for content in contents]
 
     return asyncio.run(post())
 
 
-def test_brackets_are_refused_at_every_depth():
-    """Some are parsed and are too deep to be written again, as an error repeats what came."""
+def test_nested_brackets_are_refused_at_every_depth():
+    """Some depths can be parsed but not written again, and an error repeats the value."""
     answers = post_in_process(RuntimeError(), *(b"[" * depth + b"]" * depth for depth in range(700, 1000)))
     assert {answer.status_code for answer in answers} == {400, 422}
 
 
-def test_fault_of_the_server_has_the_form_of_errors_and_is_told_in_the_log_alone(caplog):
+def test_server_error_is_logged_and_its_response_hides_the_cause(caplog):
     (answer,) = post_in_process(RuntimeError("a secret"), b'{"query": "x"}')
     assert (answer.status_code, set(answer.json())) == (500, {"error", "fields", "missing"})
     assert "secret" not in answer.text
@@ -420,7 +420,7 @@ def test_fault_of_the_server_has_the_form_of_errors_and_is_told_in_the_log_alone
     assert "a secret" in caplog.text
 
 
-def test_incomplete_index_says_which_step_is_missing(served, tmp_path):
+def test_incomplete_index_names_the_missing_step(served, tmp_path):
     with pytest.raises(StepError, match="index@1 is not complete"):
         application(replace(served.systems["words"], index=Artifact(Place.of(tmp_path / "index@1"))))
 
@@ -431,15 +431,17 @@ def test_language_without_documents_is_refused(served):
         application(replace(system, docs={lang: system.docs[lang] for lang in ("en", "fa")}))
 
 
-def test_config_file_has_only_keys_that_serve_knows():
-    """Serve accepts unknown keys without a word, so the names are compared here."""
+def test_config_file_has_only_keys_of_the_serve_schema():
+    """Serve ignores unknown keys silently, so the names are compared with its schema."""
     from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
-    made = config(ServeArgs(recipe="atlas", overrides=["root=runs"], scale=Scale(encoders=2)), "0.0.0.0", 8000)
-    parsed = ServeDeploySchema.model_validate(made)
-    assert set(made) <= set(ServeDeploySchema.model_fields)
-    assert set(made["http_options"]) <= set(HTTPOptionsSchema.model_fields)
-    for written, read in zip(made["applications"], parsed.applications, strict=True):
+    written_config = config(
+        ServeArgs(recipe="atlas", overrides=["root=runs"], scale=Scale(encoders=2)), "0.0.0.0", 8000
+    )
+    parsed = ServeDeploySchema.model_validate(written_config)
+    assert set(written_config) <= set(ServeDeploySchema.model_fields)
+    assert set(written_config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
+    for written, read in zip(written_config["applications"], parsed.applications, strict=True):
         assert set(written) <= set(ServeApplicationSchema.model_fields)
         assert ServeArgs.model_validate(read.args) == ServeArgs(
             recipe="atlas", overrides=["root=runs"], scale=Scale(encoders=2)
@@ -447,7 +449,7 @@ def test_config_file_has_only_keys_that_serve_knows():
         assert read.import_path == "serving.app:build"
 
 
-def cli(*arguments, cwd=ROOT):
+def run_cli(*arguments, cwd=ROOT):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "serving", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
@@ -455,26 +457,26 @@ def cli(*arguments, cwd=ROOT):
 
 
 def test_print_config_prints_a_file_for_serve_deploy():
-    code, out, _ = cli("atlas", "--set", "root=runs", "--port", "9001", "--print-config")
+    code, out, _ = run_cli("atlas", "--set", "root=runs", "--port", "9001", "--print-config")
     assert code == 0
-    made = yaml.safe_load(out)
-    # a cluster's proxies are asked from other machines
-    assert made["http_options"] == {"host": "0.0.0.0", "port": 9001}
-    # a relative root means this directory, wherever the file is read
-    assert made["applications"][0]["args"] == {"recipe": "atlas", "overrides": [f"root={ROOT / 'runs'}"]}
+    printed = yaml.safe_load(out)
+    # clients of a cluster's proxies are on other machines
+    assert printed["http_options"] == {"host": "0.0.0.0", "port": 9001}
+    # a relative root is resolved here, since the file may be read elsewhere
+    assert printed["applications"][0]["args"] == {"recipe": "atlas", "overrides": [f"root={ROOT / 'runs'}"]}
 
 
-def test_printed_config_means_the_same_recipe_wherever_it_is_read(tmp_path, monkeypatch):
+def test_printed_config_loads_the_same_recipe_in_another_directory(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(
         'extends = "atlas"\nroot = "runs"\n[evaluate.mine.source]\nkind = "parallel"\npath = "data"\n'
     )
     own = ["evaluate.own.source.kind=parallel", "evaluate.own.source.path=more/data"]
     sets = [part for value in own for part in ("--set", value)]
-    code, out, err = cli("mine.toml", *sets, "--host", "10.0.0.1", "--print-config", cwd=tmp_path)
+    code, out, err = run_cli("mine.toml", *sets, "--host", "10.0.0.1", "--print-config", cwd=tmp_path)
     assert code == 0, err
-    made = yaml.safe_load(out)
-    assert made["http_options"]["host"] == "10.0.0.1"
-    args = made["applications"][0]["args"]
+    printed = yaml.safe_load(out)
+    assert printed["http_options"]["host"] == "10.0.0.1"
+    args = printed["applications"][0]["args"]
     elsewhere = recipe.load(args["recipe"], args["overrides"])
     assert elsewhere.root == str(tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
@@ -482,8 +484,8 @@ def test_printed_config_means_the_same_recipe_wherever_it_is_read(tmp_path, monk
     assert elsewhere == here.model_copy(update={"root": str(tmp_path / "runs")})
 
 
-def test_address_is_that_of_the_serve_which_runs(served):
-    """A cluster that runs Serve keeps its address, whatever is asked for."""
+def test_address_is_that_of_the_running_serve(served):
+    """A cluster that runs Serve already keeps its address; the requested one is ignored, with a message."""
     code = "import ray; from serving.__main__ import _base; ray.init(logging_level='error'); print(_base(('::1', 1)))"
     env = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": served.ray_address}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT)
@@ -491,29 +493,29 @@ def test_address_is_that_of_the_serve_which_runs(served):
     assert f"Serve runs on this cluster already, on {served.base.removeprefix('http://')}" in done.stderr
 
 
-def test_taken_port_is_refused_before_anything_is_started():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        code, _, err = cli("atlas", "--port", str(taken.getsockname()[1]))
+def test_port_in_use_is_refused_before_ray_starts():
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        code, _, err = run_cli("atlas", "--port", str(occupied.getsockname()[1]))
     assert code == 1
     assert "Choose another --port" in err
 
 
-def test_recipe_that_was_not_run_says_what_to_run(tmp_path):
-    code, _, err = cli("atlas", "--set", f"root={tmp_path}")
+def test_recipe_without_artifacts_is_refused(tmp_path):
+    code, _, err = run_cli("atlas", "--set", f"root={tmp_path}")
     assert code == 1
     assert "is not complete" in err
     assert "Traceback" not in err
 
 
 def test_unknown_system_is_refused():
-    code, _, err = cli("atlas", "--system", "studnet")
+    code, _, err = run_cli("atlas", "--system", "studnet")
     assert code == 1
     assert "has the systems student, bm25, untrained, not 'studnet'" in err
 
 
 def test_unknown_recipe_is_refused():
-    code, _, err = cli("atlass", "--print-config")
+    code, _, err = run_cli("atlass", "--print-config")
     assert code == 1
     assert "did you mean 'atlas'" in err

@@ -1,4 +1,4 @@
-"""Students and encoders, against sentence-transformers itself."""
+"""Students and encoders, compared with sentence-transformers."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ def assert_same(ours, theirs, **tolerance):
         np.testing.assert_allclose(a, np.asarray(b).reshape(a.shape), **{"rtol": 1e-4, "atol": 2e-6, **tolerance})
 
 
-def test_late_interaction_equals_the_library(late):
+def test_late_interaction_equals_sentence_transformers(late):
     assert (late.similarity, late.dim) == ("maxsim", 16)
     texts = [*TEXTS, "", "long " * 100]
     assert_same(late.encode_docs(texts), late.model.encode_document(texts, convert_to_numpy=True))
@@ -74,7 +74,7 @@ def test_late_interaction_equals_the_library(late):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
-def test_markers_expansion_and_punctuation(late):
+def test_queries_are_expanded_and_punctuation_of_documents_has_no_vectors(late):
     tokenizer = late.model.tokenizer
     row = late.rows(["France"], "query")[0]
     tokens = tokenizer.convert_ids_to_tokens(row["input_ids"])
@@ -82,15 +82,15 @@ def test_markers_expansion_and_punctuation(late):
     assert len(tokens) == 12
     assert set(tokens[tokens.index("[SEP]") + 1 :]) == {"[MASK]"}
     attended = row["attention_mask"].bool().tolist()
-    assert attended == [t != "[MASK]" for t in tokens]  # padded with [MASK], which is not attended …
-    assert late.encode_queries(["France"])[0].shape == (12, 16)  # … and has a vector
+    assert attended == [t != "[MASK]" for t in tokens]  # [MASK] is not attended to …
+    assert late.encode_queries(["France"])[0].shape == (12, 16)  # … but has a vector
     document = late.rows(["Paris, Paris!"], "document")[0]["input_ids"]
     assert tokenizer.convert_ids_to_tokens(document)[:2] == ["[CLS]", "[unused1]"]
     assert len(late.encode_docs(["Paris, Paris!"])[0]) == len(document) - 2
     assert len(late.rows(["sea " * 60], "document")[0]["input_ids"]) == 24
 
 
-def test_saved_student_opens_here_and_in_the_library(late, tmp_path):
+def test_saved_student_gives_the_same_vectors_here_and_in_sentence_transformers(late, tmp_path):
     late.save(tmp_path / "student")
     again = load_encoder(tmp_path / "student", device="cpu")
     assert again.similarity == "maxsim"
@@ -102,15 +102,15 @@ def test_saved_student_opens_here_and_in_the_library(late, tmp_path):
     assert_same(late.encode_queries(TEXTS), theirs.encode_query(TEXTS, convert_to_numpy=True))
 
 
-def test_same_seed_same_weights(corpus, late):
+def test_same_seed_gives_same_weights_and_another_seed_others(corpus, late):
     config = LateInteraction(base=SCRATCH, dim=16, query_length=12, doc_length=24)
-    torch.rand(3)  # what was drawn before does not matter
+    torch.rand(3)  # the global random state must not matter
     one, other = config.build(corpus, seed=1), config.build(corpus, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), late.model.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(other.model.parameters(), late.model.parameters(), strict=True))
 
 
-def test_batching_changes_nothing(late, monkeypatch):
+def test_batch_size_does_not_change_vectors(late, monkeypatch):
     whole = late.encode_docs(TEXTS * 3)
     monkeypatch.setattr(late, "batch_tokens", 40)
     monkeypatch.setattr("pipelines.students.encoder.TEXTS_PER_CHUNK", 4)
@@ -119,15 +119,15 @@ def test_batching_changes_nothing(late, monkeypatch):
     assert late.encode_docs([]) == []
 
 
-def test_rows_carry_all_that_embed_needs(late, tmp_path):
+def test_embed_needs_nothing_but_the_rows(late, tmp_path):
     late.save(tmp_path / "s")
     rows = late.rows(["Rivers run to the sea"], "query")
-    fresh = load_encoder(tmp_path / "s", device="cpu")  # has tokenised nothing
+    fresh = load_encoder(tmp_path / "s", device="cpu")  # has no state from tokenising these rows
     vectors, mask = fresh.embed(rows, "query")
     np.testing.assert_array_equal(vectors[mask].detach(), late.encode_queries(["Rivers run to the sea"])[0])
 
 
-def test_embed_carries_gradients_to_every_part(late):
+def test_gradients_reach_token_encoder_and_projection(late):
     vectors, mask = late.embed(late.rows(TEXTS, "document"), "document")
     vectors[mask].sum().backward()
     names = {n for n, p in late.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -154,7 +154,7 @@ def test_markers_are_added_where_the_vocabulary_lacks_them(tmp_path, corpus, lat
     assert student.encode_queries(["Paris"])[0].shape == (32, 8)
 
 
-def test_dense_equals_the_library(corpus, tmp_path):
+def test_dense_equals_sentence_transformers(corpus, tmp_path):
     student = Dense(base=SCRATCH, doc_length=64).build(corpus, seed=3)
     assert (student.similarity, student.dim) == ("dot", 32)
     student.save(tmp_path / "dense")
@@ -165,7 +165,7 @@ def test_dense_equals_the_library(corpus, tmp_path):
     assert not np.allclose(again.encode_docs(["sea"])[0], again.encode_queries(["sea"])[0])  # prefixes differ
 
 
-def test_minilm_equals_the_library(minilm):
+def test_minilm_equals_sentence_transformers(minilm):
     texts = ["A short one.", *[" ".join(TEXTS[:2]) * n for n in (1, 7, 3)], "", "x"]
     assert (minilm.similarity, minilm.dim) == ("dot", 384)
     assert_same(minilm.encode_docs(texts), minilm.model.encode(texts), atol=1e-5)
@@ -180,16 +180,16 @@ def test_plain_transformer_is_mean_pooled_and_normalised(tmp_path, late):
     assert_same(encoder.encode_docs(TEXTS), plain.encode(TEXTS, normalize_embeddings=True))
 
 
-def test_late_interaction_on_a_sentence_transformer(minilm, corpus):
+def test_late_interaction_with_minilm_as_base(minilm, corpus):
     student = LateInteraction(base=Checkpoint(model="minilm")).build(corpus, seed=0)
     kinds = [type(module).__name__ for module in student.model]
     assert kinds == ["Transformer", "Dense", "MultiVectorMask", "Normalize"]
     tokens = student.model.tokenizer.convert_ids_to_tokens(student.rows(["why"], "query")[0]["input_ids"])
-    assert tokens[:4] == ["[CLS]", "[unused0]", "why", "[SEP]"]  # in BERT's vocabulary already
+    assert tokens[:4] == ["[CLS]", "[unused0]", "why", "[SEP]"]  # [unused0] is in BERT's vocabulary already
     assert student.model.tokenizer.convert_tokens_to_ids("[unused0]") == 1
 
 
-def test_pylate_checkpoint_is_late_interaction(late, tmp_path):
+def test_pylate_checkpoint_loads_as_late_interaction(late, tmp_path):
     late.save(tmp_path / "p")
     modules = json.loads((tmp_path / "p" / "modules.json").read_text())[:2]
     modules[1]["type"] = "pylate.models.Dense.Dense"
@@ -298,7 +298,7 @@ def test_bf16_ranks_as_fp32(minilm, shared_data):
     assert tau >= 0.99
 
 
-def test_configs_say_what_is_wrong():
+def test_config_defaults_and_errors():
     student = TypeAdapter(AnyStudent)
     found = student.validate_python({"kind": "late_interaction", "base": {"kind": "checkpoint", "model": "x"}})
     assert (found.dim, found.query_length, found.doc_length) == (128, 32, 220)

@@ -30,7 +30,7 @@ def corpus(inputs):
 @pytest.fixture(scope="module")
 def xlmr(tmp_path_factory, corpus):
     """The directory of a tiny XLM-R, with positions for 64 tokens."""
-    checkpoints.xlm_roberta(folder := tmp_path_factory.mktemp("xlmr"), list(corpus.texts()))
+    checkpoints.xlm_roberta(folder := tmp_path_factory.mktemp("xlmr"), list(corpus.iterate_texts()))
     return str(folder)
 
 
@@ -112,13 +112,13 @@ def test_a_revision_pins_a_checkpoint(corpus, tmp_path, monkeypatch):
     """Two revisions of a model in the cache of the Hugging Face hub, which is what a download leaves."""
     hub = tmp_path / "models--some--xlmr"
     for seed, commit in enumerate(("a" * 40, "b" * 40)):
-        checkpoints.xlm_roberta(hub / "snapshots" / commit, list(corpus.texts()), seed=seed)
+        checkpoints.xlm_roberta(hub / "snapshots" / commit, list(corpus.iterate_texts()), seed=seed)
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text("b" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     def built(**pinned):
-        module = Checkpoint(model="some/xlmr", **pinned).module(corpus, 0)
+        module = Checkpoint(model="some/xlmr", **pinned).build_module(corpus, 0)
         return module.model.get_input_embeddings().weight
 
     assert torch.equal(built(), built(revision="b" * 40))

@@ -86,4 +86,4 @@ class Beir(Component):
                 yield make_query(where, record.get("_id"), record.get("text"), lang)
 
     def _is_in(self, record: dict[str, Any], lang: str) -> bool:
-        return languages.normal(str(record.get("lang") or self.lang)) == lang
+        return languages.normalise(str(record.get("lang") or self.lang)) == lang

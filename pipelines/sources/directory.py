@@ -99,7 +99,7 @@ def find_documents(root: Place) -> list[File]:
 def folder_language(file: File) -> str:
     """The language that the first folder of the file's path names, or "" for a file that is in no folder."""
     folder, slash, _ = file.name.partition("/")
-    return languages.normal(folder) if slash else ""
+    return languages.normalise(folder) if slash else ""
 
 
 def _suffix(file: File) -> str:

@@ -125,7 +125,7 @@ class Jsonl(Component):
                     yield where, record
 
     def _is_in(self, record: dict[str, Any], usual: str, lang: str) -> bool:
-        return languages.normal(str(record.get(self.fields.lang) or usual)) == lang
+        return languages.normalise(str(record.get(self.fields.lang) or usual)) == lang
 
     def _queries(self, lang: str, split: str) -> Iterator[Entry]:
         for where, record in self._records("queries", lang, split):
@@ -165,5 +165,5 @@ def _find_topic(record: dict[str, Any], lang: str) -> dict[str, Any] | None:
     """The text of a topic in ``lang`` that people wrote, the original before a translation."""
     texts = record.get("topics")
     found = [t for t in texts if isinstance(t, dict)] if isinstance(texts, list) else []
-    written = [t for t in found if t.get("source") in PEOPLE and languages.normal(str(t.get("lang"))) == lang]
+    written = [t for t in found if t.get("source") in PEOPLE and languages.normalise(str(t.get("lang"))) == lang]
     return min(written, key=lambda topic: PEOPLE.index(topic["source"]), default=None)

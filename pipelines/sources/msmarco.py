@@ -93,7 +93,7 @@ class Mmarco(_Tables):
         """See ``FileSource``."""
         if table == "qrels" or lang == "en":
             return MsMarco(path=self.path).files(table, "en", split)
-        parts, name = _parts(split), languages.mmarco_name(lang)
+        parts, name = _parts(split), languages.to_mmarco(lang)
         root = Place.of(self.translations) if self.translations else Place.of(self.path) / TRANSLATIONS
         if table == "docs":
             return [find(root, f"collections/{name}_collection.tsv")]

@@ -1,4 +1,4 @@
-"""Students: what is trained, and how a trained one is opened. Importing this loads no model library."""
+"""The student architectures, and loading of trained encoders. Importing this loads no model library."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ def load_encoder(
     batch_tokens: int | None = None,
     per_token: bool = False,
 ) -> Encoder:
-    """Open a trained student or any other encoder: a directory of ours, a sentence-transformers or PyLate or Stanford
+    """Load a trained student or any other encoder: a student's directory, a sentence-transformers, PyLate or Stanford
     ColBERT checkpoint, or a plain Hugging Face transformer (mean-pooled, as sentence-transformers reads it).
 
     ``precision`` is what it computes vectors with; they are float32. ``batch_tokens`` bounds a batch, padding included

@@ -1,4 +1,4 @@
-"""What an encoder is, and what a student is made from. Importing this loads no model library."""
+"""Interfaces of encoders and base models, and the corpus that students are built from. Loads no model library."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,32 +19,38 @@ Task = Literal["query", "document"]
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors, to be compared by ``similarity``: MaxSim sums, over the query's vectors, the largest
-    dot product with any vector of the document; ``dot`` is the same with one vector on each side."""
+    """Encodes texts as vectors of dimension ``dim``, to be compared by ``similarity``.
+
+    ``maxsim`` sums, over the query's vectors, the largest dot product with any vector of the document (Khattab and
+    Zaharia 2020, §3.3); ``dot`` is the dot product of one vector on each side.
+    """
 
     dim: int
     similarity: Similarity
 
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One float32 array [tokens, dim] per query ([1, dim] for a dense encoder), in the order of ``texts``."""
+        """Encode queries: a float32 array [tokens, dim] for each ([1, dim] for a dense encoder), in the order given."""
 
     def encode_docs(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The same for documents. What lies beyond the encoder's document length is not read: see ``windows``."""
+        """Encode documents, in the same form. Text beyond the encoder's document length is cut off: see ``windows``."""
 
     def windows(self, texts: Sequence[str], length: int = 180, stride: int = 90) -> list[list[str]]:
-        """The passages of each document, each at most ``length`` of this encoder's tokens, beginning every ``stride``
-        tokens. None lies wholly within the one before. A short text is its own only passage."""
+        """Split each document into overlapping passages of at most ``length`` of this encoder's tokens.
+
+        Passages start every ``stride`` tokens; one that would lie wholly within the one before is left out. A text of
+        at most ``length`` tokens is its own only passage.
+        """
 
     def encode_passages(self, texts: Sequence[str], length: int, stride: int) -> Iterator[list[np.ndarray]]:
-        """For each document the vectors of its ``windows``, one array as of ``encode_docs`` per passage. Memory holds
-        those of a thousand documents at a time."""
+        """Encode the ``windows`` of each document: one array per passage, in the form of ``encode_docs``. Memory holds
+        the vectors of a thousand documents at a time."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The training collection, for students that learn from it before the first step (a tokenizer, word vectors).
+    """The training texts that a student is built from: they give it a tokenizer or a vocabulary.
 
-    ``docs`` holds it by language; the same id in two languages is a translation.
+    ``docs`` holds the documents by language; documents with the same id are translations of each other.
     """
 
     queries: Docstore
@@ -60,8 +66,8 @@ class Corpus:
         queries = _open_joined({name: data[name]["queries"] for name in names})
         return cls(queries, {lang: _open_joined(of_lang) for lang, of_lang in docs.items()})
 
-    def texts(self) -> Iterator[str]:
-        """All documents of all languages, then the queries, in an order that never changes."""
+    def iterate_texts(self) -> Iterator[str]:
+        """Yield the documents by language, in alphabetical order of the codes, then the queries."""
         for store in [*(self.docs[lang] for lang in sorted(self.docs)), self.queries]:
             for position in range(len(store)):
                 yield store.text_at(position)
@@ -74,12 +80,12 @@ def _open_joined(artifacts: Mapping[str, Artifact | None]) -> Docstore:
 
 
 class Base(Protocol):
-    """A component that makes the first module of a student: tokens in, a vector for each out."""
+    """A component that builds the first module of a student, which maps tokens to contextual vectors."""
 
-    reads_corpus: ClassVar[bool]  # whether ``module`` reads the training texts, or only weights trained elsewhere
+    reads_corpus: ClassVar[bool]  # whether ``build_module`` reads the training texts, or only weights trained elsewhere
 
-    def module(self, corpus: Corpus, seed: int) -> "nn.Module":
-        """A sentence-transformers input module, in float32. The same corpus and seed give the same weights."""
+    def build_module(self, corpus: Corpus, seed: int) -> "nn.Module":
+        """Build a sentence-transformers input module, in float32. The same corpus and seed give the same weights."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""A student that begins from weights trained elsewhere."""
+"""A base with pretrained weights."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,8 +15,8 @@ class Checkpoint(Pretrained):
     reads_corpus: ClassVar[bool] = False
     kind: Literal["checkpoint"] = "checkpoint"
 
-    def module(self, corpus: Corpus, seed: int) -> "nn.Module":
-        """See ``Base``. Reads nothing of the corpus."""
+    def build_module(self, corpus: Corpus, seed: int) -> "nn.Module":
+        """Load the module (see ``Base``). Uses neither the corpus nor the seed."""
         from sentence_transformers.sentence_transformer.modules import Transformer
 
         return Transformer(resolve(self)).float()

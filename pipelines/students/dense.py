@@ -1,6 +1,6 @@
-"""Dense: one vector per text, compared by dot product of unit vectors (cosine).
+"""The dense student: one unit vector per text, compared by dot product (cosine).
 
-What is built is an ordinary sentence-transformers ``SentenceTransformer``: token encoder, pooling, L2 normalisation.
+It is an ordinary sentence-transformers ``SentenceTransformer``: token encoder, pooling, L2 normalisation.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 class Dense(Component):
-    """A bi-encoder. The prefixes are those of E5. Cosines lie in [-1, 1], so the loss needs a ``temperature`` near 0.05
-    and an ``alpha`` that brings the teacher's scores into the same range."""
+    """A bi-encoder with the prefixes of E5 (Wang et al. 2022). Lengths are in tokens.
+
+    Cosines lie in [-1, 1], so the loss needs a ``temperature`` near 0.05 and an ``alpha`` that scales the teacher's
+    scores to the same range.
+    """
 
     kind: Literal["dense"] = "dense"
     base: AnyBase
@@ -25,7 +28,7 @@ class Dense(Component):
     query_prefix: str = "query: "
     doc_prefix: str = "passage: "
     query_length: int = Field(64, ge=4)
-    doc_length: int = Field(220, ge=4)  # a passage of 180 tokens with prefix, [CLS] and [SEP] is read whole
+    doc_length: int = Field(220, ge=4)  # enough for a passage of 180 tokens with prefix, [CLS] and [SEP]
 
     @property
     def reads_corpus(self) -> bool:
@@ -33,13 +36,17 @@ class Dense(Component):
         return self.base.reads_corpus
 
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
-        """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
+        """Build the untrained student, in float32 on the CPU. The same corpus and seed give the same weights.
+
+        Raises:
+            RecipeError: the base has fewer positions than a text may have tokens.
+        """
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
         from pipelines.students.encoder import TextEncoder
 
-        tokens: Any = self.base.module(corpus, seed)
+        tokens: Any = self.base.build_module(corpus, seed)
         check_lengths(tokens.model, self.query_length, self.doc_length)
         tokens.query_length, tokens.document_length = self.query_length, self.doc_length
         modules = [tokens, Pooling(tokens.get_embedding_dimension(), self.pooling), Normalize()]

@@ -1,7 +1,7 @@
-"""Late interaction: a vector per token, compared by MaxSim (ColBERT, and ColBERT-X across languages).
+"""The late-interaction student: one unit vector per token, compared by MaxSim (ColBERT; ColBERT-X across languages).
 
-What is built is an ordinary sentence-transformers ``MultiVectorEncoder``: token encoder, bias-free projection, scoring
-mask, L2 normalisation. A saved student opens with that library alone.
+It is an ordinary sentence-transformers ``MultiVectorEncoder``: token encoder, bias-free projection, scoring mask, L2
+normalisation. A saved student can be loaded with that library alone.
 """
 
 import string
@@ -23,12 +23,12 @@ AnyBase = Annotated[Checkpoint | Scratch, Field(discriminator="kind")]
 
 
 class LateInteraction(Component):
-    """The defaults are those of ColBERT-X (MTD, checkpoints' ``artifact.metadata``): 128 dimensions, queries of 32
-    tokens padded with unattended [MASK], documents of 220, a marker token for each side, no vectors for punctuation in
-    documents.
+    """A ColBERT model with the defaults of ColBERT-X (``artifact.metadata`` of the MTD checkpoints).
 
-    A marker that the vocabulary lacks is added to it. Lengths count tokens, with [CLS], marker and [SEP]: a passage of
-    180 tokens, as documents are cut for encoding, is read whole.
+    They are 128 dimensions, queries of 32 tokens padded with [MASK] that is not attended to, documents of 220 tokens,
+    a marker token for queries and one for documents, and no vectors for punctuation in documents. A marker that the
+    vocabulary lacks is added to it. Lengths count [CLS], marker and [SEP], so a passage of 180 tokens, the length that
+    documents are split into for encoding, is read whole.
     """
 
     kind: Literal["late_interaction"] = "late_interaction"
@@ -48,7 +48,11 @@ class LateInteraction(Component):
         return self.base.reads_corpus
 
     def build(self, corpus: Corpus, seed: int) -> "TextEncoder":
-        """The untrained student, in float32 on the CPU. The same corpus and seed give the same weights."""
+        """Build the untrained student, in float32 on the CPU. The same corpus and seed give the same weights.
+
+        Raises:
+            RecipeError: the base has fewer positions than a text may have tokens.
+        """
         import torch
         from sentence_transformers import MultiVectorEncoder
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -56,7 +60,7 @@ class LateInteraction(Component):
 
         from pipelines.students.encoder import TextEncoder
 
-        tokens: Any = self.base.module(corpus, seed)
+        tokens: Any = self.base.build_module(corpus, seed)
         check_lengths(tokens.model, self.query_length, self.doc_length)
         _add_markers(tokens, [m for m in (self.query_marker, self.doc_marker) if m], seed)
         tokens.query_length, tokens.document_length = self.query_length, self.doc_length
@@ -74,23 +78,27 @@ class LateInteraction(Component):
             activation_function=None,
             module_input_name="token_embeddings",
         )
-        mask = MultiVectorMask(_punctuation(tokens.tokenizer.get_vocab()) if self.skip_punctuation else [])
-        prompts = {"query": _prefix(self.query_marker), "document": _prefix(self.doc_marker)}
+        mask = MultiVectorMask(_list_punctuation(tokens.tokenizer.get_vocab()) if self.skip_punctuation else [])
+        prompts = {"query": _format_prefix(self.query_marker), "document": _format_prefix(self.doc_marker)}
         modules = [tokens, projection, mask, Normalize("token_embeddings")]
         return TextEncoder(MultiVectorEncoder(modules=modules, prompts=prompts, device="cpu"))
 
 
 def check_lengths(model: Any, query_length: int, doc_length: int) -> None:
-    """See that a transformer has a position for every token of a text.
+    """Check that a transformer has an embedding for every position of a text.
+
+    A model whose positions are computed (rotary, relative) has no such limit.
 
     Raises:
-        RecipeError: texts may be longer. A model whose positions are computed has no such limit.
+        RecipeError: a length exceeds the number of positions.
     """
     from torch import nn
 
     tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
     for table in (t for t in tables if isinstance(t, nn.Embedding)):
-        before = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind the padding
+        before = (
+            0 if table.padding_idx is None else table.padding_idx + 1
+        )  # RoBERTa's positions start behind its padding index
         longest = table.num_embeddings - before
         if max(query_length, doc_length) > longest:
             raise RecipeError(
@@ -99,24 +107,25 @@ def check_lengths(model: Any, query_length: int, doc_length: int) -> None:
             )
 
 
-def _punctuation(vocabulary: Mapping[str, int]) -> list[str]:
-    """The pieces that are one mark: by itself, and behind the sign of a space (SentencePiece's, byte-level BPE's)."""
+def _list_punctuation(vocabulary: Mapping[str, int]) -> list[str]:
+    """List the tokens that are one punctuation mark: alone, or behind the space sign of SentencePiece (▁) or of
+    byte-level BPE (Ġ)."""
     return [piece for mark in string.punctuation for piece in (mark, "▁" + mark, "Ġ" + mark) if piece in vocabulary]
 
 
-def _prefix(marker: str) -> str:
+def _format_prefix(marker: str) -> str:
     return f"{marker} " if marker else ""
 
 
 def _add_markers(tokens: Any, markers: list[str], seed: int) -> None:
-    """Make each marker one token, with an embedding of its own where the vocabulary lacks it."""
+    """Add the markers that are not one token yet to the vocabulary, each with a new embedding drawn from the seed."""
     import torch
     from transformers import AddedToken
 
     new = [m for m in markers if tokens.tokenizer.tokenize(m) != [m]]
     if not new:
         return
-    # extended, not replaced: a checkpoint may have special tokens of its own
+    # added to the special tokens, not in their place: a checkpoint may have its own
     tokens.tokenizer.add_tokens([AddedToken(m, normalized=False, special=True) for m in new], special_tokens=True)
     if len(tokens.tokenizer) > tokens.model.get_input_embeddings().num_embeddings:
         torch.manual_seed(seed)

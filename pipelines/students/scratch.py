@@ -1,7 +1,7 @@
-"""A student that begins from nothing: a byte-pair vocabulary trained on the collection, and a small random BERT.
+"""A base without pretrained weights: a byte-pair tokenizer trained on the corpus, and a small random BERT.
 
-Training the tokenizer costs a few seconds per 10 MB of text. It is BPE since the trainers of WordPiece and Unigram in
-the ``tokenizers`` library break ties by chance: the same texts would give another student in every run.
+Training the tokenizer takes a few seconds per 10 MB of text. It is BPE because the trainers of WordPiece and Unigram in
+the ``tokenizers`` library break ties at random: the same texts would give another student in every run.
 """
 
 import tempfile
@@ -28,8 +28,10 @@ MARKERS = ("[unused0]", "[unused1]")
 
 
 class Scratch(Component):
-    """A BERT of ``layers`` layers. The alphabet is at most half of the vocabulary, which leaves room for words beside
-    the characters of Chinese."""
+    """A randomly initialised BERT and its tokenizer.
+
+    Single characters take up at most half of the ``vocabulary``, which leaves room for words beside those of Chinese.
+    """
 
     reads_corpus: ClassVar[bool] = True
     kind: Literal["scratch"] = "scratch"
@@ -38,22 +40,22 @@ class Scratch(Component):
     hidden: int = Field(256, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
-    positions: int = Field(512, ge=8)  # the longest text, in tokens
+    positions: int = Field(512, ge=8)  # tokens of the longest text
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "Scratch":
+    def _check_heads(self) -> "Scratch":
         if self.hidden % self.heads:
             raise ValueError(f"hidden = {self.hidden} must be a multiple of heads = {self.heads}")
         return self
 
-    def module(self, corpus: Corpus, seed: int) -> "nn.Module":
-        """See ``Base``. Reads every text of the corpus once."""
+    def build_module(self, corpus: Corpus, seed: int) -> "nn.Module":
+        """Build the module (see ``Base``). Reads every text of the corpus twice."""
         import torch
         from sentence_transformers.sentence_transformer.modules import Transformer
         from transformers import BertConfig, BertModel
 
-        tokenizer = self._tokenizer(corpus)
+        tokenizer = self._train_tokenizer(corpus)
         torch.manual_seed(seed)
         model = BertModel(
             BertConfig(
@@ -73,19 +75,19 @@ class Scratch(Component):
             tokenizer.save_pretrained(directory)
             return Transformer(directory)
 
-    def _tokenizer(self, corpus: Corpus) -> Any:
+    def _train_tokenizer(self, corpus: Corpus) -> Any:
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
         from transformers import PreTrainedTokenizerFast
 
         bpe = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
-        apart = normalizers.BertNormalizer(lowercase=self.lowercase)  # puts spaces around Chinese characters
-        single = normalizers.Replace(Regex(r"\s+"), " ")
-        bpe.normalizer = normalizers.Sequence([apart, single, normalizers.Strip()])
+        bert = normalizers.BertNormalizer(lowercase=self.lowercase)  # puts spaces around Chinese characters
+        single_spaces = normalizers.Replace(Regex(r"\s+"), " ")
+        bpe.normalizer = normalizers.Sequence([bert, single_spaces, normalizers.Strip()])
         bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
         bpe.decoder = decoders.Metaspace()
         special = [*SPECIAL.values(), *MARKERS]
         trainer = trainers.BpeTrainer(vocab_size=self.vocabulary, special_tokens=special, show_progress=False)
-        bpe.train_from_iterator(self._common_characters(corpus, bpe.normalizer), trainer)
+        bpe.train_from_iterator(self._replace_rare_characters(corpus, bpe.normalizer), trainer)
         bpe.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]",
             pair="[CLS] $A [SEP] $B [SEP]",
@@ -93,12 +95,12 @@ class Scratch(Component):
         )
         return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=self.positions, **SPECIAL)
 
-    def _common_characters(self, corpus: Corpus, normalizer: Any) -> Iterator[str]:
-        """The texts, normalised, without the characters that are too rare for the alphabet."""
+    def _replace_rare_characters(self, corpus: Corpus, normalizer: Any) -> Iterator[str]:
+        """Yield the normalised texts, with spaces for the characters beyond the most frequent ``vocabulary`` / 2."""
         counts: Counter[str] = Counter()
-        for text in corpus.texts():
+        for text in corpus.iterate_texts():
             counts.update(normalizer.normalize_str(text))
         kept = sorted(counts, key=lambda character: (-counts[character], character))[: self.vocabulary // 2]
         rare = str.maketrans(dict.fromkeys(set(counts).difference(kept), " "))
-        for text in corpus.texts():
+        for text in corpus.iterate_texts():
             yield normalizer.normalize_str(text).translate(rare)

@@ -157,10 +157,10 @@ def language_tokens(tokenizer: Any, config: Nmt, source_lang: str, target_lang: 
         return _first([token], codes, config, target_lang) + " ", []
     known = tokenizer.get_vocab().keys() | getattr(tokenizer, "lang_token_to_id", {}).keys()
     if hasattr(tokenizer, "lang_code_to_token"):  # M2M100
-        source, target = languages.m2m100(source_lang), f"__{languages.m2m100(target_lang)}__"
+        source, target = languages.to_m2m100(source_lang), f"__{languages.to_m2m100(target_lang)}__"
         _first([f"__{source}__"], known, config, source_lang)
     else:  # NLLB
-        source, target = languages.nllb(source_lang), languages.nllb(target_lang)
+        source, target = languages.to_nllb(source_lang), languages.to_nllb(target_lang)
         _first([source], known, config, source_lang)
     tokenizer.src_lang = source
     return "", [_first([config.target_token or target], known, config, target_lang)]
@@ -168,7 +168,7 @@ def language_tokens(tokenizer: Any, config: Nmt, source_lang: str, target_lang: 
 
 def _marian_codes(lang: str) -> list[str]:
     """OPUS-MT names a target by ISO 639-3, with a script where it has two (``>>cmn_Hans<<``), or by ISO 639-1."""
-    three = languages.iso3(lang)
+    three = languages.to_iso3(lang)
     names = [INDIVIDUAL.get(three, three), three]
     codes = [f"{name}_{languages.script(lang)}" for name in names] + names + [lang, lang.split("-")[0]]
     return [f">>{code}<<" for code in codes]

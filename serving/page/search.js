@@ -1,14 +1,14 @@
-// The search page: a question, languages to choose from, results in their own direction. State lives in the address
-// (?q=…&lang=fa&lang=ru&k=20), so a search can be bookmarked and the back button works.
+// The search page: query field, language filter, and results in the direction of their script. The state is in the
+// address (?q=…&lang=fa&lang=ru&k=20), so that a search can be bookmarked and the back button works.
 
-const TYPING_PAUSE_MS = 350;
+const TYPING_PAUSE_MS = 350; // without a keystroke before a search starts
 const $ = (id) => document.getElementById(id);
 const copy = (id) => $(id).content.firstElementChild.cloneNode(true);
 const number = new Intl.NumberFormat("en");
 
 let languages = new Map(); // code → {code, name, autonym, dir, documents}
-let running = null; // the AbortController of the search under way
-let pause = null;
+let running = null; // AbortController of the current search
+let pause = null; // timer that starts a search after a typing pause
 
 const chosen = () => [...document.querySelectorAll("[name=lang]:checked")].map((box) => box.value);
 
@@ -96,13 +96,13 @@ async function search({ push = false, keep = false } = {}) {
     });
     showAnswer(answer);
   } catch (error) {
-    if (error.name === "AbortError") return; // a newer search has taken its place
+    if (error.name === "AbortError") return; // a newer search replaced this one and shows its own answer
     showProblem("This search could not be done", error.message);
   }
   $("results").removeAttribute("aria-busy");
 }
 
-// The status is emptied and never hidden: screen readers tell only what changes in a region that is rendered.
+// The status is emptied, never hidden: screen readers announce only changes in a region that is already rendered.
 function showAnswer({ results, took_ms: took }) {
   const parts = Object.entries(took).filter(([name]) => name !== "total").map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
   const found = results.length ? `${results.length} ${results.length === 1 ? "result" : "results"}` : "Nothing found";

@@ -1,10 +1,10 @@
 """German phrasings."""
 
-from pipelines.sources.atlas.phrasebook import Phrasebook, spell
+from pipelines.sources.atlas.phrasebook import Phrasebook, expand_patterns
 
 BOOK = Phrasebook(
     place="in {}",
-    places=spell(
+    places=expand_patterns(
         "in {}",
         {
             "im {}": "IR IQ YE LB SD SS NE TD XK",
@@ -28,7 +28,7 @@ BOOK = Phrasebook(
             "auf den Salomonen": "SB",
         },
     ),
-    the=frozenset(),
+    definite=frozenset(),
     plural=frozenset(["US", "AE", "NL", "PH", "BS", "MV", "KM", "SC", "KY", "FO", "MH", "SB", "PS"]),
     articles=("", ""),
     values={

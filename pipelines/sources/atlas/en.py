@@ -5,7 +5,7 @@ from pipelines.sources.atlas.phrasebook import Phrasebook
 BOOK = Phrasebook(
     place="in {}",
     places={"GU": "on {}"},
-    the=frozenset(["AE", "BS", "CF", "DO", "FO", "GB", "KM", "KY", "MH", "MV", "NL", "PH", "PS", "SB", "US"]),
+    definite=frozenset(["AE", "BS", "CF", "DO", "FO", "GB", "KM", "KY", "MH", "MV", "NL", "PH", "PS", "SB", "US"]),
     plural=frozenset(),
     articles=("", ""),
     values={

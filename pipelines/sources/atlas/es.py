@@ -1,10 +1,10 @@
 """Spanish phrasings."""
 
-from pipelines.sources.atlas.phrasebook import Phrasebook, spell
+from pipelines.sources.atlas.phrasebook import Phrasebook, expand_patterns
 
 BOOK = Phrasebook(
     place="en {}",
-    places=spell(
+    places=expand_patterns(
         "en {}",
         {
             "en los {}": "AE PS",
@@ -14,7 +14,7 @@ BOOK = Phrasebook(
             "en los Países Bajos": "NL",
         },
     ),
-    the=frozenset(),
+    definite=frozenset(),
     plural=frozenset(["US", "AE", "NL", "PH", "BS", "MV", "KM", "SC", "BM", "PW", "KY", "MH", "SB", "FO", "PS"]),
     articles=("el ", "el "),
     values={

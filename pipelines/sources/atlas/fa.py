@@ -5,7 +5,7 @@ from pipelines.sources.atlas.phrasebook import Phrasebook
 BOOK = Phrasebook(
     place="در {}",
     places={},
-    the=frozenset(),
+    definite=frozenset(),
     plural=frozenset(),
     articles=("", ""),
     values={

@@ -1,10 +1,10 @@
 """French phrasings. Colons, question marks and quotation marks take a no-break space inside."""
 
-from pipelines.sources.atlas.phrasebook import Phrasebook, spell
+from pipelines.sources.atlas.phrasebook import Phrasebook, expand_patterns
 
 BOOK = Phrasebook(
     place="en {}",
-    places=spell(
+    places=expand_patterns(
         "en {}",
         {
             "au {}": (
@@ -25,7 +25,7 @@ BOOK = Phrasebook(
             "dans l’{}": "VA",
         },
     ),
-    the=frozenset(),
+    definite=frozenset(),
     plural=frozenset(["US", "AE", "NL", "PH", "BS", "MV", "KM", "SC", "BM", "FJ", "PW", "KY", "MH", "SB", "FO", "PS"]),
     articles=("le ", "l’"),
     values={

@@ -1,7 +1,7 @@
-"""Where each territory lies: sub-region and continent codes of the UN M49 standard, which CLDR names in every language.
+"""Sub-regions and continents of territories (UN M49 codes), and the time zones that are named after a city.
 
-Babel ships the names of these regions but not CLDR's containment table, so the table is kept here. The table is also
-the list of the territories that atlas knows: states and larger dependencies whose CLDR name needs no brackets.
+CLDR has the names of these regions in every language; Babel lacks its table of what they contain, so the table is here.
+It is also the list of the collection's territories: states and larger dependencies whose CLDR name has no brackets.
 """
 
 CONTINENTS: dict[str, str] = {
@@ -38,13 +38,13 @@ SUBREGIONS: dict[str, str] = {
 }
 
 
-def region_of() -> dict[str, tuple[str, str]]:
+def map_regions() -> dict[str, tuple[str, str]]:
     """Map each territory to ``(sub-region, continent)``."""
     continent = {sub: code for code, subs in CONTINENTS.items() for sub in subs.split()}
     return {t: (sub, continent[sub]) for sub, codes in SUBREGIONS.items() for t in codes.split()}
 
 
-# Cities of territories that span several time zones; elsewhere the territory's only zone names its city.
+# Cities of territories with several time zones. Other territories have one zone, which is named after a city.
 CITIES: dict[str, str] = {
     "AR": "America/Argentina/Buenos_Aires America/Argentina/Salta",
     "AU": "Australia/Sydney Australia/Perth Australia/Adelaide Australia/Brisbane Australia/Darwin",

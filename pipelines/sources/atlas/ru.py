@@ -5,7 +5,7 @@ from pipelines.sources.atlas.phrasebook import Phrasebook
 BOOK = Phrasebook(
     place="{}",
     places={},
-    the=frozenset(),
+    definite=frozenset(),
     plural=frozenset(["US", "AE", "NL", "PH", "BS", "MV", "KM", "SC", "BM", "KY", "MH", "SB", "FO", "PS", "FM"]),
     articles=("", ""),
     values={

@@ -1,4 +1,4 @@
-"""The lexical student: words as vectors, whose letters tell what no training text has shown."""
+"""The lexical student: word vectors, computed from the letters of a word where training has not shown it."""
 
 from pipelines.students.lexical.student import Lexical
 

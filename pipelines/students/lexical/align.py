@@ -1,8 +1,11 @@
-"""Alignment: the rows of foreign words become those of their translations, learned from translated passages.
+"""Learns vectors of foreign words from translated passages, by sentence and word alignment.
 
-Sentences are paired by length (``bitext``), words by IBM's model 1 in both directions (``ibm1``), which starts from
-what the letters say: names look alike. Then row(f) = gain · Σ_e √(p(e|f) p(f|e)) · vector(e). Costs about 1 ms per
-sentence pair of 25 words.
+Sentences are paired by length (``bitext``), words by IBM model 1 in both directions (``ibm1``), whose EM starts from
+the similarity of the letters: names look alike in two languages. Then row(f) = gain · Σ_e √(p(e|f) p(f|e)) · vector(e).
+Costs about 1 ms per sentence pair of 25 words.
+
+Array and tensor names end in their shape: V words that have rows, N foreign words, M pivot words, C cells (see
+``ibm1``), D dimensions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,91 +16,110 @@ import torch
 
 from pipelines.docstore import Docstore
 from pipelines.students.base import Corpus
-from pipelines.students.lexical.bitext import aligned, sentences
-from pipelines.students.lexical.ibm1 import Cooccurrence, both_directions, cooccurrence
+from pipelines.students.lexical.bitext import align_sentences, split_sentences
+from pipelines.students.lexical.ibm1 import Cooccurrence, estimate_translations, find_cooccurrence
 from pipelines.students.lexical.vectors import WordVectors
-from pipelines.students.lexical.words import words, words_and_characters
+from pipelines.students.lexical.words import split_words, split_words_and_characters
 
-MOST_SENTENCES = 100  # of one passage; longer ones are passed over, since pairing takes time with the square
-MOST_WORDS = 80  # of one side of a pair; longer ones say little about their words
-ALIKE = 0.3  # cosine of letters beyond which words count as look-alikes
-CELLS_AT_ONCE = 100_000
+MAX_SENTENCES = 100  # of a passage; longer ones are skipped, since alignment takes time with the square
+MIN_COSINE = 0.3  # of the letters' vectors; only words more similar than this get a higher start in EM
+CELLS_PER_CHUNK = 100_000
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """How to align. ``pairs`` bounds the sentence pairs of a language, ``boost`` is what a perfect look-alike gains."""
+class AlignmentConfig:
+    """Settings of the alignment.
 
-    pairs: int
+    ``max_pairs`` bounds the sentence pairs per language; ``iterations`` are those of EM; ``gain`` is the factor of the
+    learned rows. EM starts from the weight 1 + ``boost`` · max(0, cosine − MIN_COSINE) of each pair of words.
+    """
+
+    max_pairs: int
     iterations: int
     gain: float
     boost: float
 
 
-def align(module: WordVectors, corpus: Corpus, pivot: str, how: Alignment, seed: int) -> dict[str, dict[str, int]]:
-    """Set the rows of words that the pivot lacks. Returns, by language, sentence pairs and words aligned."""
-    ours = _words_of(corpus, pivot)
+def align(
+    module: WordVectors, corpus: Corpus, pivot: str, config: AlignmentConfig, seed: int
+) -> dict[str, dict[str, int]]:
+    """Set the rows of the words that the pivot language lacks, in place.
+
+    Returns, by language, the numbers of ``sentence_pairs`` and of aligned ``words``.
+    """
+    pivot_words = _collect_words(corpus, pivot)
     rows_VD = torch.zeros_like(module.word_rows)
     facts = {}
     for lang in sorted(set(corpus.docs) - {pivot}):
-        pairs = list(sentence_pairs(corpus.docs[pivot], corpus.docs[lang], how.pairs, seed))
-        found = cooccurrence([(words_and_characters(foreign), words(ours)) for ours, foreign in pairs])
-        if not len(found.cell_one):
+        pairs = list(draw_sentence_pairs(corpus.docs[pivot], corpus.docs[lang], config.max_pairs, seed))
+        cells = find_cooccurrence(
+            [(split_words_and_characters(target), split_words(source)) for source, target in pairs]
+        )
+        if not len(cells.cell_one):
             facts[lang] = {"sentence_pairs": len(pairs), "words": 0}
             continue
-        vectors_ND = _translated(module, found, how)
-        kept = [n for n, word in enumerate(found.one) if word in module.ids and word not in ours]
-        ids = torch.tensor([module.ids[found.one[n]] for n in kept], dtype=torch.long)
-        rows_VD[ids] += how.gain * vectors_ND[kept]
+        vectors_ND = _translate_vectors(module, cells, config)
+        kept = [n for n, word in enumerate(cells.one) if word in module.ids and word not in pivot_words]
+        ids = torch.tensor([module.ids[cells.one[n]] for n in kept], dtype=torch.long)
+        rows_VD[ids] += config.gain * vectors_ND[kept]
         facts[lang] = {"sentence_pairs": len(pairs), "words": len(kept)}
     learned_V = rows_VD.any(1)
     module.word_rows.data[learned_V] = rows_VD[learned_V]
     return facts
 
 
-def sentence_pairs(ours: Docstore, theirs: Docstore, most: int, seed: int) -> Iterator[tuple[str, str]]:
-    """At most ``most`` pairs of translated sentences, of passages in an order that the seed decides."""
+def draw_sentence_pairs(pivot: Docstore, foreign: Docstore, limit: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Yield at most ``limit`` aligned sentence pairs (pivot, foreign), of passages in an order drawn from the seed.
+
+    Passages that ``foreign`` lacks, and those of more than MAX_SENTENCES on a side, are skipped.
+    """
     count = 0
-    for position in np.random.Generator(np.random.Philox(key=seed)).permutation(len(ours)).tolist():
-        doc_id = ours.id_at(position)
-        if doc_id not in theirs:
+    for position in np.random.Generator(np.random.Philox(key=seed)).permutation(len(pivot)).tolist():
+        doc_id = pivot.id_at(position)
+        if doc_id not in foreign:
             continue
-        one, other = sentences(ours.text_at(position)), sentences(theirs.text(doc_id))
-        if max(len(one), len(other)) > MOST_SENTENCES:
+        source, target = split_sentences(pivot.text_at(position)), split_sentences(foreign.text(doc_id))
+        if max(len(source), len(target)) > MAX_SENTENCES:
             continue
-        for pair in aligned(one, other):
-            if count == most:
+        for pair in align_sentences(source, target):
+            if count == limit:
                 return
             yield pair
             count += 1
 
 
-def _words_of(corpus: Corpus, lang: str) -> set[str]:
+def _collect_words(corpus: Corpus, lang: str) -> set[str]:
+    """Collect every word of the queries and of a language's documents."""
     stores = [corpus.docs[lang], corpus.queries]
-    return {word for store in stores for at in range(len(store)) for word in words(store.text_at(at))}
+    return {word for store in stores for at in range(len(store)) for word in split_words(store.text_at(at))}
 
 
-def _translated(module: WordVectors, found: Cooccurrence, how: Alignment) -> torch.Tensor:
-    """Σ_e √(p(e|f) p(f|e)) · vector(e) for each foreign word f: [N, D]."""
+def _translate_vectors(module: WordVectors, cells: Cooccurrence, config: AlignmentConfig) -> torch.Tensor:
+    """Compute Σ_e √(p(e|f) p(f|e)) · vector(e) for each foreign word f: float32 [N, D]."""
     from scipy.sparse import csr_array
 
-    theirs_ND, ours_MD = (vectors_of(module, some).numpy() for some in (found.one, found.other))
+    foreign_ND, pivot_MD = (compute_vectors(module, vocabulary).numpy() for vocabulary in (cells.one, cells.other))
 
-    def boost(cells: Cooccurrence) -> np.ndarray:
+    def weigh_cells(cells: Cooccurrence) -> np.ndarray:
+        """Compute the start of EM [C] from the cosine of each cell's two words."""
         cosine_C = np.empty(len(cells.cell_one))
-        for at in range(0, len(cosine_C), CELLS_AT_ONCE):
-            part = slice(at, at + CELLS_AT_ONCE)
-            cosine_C[part] = np.einsum("cd,cd->c", theirs_ND[cells.cell_one[part]], ours_MD[cells.cell_other[part]])
-        return 1 + how.boost * np.clip(cosine_C - ALIKE, 0, 1)
+        for at in range(0, len(cosine_C), CELLS_PER_CHUNK):
+            part = slice(at, at + CELLS_PER_CHUNK)
+            cosine_C[part] = np.einsum("cd,cd->c", foreign_ND[cells.cell_one[part]], pivot_MD[cells.cell_other[part]])
+        return 1 + config.boost * np.clip(cosine_C - MIN_COSINE, 0, 1)
 
-    ours_given, theirs_given = both_directions(found, how.iterations, boost)
-    shape = (len(found.one), len(found.other))
-    table = csr_array((np.sqrt(ours_given * theirs_given), (found.cell_one, found.cell_other)), shape=shape)
-    return torch.from_numpy((table @ ours_MD.astype(np.float64)).astype(np.float32))
+    pivot_given_foreign_C, foreign_given_pivot_C = estimate_translations(cells, config.iterations, weigh_cells)
+    weights_C = np.sqrt(pivot_given_foreign_C * foreign_given_pivot_C)
+    weights_NM = csr_array((weights_C, (cells.cell_one, cells.cell_other)), shape=(len(cells.one), len(cells.other)))
+    return torch.from_numpy((weights_NM @ pivot_MD.astype(np.float64)).astype(np.float32))
 
 
 @torch.no_grad()
-def vectors_of(module: WordVectors, some: Sequence[str]) -> torch.Tensor:
-    """Unit vectors of words, known or not: [N, D]."""
-    rows_ND = torch.nn.functional.embedding(torch.tensor([module.ids.get(word, 0) for word in some]), module.word_rows)
-    return torch.nn.functional.normalize(module.letter_vectors(some) + rows_ND, dim=-1)
+def compute_vectors(module: WordVectors, vocabulary: Sequence[str]) -> torch.Tensor:
+    """Compute the unit vectors [N, D] of words from their letters and, where they have one, their row.
+
+    Unlike the module's own ``forward``, a word without a row borrows from no other word here.
+    """
+    ids_N = torch.tensor([module.ids.get(word, 0) for word in vocabulary])
+    rows_ND = torch.nn.functional.embedding(ids_N, module.word_rows)
+    return torch.nn.functional.normalize(module.compute_letter_vectors(vocabulary) + rows_ND, dim=-1)

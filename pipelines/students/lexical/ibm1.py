@@ -1,8 +1,8 @@
-"""Word translation from sentence pairs: IBM's model 1 (Brown et al. 1993, §4.1), in both directions, by EM.
+"""Word translation probabilities from sentence pairs: IBM model 1 (Brown et al. 1993, §4.1), both directions, by EM.
 
-A cell is a pair of words that stand in at least one sentence pair together; an occurrence is a cell in one of them.
-Words are taken once per sentence. Costs about 0.05 µs per iteration and 30 bytes per occurrence; a sentence pair of 25
-and 25 words has 625.
+A cell is a pair of words that occur together in at least one sentence pair; an occurrence is one sentence pair of a
+cell. A word counts once per sentence. Costs about 0.05 µs per iteration and 30 bytes per occurrence; a sentence pair
+of 25 and 25 words has 625 occurrences.
 
 Array names end in their shape: C cells, O occurrences.
 """
@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NULL = 0.02  # weight of the empty word, in mean probabilities of a cell: what nothing in the sentence explains
+# Weight of the empty word, in units of a cell's mean probability. It takes up target words that no source word of the
+# sentence explains.
+NULL = 0.02
 
 
 @dataclass(frozen=True)
 class Cooccurrence:
-    """Two vocabularies, and which of their words stand together: ``cell_one`` and ``cell_other`` [C] are the words of
-    each cell; ``occurrence_cell`` and ``occurrence_pair`` [O] are the cell and the sentence pair of each occurrence."""
+    """Two vocabularies and the pairs of their words that occur together.
+
+    ``cell_one`` and ``cell_other``, int64 [C], index ``one`` and ``other``: the two words of each cell.
+    ``occurrence_cell`` and ``occurrence_pair``, int32 [O], are the cell and the sentence pair of each occurrence.
+    """
 
     one: list[str]
     other: list[str]
@@ -28,8 +33,8 @@ class Cooccurrence:
     occurrence_pair: np.ndarray
 
 
-def cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Cooccurrence:
-    """Count nothing yet: lay out the cells of these sentence pairs."""
+def find_cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Cooccurrence:
+    """Find the cells and occurrences of tokenised sentence pairs. Cells are sorted by their word numbers."""
     one: dict[str, int] = {}
     other: dict[str, int] = {}
     lefts, rights, numbers = [], [], []
@@ -48,30 +53,36 @@ def cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Cooccu
     return Cooccurrence(list(one), list(other), one_C, other_C, cell_O.astype(np.int32), pair_O)
 
 
-def both_directions(
-    found: Cooccurrence, iterations: int, boost: Callable[[Cooccurrence], np.ndarray] | None = None
+def estimate_translations(
+    cells: Cooccurrence, iterations: int, weigh_cells: Callable[[Cooccurrence], np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p(other | one) and p(one | other) of each cell, float64 [C]. ``boost`` gives weights [C] that the start, else
-    uniform, is multiplied by."""
-    start_C = np.ones(len(found.cell_one)) if boost is None else boost(found)
-    forward = _expectation_maximisation(found, start_C, (found.cell_one, found.cell_other), iterations)
-    return forward, _expectation_maximisation(found, start_C, (found.cell_other, found.cell_one), iterations)
+    """Estimate p(other | one) and p(one | other) of each cell, both float64 [C].
+
+    EM starts from uniform probabilities, or from the weights [C] that ``weigh_cells`` returns, normalised.
+    """
+    start_C = np.ones(len(cells.cell_one)) if weigh_cells is None else weigh_cells(cells)
+    forward_C = _run_em(cells, start_C, (cells.cell_one, cells.cell_other), iterations)
+    return forward_C, _run_em(cells, start_C, (cells.cell_other, cells.cell_one), iterations)
 
 
-def _expectation_maximisation(
-    found: Cooccurrence, start_C: np.ndarray, sides: tuple[np.ndarray, np.ndarray], iterations: int
+def _run_em(
+    cells: Cooccurrence, start_C: np.ndarray, sides: tuple[np.ndarray, np.ndarray], iterations: int
 ) -> np.ndarray:
-    """p(target | source): each target word of a sentence pair comes from one of its source words, or from none."""
+    """Estimate p(target | source), float64 [C]. ``sides`` are the source and target words [C] of the cells.
+
+    Each target word of a sentence pair is explained by one of its source words, or by the empty word.
+    """
     source_C, target_C = sides
     if not len(source_C):
         return np.zeros(0)
-    explained_O = found.occurrence_pair.astype(np.int64) * (int(target_C.max()) + 1) + target_C[found.occurrence_cell]
-    group_O = np.unique(explained_O, return_inverse=True)[1].astype(np.int32)
-    del explained_O
+    # one group for each target word of each sentence pair: its occurrences share one unit of probability
+    key_O = cells.occurrence_pair.astype(np.int64) * (int(target_C.max()) + 1) + target_C[cells.occurrence_cell]
+    group_O = np.unique(key_O, return_inverse=True)[1].astype(np.int32)
+    del key_O
     p_C = start_C / np.bincount(source_C, start_C)[source_C]
     for _ in range(iterations):
-        p_O = p_C[found.occurrence_cell]
+        p_O = p_C[cells.occurrence_cell]
         p_O /= (np.bincount(group_O, p_O) + NULL * p_C.mean())[group_O]
-        count_C = np.bincount(found.occurrence_cell, p_O, len(p_C))
+        count_C = np.bincount(cells.occurrence_cell, p_O, len(p_C))
         p_C = count_C / np.bincount(source_C, count_C)[source_C]
     return p_C

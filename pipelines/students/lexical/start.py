@@ -1,4 +1,8 @@
-"""The untrained lexical student: which words have rows, what a query word weighs, and where English words begin."""
+"""Initial state of the lexical student: which words have rows, the weights of query words, and the teacher's vectors.
+
+Everything here is computed from word counts of the corpus, except the vectors of English words, which a sentence
+encoder gives.
+"""
 
 import math
 import re
@@ -11,102 +15,117 @@ import torch
 from pipelines.docstore import Docstore
 from pipelines.students.base import Corpus
 from pipelines.students.lexical.vectors import UNKNOWN, WordVectors
-from pipelines.students.lexical.words import words, words_and_characters
+from pipelines.students.lexical.words import split_words, split_words_and_characters
 
-COMMONEST, RAREST = 0.99, 0.5  # document frequencies beyond which idf is cut; the latter in documents
-FLOOR = 0.05  # the least weight of a word, in nats
-WHOLE_WORD = re.compile(r"[a-z]+|[0-9]+")  # of a vocabulary of word pieces
+MAX_SHARE = 0.99  # a word in more of the texts than this counts as in this share, so that idf stays positive
+SMOOTHING = 0.5  # texts added to the count of every word, so that one never seen has a finite idf
+MIN_WEIGHT = 0.05  # the least weight of a query word, in nats
+WHOLE_WORD = re.compile(r"[a-z]+|[0-9]+")  # entries of a word-piece vocabulary that are whole words
 WORDS_PER_BATCH = 512
 
 
 @dataclass
-class Counts:
-    """In how many of ``size`` texts each word is."""
+class DocumentFrequencies:
+    """The number of texts in a collection, and in how many of them each word occurs."""
 
     size: int = 0
     texts: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, store: Docstore, parts: bool = False) -> "Counts":
-        """Count a collection; with the characters of unspaced words where ``parts``."""
-        counts = cls(len(store))
+    def count(cls, store: Docstore, with_characters: bool = False) -> "DocumentFrequencies":
+        """Count the words of a collection; ``with_characters`` also counts the characters of unspaced words."""
+        split = split_words_and_characters if with_characters else split_words
+        frequencies = cls(len(store))
         for position in range(len(store)):
-            text = store.text_at(position)
-            counts.texts.update(set(words_and_characters(text) if parts else words(text)))
-        return counts
+            frequencies.texts.update(set(split(store.text_at(position))))
+        return frequencies
 
-    def share(self, word: str) -> float:
-        """The part of the texts that have this word, smoothed; 0 where there are no texts."""
-        return (self.texts[word] + RAREST) / (self.size + 1) if self.size else 0.0
+    def compute_share(self, word: str) -> float:
+        """Compute the smoothed share of the texts in which a word occurs; 0 for an empty collection."""
+        return (self.texts[word] + SMOOTHING) / (self.size + 1) if self.size else 0.0
 
 
 @dataclass
-class Statistics:
-    """Word counts of a corpus. ``pivot`` is the language of the queries: the one that others are translated from."""
+class CorpusStatistics:
+    """Document frequencies of the queries and of each language's documents.
+
+    ``pivot`` is the language of the queries, from which the other languages are translated.
+    """
 
     pivot: str
-    queries: Counts
-    docs: dict[str, Counts]
+    queries: DocumentFrequencies
+    docs: dict[str, DocumentFrequencies]
 
     @classmethod
-    def of(cls, corpus: Corpus) -> "Statistics":
-        """Read every text once."""
-        docs = {lang: Counts.of(corpus.docs[lang], parts=True) for lang in sorted(corpus.docs)}
-        return cls(pivot_of(corpus), Counts.of(corpus.queries), docs)
+    def count(cls, corpus: Corpus) -> "CorpusStatistics":
+        """Count the words of a corpus. Reads every text once."""
+        docs = {
+            lang: DocumentFrequencies.count(corpus.docs[lang], with_characters=True) for lang in sorted(corpus.docs)
+        }
+        return cls(find_pivot(corpus), DocumentFrequencies.count(corpus.queries), docs)
 
     def is_pivot(self, word: str) -> bool:
-        """Whether the pivot language has this word."""
-        return word in self.queries.texts or (self.pivot in self.docs and word in self.docs[self.pivot].texts)
+        """Whether the word occurs in the pivot language, in queries or in documents."""
+        return any(word in frequencies.texts for frequencies in self.list_pivot_frequencies())
 
-    def vocabulary(self, most: int) -> list[str]:
-        """The most frequent words, all languages together; ties in alphabetical order."""
+    def list_pivot_frequencies(self) -> list[DocumentFrequencies]:
+        """List the counts in the pivot language: of the queries, and of its documents if the corpus has any."""
+        return [self.queries, *([self.docs[self.pivot]] if self.pivot in self.docs else [])]
+
+    def list_words(self, limit: int) -> list[str]:
+        """List the ``limit`` most frequent words of all languages together; ties in alphabetical order."""
         total: Counter[str] = Counter()
-        for counts in (self.queries, *self.docs.values()):
-            total.update(counts.texts)
-        return sorted(total, key=lambda word: (-total[word], word))[:most]
+        for frequencies in (self.queries, *self.docs.values()):
+            total.update(frequencies.texts)
+        return sorted(total, key=lambda word: (-total[word], word))[:limit]
 
-    def idf(self, word: str) -> float:
-        """−log of the part of the texts that have the word, in the language where it is commonest. A word of the pivot
-        language is judged by that language, and by the queries: "what" is rare in documents."""
-        pivot = [self.docs[self.pivot]] if self.pivot in self.docs else []
-        where = [self.queries, *pivot] if self.is_pivot(word) else self.docs.values()
-        return FLOOR - math.log(min(COMMONEST, max((c.share(word) for c in where), default=COMMONEST)))
+    def compute_idf(self, word: str) -> float:
+        """Compute the weight of a query word: MIN_WEIGHT − log of its share of the texts, in nats.
+
+        The share is that of the language where the word is most common. For a word of the pivot language, only that
+        language and the queries count: "what" is rare in documents and yet says little.
+        """
+        collections = self.list_pivot_frequencies() if self.is_pivot(word) else self.docs.values()
+        share = max((frequencies.compute_share(word) for frequencies in collections), default=MAX_SHARE)
+        return MIN_WEIGHT - math.log(min(MAX_SHARE, share))
 
 
-def pivot_of(corpus: Corpus) -> str:
-    """The language of the queries."""
+def find_pivot(corpus: Corpus) -> str:
+    """Return the language of the queries."""
     return str(corpus.queries.row_at(0)["lang"])
 
 
-def weigh_queries(module: WordVectors, found: Statistics) -> None:
-    """Set the logarithms of query weights to those of idf; an unknown word has that of a word never seen."""
-    weights = torch.tensor([math.log(found.idf(word)) for word in module.vocabulary])
-    seen = [found.queries] + ([found.docs[found.pivot]] if found.pivot in found.docs else [])
-    module.query_weights.data[1:] = weights
-    module.query_weights.data[UNKNOWN] = math.log(FLOOR - math.log(max(RAREST / (c.size + 1) for c in seen)))
+def set_query_weights(module: WordVectors, statistics: CorpusStatistics) -> None:
+    """Set the query weights, in logarithms, to idf. An unknown word gets the idf of a word that was never seen."""
+    module.query_weights.data[1:] = torch.tensor([math.log(statistics.compute_idf(w)) for w in module.vocabulary])
+    unseen = max(SMOOTHING / (frequencies.size + 1) for frequencies in statistics.list_pivot_frequencies())
+    module.query_weights.data[UNKNOWN] = math.log(MIN_WEIGHT - math.log(unseen))
 
 
-def teacher_vocabulary(model: str, most: int) -> list[str]:
-    """The whole words, in Latin letters, of a checkpoint's tokenizer: the first ``most`` of its vocabulary, which
-    tokenizers list by falling frequency."""
+def list_teacher_words(model: str, limit: int) -> list[str]:
+    """List the first ``limit`` whole words in Latin letters of a checkpoint's vocabulary.
+
+    Tokenizers list their vocabulary by falling frequency, so these are the most frequent ones.
+    """
     from transformers import AutoTokenizer
 
     ids = AutoTokenizer.from_pretrained(model).get_vocab()
-    return sorted(filter(WHOLE_WORD.fullmatch, ids), key=ids.__getitem__)[:most]
+    return sorted(filter(WHOLE_WORD.fullmatch, ids), key=ids.__getitem__)[:limit]
 
 
-def learn_words(module: WordVectors, some: list[str], model: str) -> None:
-    """Give these words the sentence encoder's vectors as rows: centred, turned to their main axes, unit length."""
+def set_teacher_rows(module: WordVectors, words: list[str], model: str) -> None:
+    """Set the rows of these words to a sentence encoder's vectors: centred, turned to their principal axes, of unit
+    length. Words that have no row are skipped."""
     from sentence_transformers import SentenceTransformer
 
-    some = [word for word in some if word in module.ids]
-    if not some:
+    words = [word for word in words if word in module.ids]
+    if not words:
         return
     encoder = SentenceTransformer(model, device="cpu")
-    vectors = encoder.encode(some, batch_size=WORDS_PER_BATCH, normalize_embeddings=True, show_progress_bar=False)
+    vectors = encoder.encode(words, batch_size=WORDS_PER_BATCH, normalize_embeddings=True, show_progress_bar=False)
     vectors = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, : module.dim]
-    turned = vectors @ (axes * np.sign(axes.sum(0)))
+    turned = vectors @ (axes * np.sign(axes.sum(0)))  # an eigenvector has no sign of its own: take that of its sum
     turned /= np.linalg.norm(turned, axis=1, keepdims=True).clip(1e-9)
-    ids = torch.tensor([module.ids[word] for word in some])
+    ids = torch.tensor([module.ids[word] for word in words])
     module.word_rows.data[ids, : turned.shape[1]] = torch.from_numpy(turned).float()

@@ -1,12 +1,12 @@
-"""The lexical student's only module: texts in, a vector per word out. Imports torch.
+"""The lexical student's only module: maps texts to one vector per word.
 
-A word's vector is the unit vector along letters(word) + row(word): a fixed part that any word has, and a learned row.
-A word without a row borrows: from the words that share its beginning, and from those that share its ending (a pair of
-unspaced characters, from its characters). A query's vectors are multiplied by how much each word matters.
+A word's vector is letters(word) + row(word), normalised: a fixed part that every word has, and a learned row. A word
+without a row takes, weighted, the mean row of the words with the same prefix and of those with the same suffix; a pair
+of unspaced characters takes the rows of its two characters. In a query each vector is multiplied by the word's weight.
 
-There is no context, so a text costs a look-up per word: about 300,000 words a second on one core.
+There is no context, so a text costs one look-up per word: about 300,000 words a second on one core.
 
-Tensor names end in their shape: B texts, T words, N words, D dimensions, V words that have rows.
+Tensor names end in their shape: B texts, T words, N words, L letter codes, D dimensions, V words that have rows.
 """
 
 import json
@@ -21,39 +21,44 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag, normalize
 
-from pipelines.students.lexical.letters import WORDS_AT_ONCE, LetterVectors, spelled
-from pipelines.students.lexical.words import is_unspaced, spans, without_article, words
+from pipelines.students.lexical.letters import WORDS_PER_CHUNK, LetterVectors, encode_letters
+from pipelines.students.lexical.words import find_spans, is_unspaced, split_words, strip_article
 
 UNKNOWN = 0  # the id of a word without a row
 WORDS_FILE = "words.json"
-WHERE = ("subfolder", "token", "cache_folder", "revision", "local_files_only")  # the library's words for finding files
-SHORTEST_BEGINNING, SHORTEST_ENDING = 4, 5  # letters that kin must share …
-BEGINNING_SHARE, ENDING_SHARE = 0.5, 0.4  # … and what part of the word they must be
-KIN = 64  # at most so many words are borrowed from
-AFTER_ALL = "\U0010ffff"
+LOCATION_KEYS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")  # the library's file options
+# An affix is shared by related words, rather than by chance, if it has this many letters and this share of the word.
+MIN_PREFIX, MIN_SUFFIX = 4, 5
+MIN_PREFIX_SHARE, MIN_SUFFIX_SHARE = 0.5, 0.4
+MAX_NEIGHBOURS = 64  # words whose rows are averaged for a word without one
+LAST_CODE_POINT = "\U0010ffff"  # sorts behind every letter
 
 
 class WordSpans:
-    """What the library asks of a tokenizer here: where the words of a text stand."""
+    """The tokenizer that sentence-transformers and this project's windows expect; it gives the offsets of words."""
 
     is_fast, pad_token_id = True, UNKNOWN
 
     def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[tuple[int, int]]]]:
-        """Offsets as a fast tokenizer gives them, for each text."""
-        return {"offset_mapping": [list(spans(text)) for text in texts]}
+        """Return the character offsets [first, last) of the words of each text, in the form of a fast tokenizer."""
+        return {"offset_mapping": [list(find_spans(text)) for text in texts]}
 
 
 class WordVectors(InputModule):
-    """See above. ``vocabulary`` are the words that have rows; word n has id n + 1."""
+    """Word vectors as a sentence-transformers input module.
+
+    ``vocabulary`` lists the words that have rows; word n has id n + 1, and id 0 is every other word. ``config`` holds
+    a value for each of ``config_keys``; they are the settings of ``Lexical`` and are saved with the weights.
+    """
 
     config_keys: list[str] = [
         *("dim", "ngram_rows", "ngram_sizes", "skeleton", "beginning", "ending"),
         *("query_length", "document_length", "seed"),
     ]
     forward_kwargs: set[str] = {"task"}
-    letters_of_rows: Tensor
-    by_beginning: Tensor
-    by_ending: Tensor
+    fixed_VD: Tensor
+    ids_by_prefix_V: Tensor
+    ids_by_suffix_V: Tensor
 
     def __init__(self, vocabulary: Sequence[str], **config: Any):
         super().__init__()
@@ -65,107 +70,119 @@ class WordVectors(InputModule):
         self.letters = LetterVectors(self.dim, self.ngram_rows, self.ngram_sizes, self.skeleton, self.seed)
         size = len(self.vocabulary) + 1
         self.word_rows = nn.Parameter(torch.zeros(size, self.dim))
-        # a text touches few rows, and a step has many passes: their gradients stay sparse until they are added up
+        # A text reads few rows, and a training step adds up many passes: gradients stay sparse within each pass.
         self.word_rows.register_post_accumulate_grad_hook(_densify)
-        self.query_weights = nn.Parameter(torch.zeros(size))  # logarithms
-        self.score_scale = nn.Parameter(torch.zeros(()))  # logarithm; changes no ranking, and how sure a softmax is
-        self._beginnings, by_beginning = _ordered([without_article(word) for word in self.vocabulary])
-        self._endings, by_ending = _ordered([without_article(word)[::-1] for word in self.vocabulary])
-        self.register_buffer("by_beginning", by_beginning, persistent=False)
-        self.register_buffer("by_ending", by_ending, persistent=False)
-        fixed_VD = torch.cat([torch.zeros(1, self.dim), self.letter_vectors(self.vocabulary)])
-        self.register_buffer("letters_of_rows", fixed_VD, persistent=False)
+        self.query_weights = nn.Parameter(torch.zeros(size))  # in logarithms
+        # One factor of all scores: it changes no ranking, only how peaked a softmax over scores is.
+        self.score_scale = nn.Parameter(torch.zeros(()))  # in logarithms
+        self._stems, ids_by_prefix_V = _sort_keys([strip_article(word) for word in self.vocabulary])
+        self._reversed_stems, ids_by_suffix_V = _sort_keys([strip_article(word)[::-1] for word in self.vocabulary])
+        self.register_buffer("ids_by_prefix_V", ids_by_prefix_V, persistent=False)
+        self.register_buffer("ids_by_suffix_V", ids_by_suffix_V, persistent=False)
+        fixed_VD = torch.cat([torch.zeros(1, self.dim), self.compute_letter_vectors(self.vocabulary)])
+        self.register_buffer("fixed_VD", fixed_VD, persistent=False)
 
     @property
     def max_seq_length(self) -> int:
-        """The longest document, in words."""
+        """Length of the longest document that is read whole, in words."""
         return self.document_length
 
     def get_embedding_dimension(self) -> int:
-        """D."""
+        """Return D, the dimension of the vectors."""
         return self.dim
 
-    def letter_vectors(self, some: Sequence[str]) -> Tensor:
-        """The fixed parts of these words, [N, D]."""
-        parts = [some[at : at + WORDS_AT_ONCE] for at in range(0, len(some), WORDS_AT_ONCE)]
+    def compute_letter_vectors(self, words: Sequence[str]) -> Tensor:
+        """Compute the fixed part of the words' vectors, [N, D]."""
+        chunks = [words[at : at + WORDS_PER_CHUNK] for at in range(0, len(words), WORDS_PER_CHUNK)]
         device = self.word_rows.device
-        vectors = [self.letters(torch.from_numpy(spelled(part)).to(device)) for part in parts]
+        vectors = [self.letters(torch.from_numpy(encode_letters(chunk)).to(device)) for chunk in chunks]
         return torch.cat([torch.zeros(0, self.dim, device=device), *vectors])
 
-    def known_vectors(self, ids_N: Tensor) -> Tensor:
-        """Unit vectors [N, D] of words that have rows."""
-        return normalize(self.letters_of_rows[ids_N] + self._rows(ids_N), dim=-1)
-
-    def _rows(self, ids_N: Tensor) -> Tensor:
-        return embedding(ids_N, self.word_rows, padding_idx=UNKNOWN, sparse=True)
+    def compute_known_vectors(self, ids_N: Tensor) -> Tensor:
+        """Compute the unit vectors [N, D] of words that have rows."""
+        rows_ND = embedding(ids_N, self.word_rows, padding_idx=UNKNOWN, sparse=True)
+        return normalize(self.fixed_VD[ids_N] + rows_ND, dim=-1)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Features [B, T, …] of texts: ids, which words are there, and letters and kin of words without rows.
+        """Compute the features of texts, each [B, T, …]: word ids, attention mask, and for words without a row their
+        letter codes and the neighbours whose rows they take (see ``_find_neighbours``).
 
-        A document's words are taken once each: MaxSim asks only for the best.
+        A document keeps one occurrence of each word: MaxSim takes the maximum, so repetitions change nothing.
         """
         is_query = kwargs.get("task") == "query"
         length = self.query_length if is_query else self.document_length
-        texts = [words((prompt or "") + str(text))[:length] for text in inputs]
+        texts = [split_words((prompt or "") + str(text))[:length] for text in inputs]
         if not is_query:
-            texts = [list(dict.fromkeys(found)) for found in texts]
-        longest = max((len(found) for found in texts), default=0)
+            texts = [list(dict.fromkeys(words)) for words in texts]
+        longest = max((len(words) for words in texts), default=0)
         ids_BT = np.zeros((len(texts), longest), np.int64)
         mask_BT = np.zeros((len(texts), longest), np.int64)
         unknown = []
-        for row, found in enumerate(texts):
-            ids_BT[row, : len(found)] = [self.ids.get(word, UNKNOWN) for word in found]
-            mask_BT[row, : len(found)] = 1
-            unknown += [(row, at, word) for at, word in enumerate(found) if word not in self.ids]
-        codes_NL = spelled([word for _, _, word in unknown])
+        for row, words in enumerate(texts):
+            ids_BT[row, : len(words)] = [self.ids.get(word, UNKNOWN) for word in words]
+            mask_BT[row, : len(words)] = 1
+            unknown += [(row, at, word) for at, word in enumerate(words) if word not in self.ids]
+        codes_NL = encode_letters([word for _, _, word in unknown])
         codes_BTL = np.zeros((*ids_BT.shape, codes_NL.shape[1]), np.uint8)
-        kin_BT4 = np.zeros((*ids_BT.shape, 4), np.int32)
+        neighbours_BT4 = np.zeros((*ids_BT.shape, 4), np.int32)
         for (row, at, word), codes in zip(unknown, codes_NL, strict=True):
-            codes_BTL[row, at], kin_BT4[row, at] = codes, self._kin(word)
-        features = {"input_ids": ids_BT, "attention_mask": mask_BT, "letters": codes_BTL, "kin": kin_BT4}
+            codes_BTL[row, at], neighbours_BT4[row, at] = codes, self._find_neighbours(word)
+        features = {
+            "input_ids": ids_BT,
+            "attention_mask": mask_BT,
+            "letters": codes_BTL,
+            "neighbours": neighbours_BT4,
+        }
         return {name: torch.from_numpy(array) for name, array in features.items()}
 
     def forward(self, features: dict[str, Any], task: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Add ``token_embeddings`` [B, T, D]: unit vectors for documents, weighted ones for queries."""
+        """Add ``token_embeddings``, float32 [B, T, D]: unit vectors for documents, weighted vectors for queries."""
         ids_BT = features["input_ids"]
-        ids_N, where_BT = torch.unique(ids_BT, return_inverse=True)
-        vectors_BTD = embedding(where_BT, self.known_vectors(ids_N))
+        ids_N, index_BT = torch.unique(ids_BT, return_inverse=True)
+        vectors_BTD = embedding(index_BT, self.compute_known_vectors(ids_N))
         unknown_BT = (ids_BT == UNKNOWN) & features["attention_mask"].bool()
         if unknown_BT.any():
-            borrowed_ND = self._unknown_vectors(features["letters"][unknown_BT], features["kin"][unknown_BT])
-            vectors_BTD = vectors_BTD.index_put((unknown_BT,), borrowed_ND)
+            unknown_ND = self._compute_unknown_vectors(
+                features["letters"][unknown_BT], features["neighbours"][unknown_BT]
+            )
+            vectors_BTD = vectors_BTD.index_put((unknown_BT,), unknown_ND)
         if task == "query":
             vectors_BTD = vectors_BTD * (embedding(ids_BT, self.query_weights[:, None]) + self.score_scale).exp()
         return {**features, "token_embeddings": vectors_BTD}
 
-    def _unknown_vectors(self, codes_NL: Tensor, kin_N4: Tensor) -> Tensor:
+    def _compute_unknown_vectors(self, codes_NL: Tensor, neighbours_N4: Tensor) -> Tensor:
+        """Compute the unit vectors [N, D] of words without a row, from their letters and their neighbours' rows."""
         vectors_ND = self.letters(codes_NL)
-        # characters of an unspaced pair stand for themselves, in full; words that look alike count for part
-        alone_N = (kin_N4 < 0).any(1)[:, None]
-        for order, share, column in ((self.by_beginning, self.beginning, 0), (self.by_ending, self.ending, 2)):
-            first_N, count_N = kin_N4[:, column].long(), kin_N4[:, column + 1].long().abs()
-            within = torch.arange(int(count_N.sum()), device=count_N.device)
+        # The characters of an unspaced pair have its meaning and count in full; words with the same affix are only
+        # similar and count by the configured weight.
+        is_pair_N1 = (neighbours_N4 < 0).any(1)[:, None]
+        for ids_V, weight, column in (
+            (self.ids_by_prefix_V, self.beginning, 0),
+            (self.ids_by_suffix_V, self.ending, 2),
+        ):
+            first_N, count_N = neighbours_N4[:, column].long(), neighbours_N4[:, column + 1].long().abs()
+            # ids_V[first : first + count] of every word, one after the other
+            offsets = torch.arange(int(count_N.sum()), device=count_N.device)
             starts_N = count_N.cumsum(0) - count_N
-            flat = order[(first_N - starts_N).repeat_interleave(count_N) + within]
-            mean_ND = embedding_bag(flat, self.word_rows, starts_N, mode="mean", sparse=True)
-            vectors_ND = vectors_ND + torch.where(alone_N, 1.0, share) * mean_ND
+            ids = ids_V[(first_N - starts_N).repeat_interleave(count_N) + offsets]
+            mean_ND = embedding_bag(ids, self.word_rows, starts_N, mode="mean", sparse=True)
+            vectors_ND = vectors_ND + torch.where(is_pair_N1, 1.0, weight) * mean_ND
         return normalize(vectors_ND, dim=-1)
 
-    def _kin(self, word: str) -> tuple[int, int, int, int]:
-        """Whom an unknown word borrows from: (first, count) in the order by beginning, and in that by ending. Counts
-        are negative where they are the characters of an unspaced pair."""
+    def _find_neighbours(self, word: str) -> tuple[int, int, int, int]:
+        """Find the words whose rows a word without one takes, as (first, count, first, count).
+
+        The first range is one of ``ids_by_prefix_V``, the second of ``ids_by_suffix_V``. The counts are −1 for the two
+        characters of an unspaced pair, and 0 where there are no neighbours; a number has none.
+        """
         if is_unspaced(word):
-            return (*self._character(self._beginnings, word[0], -1), *self._character(self._endings, word[-1], -1))
-        stem = without_article(word)
+            return (*_find_character(self._stems, word[0]), *_find_character(self._reversed_stems, word[-1]))
+        stem = strip_article(word)
         if stem.isdigit():
             return (0, 0, 0, 0)
-        begins = _sharing(self._beginnings, stem, max(SHORTEST_BEGINNING, BEGINNING_SHARE * len(stem)))
-        return (*begins, *_sharing(self._endings, stem[::-1], max(SHORTEST_ENDING, ENDING_SHARE * len(stem))))
-
-    @staticmethod
-    def _character(ordered: list[str], character: str, sign: int) -> tuple[int, int]:
-        at = bisect_left(ordered, character)
-        return (at, sign) if at < len(ordered) and ordered[at] == character else (0, 0)
+        same_prefix = _find_range(self._stems, stem, max(MIN_PREFIX, MIN_PREFIX_SHARE * len(stem)))
+        min_suffix = max(MIN_SUFFIX, MIN_SUFFIX_SHARE * len(stem))
+        return (*same_prefix, *_find_range(self._reversed_stems, stem[::-1], min_suffix))
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write config.json, words.json and model.safetensors."""
@@ -175,40 +192,52 @@ class WordVectors(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Self:
-        """Read what ``save`` wrote."""
-        where = {key: kwargs[key] for key in WHERE if key in kwargs}
-        listed = cls.load_file_path(model_name_or_path, WORDS_FILE, **where)
-        if listed is None:
+        """Load a module that ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: words.json is not beside the weights.
+        """
+        location = {key: kwargs[key] for key in LOCATION_KEYS if key in kwargs}
+        words_file = cls.load_file_path(model_name_or_path, WORDS_FILE, **location)
+        if words_file is None:
             raise FileNotFoundError(
                 f"expected {WORDS_FILE} beside the weights in {model_name_or_path}: copy the whole directory"
             )
-        vocabulary = json.loads(Path(listed).read_text(encoding="utf-8"))
-        module = cls(vocabulary, **cls.load_config(model_name_or_path, **where))
-        return cls.load_torch_weights(model_name_or_path, model=module, **where)
+        vocabulary = json.loads(Path(words_file).read_text(encoding="utf-8"))
+        module = cls(vocabulary, **cls.load_config(model_name_or_path, **location))
+        return cls.load_torch_weights(model_name_or_path, model=module, **location)
 
 
 def _densify(rows: nn.Parameter) -> None:
-    """What comes after (clipping, the sum over workers, AdamW) wants dense gradients."""
+    """Make the gradient dense: gradient clipping, the sum over workers and AdamW need it so."""
     if rows.grad is not None and rows.grad.is_sparse:
         rows.grad = rows.grad.coalesce().to_dense()  # coalesced, so that sums are always taken in the same order
 
 
-def _ordered(keys: list[str]) -> tuple[list[str], Tensor]:
-    """The keys in order, and the ids of the words they come from."""
+def _sort_keys(keys: list[str]) -> tuple[list[str], Tensor]:
+    """Sort the keys of the vocabulary. Returns the sorted keys and the word ids that they belong to, int64."""
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return [keys[n] for n in order], torch.tensor([n + 1 for n in order], dtype=torch.long)
 
 
-def _sharing(ordered: list[str], key: str, shortest: float) -> tuple[int, int]:
-    """(first, count) of the keys that share the longest beginning with ``key``; (0, 0) where that is too short."""
-    at = bisect_left(ordered, key)
-    shared = max((_common(ordered[n], key) for n in (at - 1, at) if 0 <= n < len(ordered)), default=0)
-    if shared < shortest:
+def _find_character(sorted_keys: list[str], character: str) -> tuple[int, int]:
+    """Find a single character among the keys: (its position, −1), or (0, 0) if it has no row."""
+    at = bisect_left(sorted_keys, character)
+    return (at, -1) if at < len(sorted_keys) and sorted_keys[at] == character else (0, 0)
+
+
+def _find_range(sorted_keys: list[str], key: str, min_length: float) -> tuple[int, int]:
+    """Find the keys that share the longest prefix with ``key``: (first, count), of at most MAX_NEIGHBOURS keys, or
+    (0, 0) if that prefix is shorter than ``min_length``."""
+    at = bisect_left(sorted_keys, key)
+    neighbours = [sorted_keys[n] for n in (at - 1, at) if 0 <= n < len(sorted_keys)]
+    length = max((_count_common_letters(other, key) for other in neighbours), default=0)
+    if length < min_length:
         return 0, 0
-    beginning = key[:shared]
-    first = bisect_left(ordered, beginning)
-    return first, min(KIN, bisect_left(ordered, beginning + AFTER_ALL) - first)
+    prefix = key[:length]
+    first = bisect_left(sorted_keys, prefix)
+    return first, min(MAX_NEIGHBOURS, bisect_left(sorted_keys, prefix + LAST_CODE_POINT) - first)
 
 
-def _common(one: str, other: str) -> int:
+def _count_common_letters(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
