@@ -163,21 +163,46 @@ def search(
 @report_errors
 def evaluate(
     recipe: RecipeName,
-    other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="A recipe to compare with.")] = None,
-    system: Annotated[str, typer.Option(help="student, bm25 or untrained.")] = "student",
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[OTHER]…", help="Recipes to compare with, on the same sets.")
+    ] = None,
+    system: Annotated[
+        str, typer.Option(help="student, bm25, untrained, or one of [systems].")
+    ] = "student",
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
     """Print the measures of a recipe by language and pooled; with OTHER, what it gains over that recipe.
 
-    Differences come with a paired t-test over the queries. Makes what is missing first. Add another collection with
+    With several others: each mean with its 95 % interval, and the differences to the first. Differences come with a
+    paired t-test over the queries. Makes what is missing first. Add another collection with
     `--set evaluate.mine.source.kind=parallel --set evaluate.mine.source.path=DIR`.
 
-    Example: `babelray evaluate xquad xquad-ed --set source.path=DIR`
+    Example: `babelray evaluate xquad xquad-ed xquad-mtt --set source.path=DIR`
+    """
+    from pipelines import comparison
+
+    _echo(comparison.evaluate(recipe, others or [], system, sets or [], _console(as_json)), as_json)
+
+
+@app.command()
+@report_errors
+def prune(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="The recipes whose artifacts are kept.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Remove the artifacts below the recipes' root that none of these recipes needs.
+
+    What another driver is making now is left alone. A plan is needed to know what to keep, so the recipes' data must be
+    here.
+
+    Example: `babelray prune atlas xquad --dry-run`
     """
     from pipelines import verbs
 
-    _echo(verbs.evaluate(recipe, other, system, sets or [], _console(as_json)), as_json)
+    _echo(verbs.prune(recipes, sets or [], dry_run), as_json)
 
 
 def _console(as_json: bool) -> Any:

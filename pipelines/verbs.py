@@ -13,6 +13,7 @@ from cluster.accelerators import check_gpus
 from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
 from cluster.progress import Progress, read_progress, span
+from cluster.prune import prune as remove_unneeded
 from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
 from cluster.step import Step
 from cluster.storage import Place, redact_secrets
@@ -38,7 +39,7 @@ def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple
     return plan.check_data() if data_needed else plan, Place.of(recipe.root)
 
 
-def _make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
+def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
     """Run what is missing of some targets of a plan."""
     missing = executor.find_missing(targets, root)
     check_gpus({step.name: step.resources for step in missing})
@@ -49,14 +50,15 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
     """Make the named steps and what they need, or all; end with the measures and some examples."""
     plan, root = load_plan(name, sets)
     if steps:
-        _make(plan, [step for wanted in steps for step in plan.find_steps(wanted)], root, console)
+        make(plan, [step for wanted in steps for step in plan.find_steps(wanted)], root, console)
         return status(name, sets)
-    _make(plan, plan.targets, root, console)
+    make(plan, plan.targets, root, console)
     from rich.console import Group
 
     from pipelines import report
+    from pipelines.comparison import read_all_measures
 
-    measures = _measures(plan, root)
+    measures = read_all_measures(plan, root)
     pages = [report.measures_page(name, systems) for name, systems in measures.items()]
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
@@ -65,55 +67,12 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
 
 
 def _serve_command(name: str, sets: Sequence[str]) -> str:
-    """What serves this recipe, as the user would type it here."""
+    """The command that serves this recipe, as the user would type it here."""
     if (name, list(sets)) == ("atlas", []) and Path("Makefile").is_file():
         return "make serve"
-    python = Path(sys.executable)
-    own = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else Path("python")
-    return shlex.join([str(own), "-m", "serving", name, *(word for s in sets for word in ("--set", s))])
-
-
-def evaluate(name: str, other: str | None, system: str, sets: Sequence[str], console: Any) -> Report:
-    """The measures of a recipe; with another recipe, the differences between the two."""
-    plan, root = load_plan(name, sets)
-    if system not in {s for _, s in plan.evaluations}:
-        raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
-    _make(plan, list(plan.evaluations.values()), root, console)
-    from rich.console import Group
-
-    from pipelines import report
-
-    measures = _measures(plan, root)
-    if other is None:
-        pages = [report.measures_page(set_name, systems) for set_name, systems in measures.items()]
-        return Report({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
-    from pipelines.significance import compare
-
-    second, second_root = load_plan(other, sets)
-    shared = [key for key in plan.evaluations if key in second.evaluations and key[1] == system]
-    if not shared:
-        raise RecipeError(
-            f"{name} and {other} share no evaluation set: they have {sorted(measures)} and {sorted(second.collections)}"
-        )
-    _make(second, [second.evaluations[key] for key in shared], second_root, console)
-    rows = {
-        key[0]: compare(
-            plan.evaluations[key].artifact(root).directory(), second.evaluations[key].artifact(second_root).directory()
-        )
-        for key in shared
-    }
-    data = {set_name: [row.model_dump(mode="json") for row in found] for set_name, found in rows.items()}
-    return Report(data, Group(*(report.comparison_page(s, name, other, found) for s, found in rows.items())))
-
-
-def _measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
-    """Set → system → language → measure → value."""
-    from pipelines.evaluate import read_measures
-
-    found: dict[str, dict[str, Any]] = {}
-    for (set_name, system), step in plan.evaluations.items():
-        found.setdefault(set_name, {})[system] = read_measures(step.artifact(root))
-    return found
+    own = Path(sys.executable).with_name("babelray")
+    own = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else Path("babelray")
+    return shlex.join([str(own), "serve", name, *(word for s in sets for word in ("--set", s))])
 
 
 def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Report:
@@ -227,3 +186,26 @@ def _brief(value: Any) -> Any:
     if isinstance(value, str) and len(value) > 200:
         return value[:200] + "…"
     return value
+
+
+def prune(names: Sequence[str], sets: Sequence[str], is_dry: bool) -> Report:
+    """Remove the artifacts below the recipes' root that none of these recipes needs; ``is_dry`` only lists them."""
+    from rich.console import Group
+    from rich.table import Table
+
+    plans = [load_plan(name, sets) for name in names]
+    roots = {root for _, root in plans}
+    if len(roots) > 1:
+        raise RecipeError(
+            f"the recipes have several roots ({', '.join(sorted(r.redacted for r in roots))}): prune one root at a "
+            "time, or give all of them the same one with --set root=…"
+        )
+    needed = {step.id for plan, _ in plans for step in plan.steps}
+    removed = remove_unneeded(roots.pop(), needed, is_dry)
+    table = Table("artifact", "size")
+    for artifact in removed:
+        table.add_row(artifact.name, f"{artifact.size / 1e6:,.1f} MB")
+    total = f"{sum(artifact.size for artifact in removed) / 1e6:,.1f} MB in {len(removed)} artifacts"
+    line = f"{total} would be removed; leave out --dry-run to remove them" if is_dry else f"removed {total}"
+    data = [{"artifact": artifact.name, "bytes": artifact.size} for artifact in removed]
+    return Report(data, Group(*([table] if removed else []), line))

@@ -1,0 +1,84 @@
+"""The verb *evaluate*: the measures of a recipe, beside those of other recipes on the same evaluation sets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.errors import RecipeError
+from cluster.storage import Place
+from pipelines.plan import Plan
+from pipelines.verbs import Report, load_plan, make
+
+
+def evaluate(name: str, others: Sequence[str], system: str, sets: Sequence[str], console: Any) -> Report:
+    """Measure a recipe, making what is missing first.
+
+    With one other recipe: the differences between the two, measure by measure. With several: the first measure of each
+    with its interval, and the differences to the first.
+
+    Raises:
+        RecipeError: the recipe has no such system, or a recipe shares no evaluation set with the first.
+    """
+    plan, root = load_plan(name, sets)
+    if system not in {s for _, s in plan.evaluations}:
+        raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
+    if others:
+        return _compare([name, *others], system, sets, console)
+    make(plan, list(plan.evaluations.values()), root, console)
+    from rich.console import Group
+
+    from pipelines import report
+
+    measures = read_all_measures(plan, root)
+    pages = [report.measures_page(set_name, systems) for set_name, systems in measures.items()]
+    return Report({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
+
+
+def _compare(names: Sequence[str], system: str, sets: Sequence[str], console: Any) -> Report:
+    from rich.console import Group
+
+    from pipelines import report
+    from pipelines.significance import compare, compare_systems
+
+    plans = {name: load_plan(name, sets) for name in names}
+    data: dict[str, Any] = {}
+    pages = []
+    for set_name in _find_shared_sets(plans, system):
+        directories = {}
+        for name, (plan, root) in plans.items():
+            step = plan.evaluations[set_name, system]
+            make(plan, [step], root, console)
+            directories[name] = step.artifact(root).directory()
+        if len(names) == 2:
+            first, second = names
+            rows = compare(directories[first], directories[second])
+            data[set_name] = [row.model_dump(mode="json") for row in rows]
+            pages.append(report.comparison_page(set_name, first, second, rows))
+        else:
+            results = compare_systems(directories)
+            data[set_name] = [result.model_dump(mode="json") for result in results]
+            pages.append(report.systems_page(set_name, results))
+    return Report(data, Group(*pages))
+
+
+def _find_shared_sets(plans: dict[str, tuple[Plan, Place]], system: str) -> list[str]:
+    """The evaluation sets on which every plan measures the system, in the order of the first plan."""
+    (first, (plan, _)), *others = plans.items()
+    shared = [set_name for set_name, of in plan.evaluations if of == system]
+    for name, (other, _) in others:
+        if not any((set_name, system) in other.evaluations for set_name in shared):
+            raise RecipeError(
+                f"{first} and {name} share no evaluation set: they have {sorted(plan.collections)} and "
+                f"{sorted(other.collections)}"
+            )
+        shared = [set_name for set_name in shared if (set_name, system) in other.evaluations]
+    return shared
+
+
+def read_all_measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
+    """Set → system → language → measure → value."""
+    from pipelines.evaluate import read_measures
+
+    found: dict[str, dict[str, Any]] = {}
+    for (set_name, system), step in plan.evaluations.items():
+        found.setdefault(set_name, {})[system] = read_measures(step.artifact(root))
+    return found
