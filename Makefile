@@ -7,10 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench lock clean
+.PHONY: help setup demo serve test test-slow check format bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/ready  ## a virtual environment in .venv with the locked dependencies
 
@@ -31,6 +31,9 @@ serve: setup  ## serve what the demo made: a search page on http://127.0.0.1:800
 
 test: setup  ## the test suite
 	@$(BIN)/python -m pytest
+
+test-slow: setup  ## the tests that take minutes each: chaos on an object store
+	@$(BIN)/python -m pytest -m slow --timeout 1800
 
 check: setup  ## lint, format and types
 	@$(BIN)/ruff check .

@@ -166,9 +166,7 @@ def evaluate(
     others: Annotated[
         list[str] | None, typer.Argument(metavar="[OTHER]…", help="Recipes to compare with, on the same sets.")
     ] = None,
-    system: Annotated[
-        str, typer.Option(help="student, bm25, untrained, or one of [systems].")
-    ] = "student",
+    system: Annotated[str, typer.Option(help="student, bm25, untrained, or one of [systems].")] = "student",
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:

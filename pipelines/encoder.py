@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.artifact import Artifact
 from cluster.component import Component, Speed
 from cluster.errors import StepError
 from pipelines.devices import device
@@ -36,12 +37,17 @@ def open_encoder(config: EncoderConfig, inputs: Mapping[str, Any]) -> "Encoder":
     """Open the encoder of a config, on the device that this process may use.
 
     Raises:
-        StepError: there is neither a model nor a ``student`` among the inputs, or both.
+        StepError: there is neither a model nor a ``student`` among the inputs, or both; or the student is not complete.
     """
     from pipelines.students import load_encoder
 
     if (config.model is None) == ("student" not in inputs):
         raise StepError("expected a model, or an artifact `student` among the inputs, and not both")
     config = locate(config, inputs)
-    model = resolve(config.model) if config.model else str((inputs["student"].place / config.checkpoint).fetch())
+    if config.model:
+        model = resolve(config.model)
+    else:
+        student: Artifact = inputs["student"]
+        _ = student.manifest  # raises where the training is not complete
+        model = str((student.place / config.checkpoint).fetch())
     return load_encoder(model, device(), config.precision, config.batch_tokens, per_token=config.per_token)

@@ -68,7 +68,8 @@ class Searcher:
 
 
 class ExamplesConfig(EncoderConfig):
-    """Queries to show at the end of a run, how to search for them, and the encoder."""
+    """Queries to show at the end of a run, how to search for them, and the encoder: a ``model``, a ``student`` among
+    the inputs, or neither for a lexical index."""
 
     queries: tuple[str, ...]
     options: SearchOptions
@@ -94,7 +95,9 @@ class FindExamples:
     def __call__(self, unit: None) -> dict[str, Any]:
         """Write ``examples.json``; returns the number of queries."""
         config, docs = self.config, self.inputs["docs"]
-        searcher = Searcher(self.inputs["index"], docs, open_encoder(config, self.inputs))
+        reads_text = config.model is None and "student" not in self.inputs
+        encoder = None if reads_text else open_encoder(config, self.inputs)
+        searcher = Searcher(self.inputs["index"], docs, encoder)
         found = {query: searcher.search_spread(query, list(docs), config.options) for query in config.queries}
         (self.out / "examples.json").write(json.dumps(found, ensure_ascii=False, indent=1).encode())
         return {"queries": len(found)}

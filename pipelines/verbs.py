@@ -95,8 +95,6 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     student = plan.systems[STUDENT]
     inputs = {"student": student.student.artifact(root)} if student.student else {}
     index = plan.indexes[name, STUDENT].artifact(root)
-    for artifact in (*inputs.values(), index):
-        _ = artifact.manifest  # raises, naming the step to run, before the model is loaded
     searcher = Searcher(index, docs, open_encoder(encoder_of(plan.recipe, student), inputs))
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 

@@ -47,9 +47,10 @@ def serve(
 ) -> None:
     """Serve a finished recipe: a search page on /, `POST /search`, `GET /health`, `GET /info`, `GET /openapi.json`.
 
-    Run the recipe first: `python -m pipelines run RECIPE`. Uses the cluster named by `RAY_ADDRESS`, or this machine.
+    Run the recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
+    cluster named by `RAY_ADDRESS`, or this machine.
 
-    Example: `python -m serving atlas --port 8000`, then
+    Example: `babelray serve atlas --port 8000`, then
 
         curl -s 127.0.0.1:8000/search -H 'content-type: application/json' -d '{"query": "the currency of Iran", "k": 3}'
     """
@@ -71,6 +72,7 @@ def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int
         return
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
+    _make_missing(args)
     ready = build(args)
     session.connect()
     from ray import serve as ray_serve
@@ -84,6 +86,18 @@ def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int
         wait_for_interrupt()
     except KeyboardInterrupt:
         ray_serve.delete(NAME)  # on a cluster that goes on, nothing else would end it
+
+
+def _make_missing(args: "ServeArgs") -> None:
+    """Index what a recipe without training serves. A recipe that trains must have been run: that may take days."""
+    from rich.console import Console
+
+    from pipelines import verbs
+    from pipelines.recipe import load
+
+    if load(args.recipe, args.overrides).student:
+        plan, root = verbs.load_plan(args.recipe, args.overrides)
+        verbs.make(plan, list(plan.indexes.values()), root, Console(stderr=True))
 
 
 def _base(asked: tuple[str, int]) -> str:

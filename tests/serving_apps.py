@@ -12,6 +12,7 @@ from cluster.artifact import Artifact
 from cluster.storage import Place
 from conftest import free_port
 from pipelines.encode import Encode, EncodeConfig
+from pipelines.encoder import EncoderConfig
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Faiss, Plaid
 from pipelines.students import AnyStudent
@@ -103,9 +104,8 @@ def _make_student_system(
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
-    return Served(
-        "tiny", system, _build_index(root / f"index-{system}@0", index, {"vectors": vectors}), collection, trained
-    )
+    built = _build_index(root / f"index-{system}@0", index, {"vectors": vectors})
+    return Served("tiny", system, built, collection, EncoderConfig(), trained)
 
 
 def _build_index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:

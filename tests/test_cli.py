@@ -63,7 +63,8 @@ RECIPE_VERBS = {
     "status": ["recipe", "--set", "--json"],
     "show": ["recipe", "step", "--set", "--json"],
     "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
-    "evaluate": ["recipe", "other", "--system", "--set", "--json"],
+    "evaluate": ["recipe", "others", "--system", "--set", "--json"],
+    "prune": ["recipes", "--dry-run", "--set", "--json"],
 }
 OTHER_VERBS = {
     "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config"],

@@ -10,8 +10,7 @@ from safetensors.numpy import load_file, save_file
 import checkpoints
 from cluster.component import Component, fingerprint
 from cluster.errors import RecipeError, StepError
-from cluster.executor import without_keys
-from cluster.storage import Place
+from cluster.storage import Place, redact_secrets
 from pipelines.encode import EncodeConfig
 from pipelines.models import OptionalModel, Pretrained, find_absent, locate, pin, references, resolve
 from pipelines.plan import Plan, plan
@@ -98,7 +97,7 @@ def test_a_manifest_shows_the_content_and_no_key_of_a_bucket(bert: Path, s3_root
     place = Place.of(s3_root) / "models" / "shown"
     place.put(bert)
     config = pin(EncodeConfig(role="docs", model=Pretrained(model=place.uri)))
-    shown = without_keys(config.model_dump(mode="json"))["model"]
+    shown = redact_secrets(config.model_dump(mode="json"))["model"]
     assert shown["model"] == "s3://babelray/models/shown"
     assert shown["content"] == pin(Pretrained(model=str(bert))).content
 

@@ -9,11 +9,12 @@ import pytest
 from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines import searcher as searching
+from pipelines.encoder import EncoderConfig, open_encoder
 from pipelines.indexes.base import SearchOptions
 from pipelines.search import open_shards, pool, search
-from pipelines.searcher import ExamplesConfig, Searcher, find_examples, open_encoder
+from pipelines.searcher import ExamplesConfig, Searcher, find_examples
 from serving.app import Served
-from tests.serving_apps import lexical, words
+from tests.serving_apps import make_lexical_system, make_words_system
 from tests.shards import local_fan_out
 
 QUERIES = ("the currency of Russia", "столица Ирана")
@@ -21,12 +22,12 @@ QUERIES = ("the currency of Russia", "столица Ирана")
 
 @pytest.fixture(scope="module")
 def lexical_system(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    return lexical(tmp_path_factory.mktemp("lexical"))
+    return make_lexical_system(tmp_path_factory.mktemp("lexical"))
 
 
 @pytest.fixture(scope="module")
 def word_system(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    return words(tmp_path_factory.mktemp("words"))
+    return make_words_system(tmp_path_factory.mktemp("words"))
 
 
 def test_a_lexical_index_needs_no_encoder(word_system: Served) -> None:
@@ -43,7 +44,7 @@ def test_a_lexical_index_needs_no_encoder(word_system: Served) -> None:
 
 def test_a_student_encodes_the_query(lexical_system: Served) -> None:
     assert lexical_system.student
-    encoder = open_encoder(lexical_system.student)
+    encoder = open_encoder(EncoderConfig(), {"student": lexical_system.student})
     searcher = Searcher(lexical_system.index, lexical_system.docs, encoder)
     (hit,) = searcher.search(QUERIES[0], list(lexical_system.docs), SearchOptions(k=1))
     assert hit["text"] == "The ruble is the currency of Russia."
@@ -79,7 +80,7 @@ def test_examples_are_searched_as_the_system_does(name: str, tmp_path: Path, req
     inputs |= {"student": system.student} if system.student else {}
     assert find_examples(config, inputs, Place.of(tmp_path), local_fan_out) == {"queries": 2}
     found = json.loads((tmp_path / "examples.json").read_text())
-    encoder = open_encoder(system.student) if system.student else None
+    encoder = open_encoder(EncoderConfig(), {"student": system.student}) if system.student else None
     searcher = Searcher(system.index, system.docs, encoder)
     assert found == {query: searcher.search_spread(query, list(system.docs), config.options) for query in QUERIES}
     assert len(found[QUERIES[0]]) == 2
@@ -90,13 +91,15 @@ def test_an_encoder_that_does_not_fit_the_index_is_refused(word_system: Served, 
         Searcher(lexical_system.index, lexical_system.docs)
     assert lexical_system.student
     with pytest.raises(RecipeError, match="kind bm25 takes texts"):
-        Searcher(word_system.index, word_system.docs, open_encoder(lexical_system.student))
+        Searcher(
+            word_system.index, word_system.docs, open_encoder(EncoderConfig(), {"student": lexical_system.student})
+        )
 
 
 def test_an_artifact_that_is_not_there_is_named(word_system: Served, tmp_path: Path) -> None:
     from cluster.artifact import Artifact
 
     with pytest.raises(StepError, match="train@0 is not complete"):
-        open_encoder(Artifact(Place.of(tmp_path / "train@0")))
+        open_encoder(EncoderConfig(), {"student": Artifact(Place.of(tmp_path / "train@0"))})
     with pytest.raises(StepError, match="docs-fr@0 is not complete"):
         Searcher(word_system.index, {"fr": Artifact(Place.of(tmp_path / "docs-fr@0"))})

@@ -78,7 +78,7 @@ def load_student(directory):
 def search_offline(system, query, k, langs=None, **options):
     """Compute the pooled ranking with the offline code, in this process."""
     if system.student:
-        query = load_student(system.student.place.path / system.checkpoint).encode_queries([query])[0]
+        query = load_student(system.student.place.path / system.encoder.checkpoint).encode_queries([query])[0]
     options = SearchOptions(k=k, **options)
     found = {lang: search(open_shards(system.index.place, lang), [query], options)[0] for lang in langs or system.docs}
     return pool(found, k)
