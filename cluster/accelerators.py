@@ -32,22 +32,10 @@ def check_gpus(resources: Mapping[str, Resources]) -> None:
     wanted = {name: r.gpus for name, r in resources.items() if r.gpus > 0}
     if not wanted:
         return
-    found = count_gpus()
+    found = session.count_gpus()
     for name, gpus in wanted.items():
         if gpus > found:
             raise RecipeError(
                 f"{name}.gpus = {gpus:g}, but Ray finds {found or 'no'} GPU{'s' * (found > 1)} on this machine. "
                 f"Use CPUs with --set {name}.gpus=0, or run it on a cluster with GPUs (RAY_ADDRESS, ray job submit)"
             )
-
-
-def count_gpus() -> int:
-    """GPUs of this machine as Ray would count them, without starting it: fewer where CUDA_VISIBLE_DEVICES says so."""
-    from ray._private.accelerators import get_accelerator_manager_for_resource
-
-    manager = get_accelerator_manager_for_resource("GPU")
-    if manager is None:
-        return 0
-    visible = manager.get_current_process_visible_accelerator_ids()
-    count = int(manager.get_current_node_num_accelerators())
-    return count if visible is None else min(count, len(visible))

@@ -20,7 +20,8 @@ class Grant:
 
 
 class Capacity:
-    """Grants room to waves. ``total`` gives what the cluster holds of each of Ray's resources; it may grow.
+    """Grants room to waves. ``total`` gives what the cluster holds of each of Ray's resources; it may grow, so
+    ``refresh`` asks again.
 
     Where steps will want GPUs, ``cpus_per_gpu`` CPUs for each GPU are kept from those that want none: else an index
     would be built on all CPUs while the translator's GPUs wait.
@@ -28,8 +29,13 @@ class Capacity:
 
     def __init__(self, total: Callable[[], Mapping[str, float]], cpus_per_gpu: float = 0.0):
         self._total, self._cpus_per_gpu = total, cpus_per_gpu
+        self._have = dict(total())
         self._grants: list[Grant] = []
         self._lock = threading.RLock()
+
+    def refresh(self) -> None:
+        """Look again at what the cluster holds."""
+        self._have = dict(self._total())
 
     def take(self, resources: Resources, least: int, most: int) -> Grant | None:
         """Grant between ``least`` and ``most`` actors, as many as there is room for; None where ``least`` do not fit.
@@ -63,7 +69,7 @@ class Capacity:
 
     def _room(self, resources: Resources, most: int) -> int:
         """How many more actors fit beside what is granted, up to ``most``."""
-        free = dict(self._total())
+        free = dict(self._have)
         for grant in self._grants:
             for name, amount in amounts(grant.resources).items():
                 free[name] = free.get(name, 0.0) - amount * grant.actors

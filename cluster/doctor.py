@@ -1,10 +1,9 @@
 """The doctor: does every node of the cluster answer, run the same software, and reach the storage?
 
-``examine`` sends one task to each node, pinned there, which takes no CPU (so it reaches a busy node, and a head that
-takes no work). It reports the versions installed, writes a file of 1 MiB below the root, reads it back, lists and
-deletes it, and looks for a file that the driver wrote: a path that is there on every node, but not the same disk, is
-the error found last by other means. ``diagnose`` turns what came back into problems, each with what to do.
-Cost: a few seconds.
+``examine`` sends one task to each node, which takes no CPU (so it reaches a busy node, and a head that takes no work).
+The task reports the versions installed, writes a file of 1 MiB below the root, reads it back, lists and deletes it, and
+looks for a file that the driver wrote: a root that exists on every node, but is not the same disk, is otherwise found
+late. ``diagnose`` turns the findings into problems, each with its remedy. Cost: a few seconds.
 """
 
 import os
@@ -12,7 +11,6 @@ import platform
 import time
 import uuid
 from collections import defaultdict
-from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
@@ -20,20 +18,11 @@ from pydantic import BaseModel, ConfigDict
 
 from cluster import session
 from cluster.errors import BabelrayError, StorageError
+from cluster.software import find_versions
 from cluster.storage import Place
 
 SAMPLE_BYTES = 1 << 20
-# name shown -> distributions that may bring it
-SOFTWARE = {
-    "babelray": ("babelray",),
-    "ray": ("ray",),
-    "torch": ("torch",),
-    "transformers": ("transformers",),
-    "sentence-transformers": ("sentence-transformers",),
-    "vllm": ("vllm",),
-    "faiss": ("faiss-cpu", "faiss-gpu-cu12"),
-    "pyarrow": ("pyarrow",),
-}
+EXAMINED = ("babelray", "ray", "torch", "transformers", "sentence-transformers", "vllm", "faiss", "pyarrow")
 OPTIONAL = {"vllm"}  # installed only where it is used
 ACCELERATORS = ("GPU", "TPU", "HPU", "NPU", "neuron_cores")
 
@@ -82,7 +71,7 @@ class Problem(_Finding):
 
 
 class Report(_Finding):
-    """All findings. ``root`` is None when no storage was to be checked, and is told without its query, which may hold
+    """All findings. ``root`` is None when no storage was to be checked; it is shown without its query, which may hold
     keys. ``private`` is whether Ray is one that was started for the examination alone."""
 
     address: str
@@ -101,7 +90,7 @@ def examine(root: str | None, timeout_s: float = 60) -> Report:
     storage = check_storage(root, run, "driver", keep=True) if root else None
     driver = Node(id="driver", ip=ray.util.get_node_ip_address(), alive=True, software=software(), storage=storage)
     try:
-        nodes = _ask([_node(row) for row in ray.nodes()], root, run, timeout_s)
+        nodes = _probe_nodes([_node(row) for row in ray.nodes()], root, run, timeout_s)
     finally:
         if storage and not storage.error:
             (Place.of(root or "") / f"doctor-{run}").delete()
@@ -133,7 +122,7 @@ def _node(row: dict[str, Any]) -> Node:
     )
 
 
-def _ask(nodes: list[Node], root: str | None, run: str, timeout_s: float) -> list[Node]:
+def _probe_nodes(nodes: list[Node], root: str | None, run: str, timeout_s: float) -> list[Node]:
     """Send the probe to every living node and wait for all answers together."""
     import ray
     from ray.exceptions import RayError
@@ -148,7 +137,7 @@ def _ask(nodes: list[Node], root: str | None, run: str, timeout_s: float) -> lis
         if node.alive
     }
     done, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout_s)
-    asked = []
+    answers = []
     for node in nodes:
         found: dict[str, Any] = {}
         if node.alive and refs[node.id] not in done:
@@ -158,8 +147,8 @@ def _ask(nodes: list[Node], root: str | None, run: str, timeout_s: float) -> lis
                 found = ray.get(refs[node.id])
             except RayError as error:
                 found = {"error": str(error).strip().splitlines()[-1]}
-        asked.append(node.model_copy(update=found))
-    return asked
+        answers.append(node.model_copy(update=found))
+    return answers
 
 
 def probe(root: str | None, run: str, name: str) -> dict[str, Any]:
@@ -169,11 +158,7 @@ def probe(root: str | None, run: str, name: str) -> dict[str, Any]:
 
 def software() -> dict[str, str | None]:
     """Versions by name, read from the installed metadata: importing torch to ask it would take seconds."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    for name, distributions in SOFTWARE.items():
-        found[name] = next((installed[d] for d in distributions if d in installed), None)
-    return found
+    return {"python": platform.python_version(), **find_versions(EXAMINED)}
 
 
 def check_storage(root: str, run: str, name: str, keep: bool = False) -> Storage:
@@ -254,7 +239,7 @@ def _storage_problems(report: Report, nodes: list[Node]) -> list[Problem]:
 
 def _version_problems(nodes: list[Node]) -> list[Problem]:
     problems = []
-    for name in ("python", *SOFTWARE):
+    for name in ("python", *EXAMINED):
         places = defaultdict(list)
         for node in nodes:
             version = node.software.get(name)

@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from cluster import session
 from cluster.artifact import Artifact
 from cluster.capacity import Capacity
-from cluster.errors import StepError
-from cluster.lease import Holder, Leases
+from cluster.errors import LeaseLostError, StepError
+from cluster.lease import Holder, Leases, newest
 from cluster.progress import Progress
 from cluster.receipt import READERS
 from cluster.schedule import Schedule
@@ -60,8 +61,8 @@ def find_missing(targets: Iterable[Step], root: Place) -> list[Step]:
     with ThreadPoolExecutor(READERS) as threads:
         level = {step.id: step for step in targets}
         while level:
-            there = threads.map(lambda step: is_complete(step, root), level.values())
-            is_missing |= {name: not found for name, found in zip(level, there, strict=True)}
+            completed = threads.map(lambda step: is_complete(step, root), level.values())
+            is_missing |= {name: not is_done for name, is_done in zip(level, completed, strict=True)}
             read = (parent for step in level.values() if is_missing[step.id] for parent in step.parents.values())
             level = {parent.id: parent for parent in read if parent.id not in is_missing}
     order: dict[str, Step] = {}
@@ -95,9 +96,8 @@ class _Run:
         self.missing, self.progress, self.root = missing, progress, root
         self.schedule = Schedule(missing)
         per_gpu = [s.resources.cpus / s.resources.gpus for s in missing if s.resources.gpus]
-        self.around = Surroundings(
-            root, progress, environments, Leases(), Capacity(session.capacity, max(per_gpu, default=0.0)), Stop()
-        )
+        capacity = Capacity(partial(session.capacity, bool(per_gpu)), max(per_gpu, default=0.0))
+        self.around = Surroundings(root, progress, environments, Leases(), capacity, Stop())
         self.ends: queue.Queue[tuple[Wave, Outcome]] = queue.Queue()
         self.running: dict[Wave, threading.Thread] = {}
         self.elsewhere: dict[str, Step] = {}
@@ -112,6 +112,7 @@ class _Run:
                     if not self.errors:
                         self._start_waves()
                     self._wait()
+                    self._check_leases()
             finally:  # after Ctrl-C waves still run
                 self.around.stop.set()
                 end = time.monotonic() + GOODBYE_S
@@ -123,11 +124,14 @@ class _Run:
 
     def _start_waves(self) -> None:
         """Start the ready waves that fit, those that need accelerators first."""
+        self.around.capacity.refresh()
         for steps in sorted(self.schedule.waves, key=lambda steps: -steps[0].resources.gpus):
+            if len(self.running) == MOST_WAVES:
+                return
             first = steps[0]
             most = (first.resources.actors or UNLIMITED) if first.table else first.workers
-            grant = len(self.running) < MOST_WAVES and self.around.capacity.take(first.resources, first.workers, most)
-            if not grant:
+            grant = self.around.capacity.take(first.resources, first.workers, most)
+            if grant is None:
                 continue
             self.schedule.start(steps)
             wave = Wave(steps, grant, self.around)
@@ -154,6 +158,20 @@ class _Run:
             self._announce(step, holder)
         if outcome.error:
             self._fail(outcome.error)
+
+    def _check_leases(self) -> None:
+        """Leave at once when a directory work runs whose lease is lost: it cannot be stopped but with this process.
+
+        Actors check the lease themselves, so tables are not written any more.
+        """
+        for wave in self.running:
+            lost = [step for step in wave.steps if not step.table and wave.has_lost(step)]
+            if lost:
+                _, holder = newest(self.root / lost[0].id)
+                raise LeaseLostError(
+                    f"the lease of {lost[0].id} is lost; it is now {holder}. Was this machine asleep, or without its "
+                    "storage? Run the same command again: it waits for the other run, or goes on from there"
+                )
 
     def _fail(self, error: BaseException) -> None:
         if not self.errors and self.running:

@@ -33,11 +33,11 @@ ATTEMPTS_IN_ALL = 30  # those on lost nodes included: a unit that takes its node
 
 @dataclass(frozen=True)
 class Pool:
-    """How units are done: what an actor takes, how many actors at most, in which runtime environment (Ray's
-    ``runtime_env``), who tells the user of waiting, what stops it."""
+    """How units are done: what an actor takes, how many actors to begin with and at most, in which runtime environment
+    (Ray's ``runtime_env``), how the user learns of waiting, what stops it."""
 
     resources: Resources
-    actors: int
+    actors: tuple[int, int]
     environment: Mapping[str, Any] | None
     say: Callable[[str], None]
     stop: Stop
@@ -135,12 +135,12 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
     session.connect()
     from ray.exceptions import RayError
 
-    most = min(len(todo), pool.actors)
-    first = max(1, min(most, _room(names, pool.resources, pool.say)))
+    granted, most = pool.actors
+    initial = max(1, min(len(todo), granted, most, _room(names, pool.resources, pool.say)))
     pool.stop.watch()
     pool.stop.check()
     try:
-        for row in _stream(todo, pool, {"tasks": tasks, "run": run}, (first, most)):
+        for row in _stream(todo, pool, {"tasks": tasks, "run": run}, (initial, max(initial, min(most, len(todo))))):
             if row["is_lost"]:
                 raise LeaseLostError(row["error"])
             if row["error"]:

@@ -48,6 +48,7 @@ def prune(root: Place, needed: Collection[str], dry: bool = True) -> list[Pruned
         if not dry:
             is_removed = list(threads.map(lambda pruned: _remove(pruned, leases), found))
             found = list(compress(found, is_removed))
+    leases.close()
     return sorted(found, key=lambda pruned: -pruned.size)
 
 

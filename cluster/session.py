@@ -66,18 +66,24 @@ def _connect() -> None:
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         options = {}  # a submitted job's own runtime environment reaches the workers; a second would collide with it
     elif not is_given():
-        # fatal: the C++ core reports expected ends of workers as errors on the terminal
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
         options |= {"address": "local", "include_dashboard": False, "log_to_driver": False}
         options["object_store_memory"] = STORE_BYTES
-    # else Ray starts a cluster of its own for what a thread still asks while the process ends
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    import ray  # after the environment is set, which Ray reads as it is imported
+    _set_ray_environment()
+    import ray
 
     with nullcontext() if is_given() else _without_greeting():
         ray.init(logging_level=logging.ERROR, **options)
     _quiet_ray_data()
+
+
+def _set_ray_environment() -> None:
+    """Set what Ray reads as it is imported."""
+    if not is_given():
+        # fatal: the C++ core reports expected ends of workers as errors on the terminal
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # else Ray starts a cluster of its own for what a thread still asks while the process ends
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 
 @contextmanager
@@ -126,22 +132,36 @@ def room(resources: Resources) -> int:
     return sum(min(int(node.get(name, 0) // amount) for name, amount in takes.items()) for node in nodes)
 
 
-def capacity() -> dict[str, float]:
+def capacity(with_gpus: bool = True) -> dict[str, float]:
     """What the cluster can hold of each of Ray's resources: what it has now, or may grow to by its autoscaler's limits.
 
-    Before Ray is started on this machine alone: its CPUs and GPUs.
+    On this machine alone, before Ray is started, its CPUs, and GPUs if they matter; counting those imports Ray.
     """
+    if is_given():
+        connect()
     with _connecting:
         is_ready = is_connected()
     if not is_ready:
-        from cluster.accelerators import count_gpus
-
-        return {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(count_gpus())}
+        found = {"CPU": float(len(os.sched_getaffinity(0)))}
+        return {**found, "GPU": float(count_gpus())} if with_gpus else found
     import ray
     from ray._private.state import state
 
     limits = state.get_max_resources_from_cluster_config() or {}
     return {**limits, **{name: max(limits.get(name, 0), have) for name, have in ray.cluster_resources().items()}}
+
+
+def count_gpus() -> int:
+    """GPUs of this machine as Ray would count them, without starting it: fewer where CUDA_VISIBLE_DEVICES says so."""
+    _set_ray_environment()
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    manager = get_accelerator_manager_for_resource("GPU")
+    if manager is None:
+        return 0
+    visible = manager.get_current_process_visible_accelerator_ids()
+    count = int(manager.get_current_node_num_accelerators())
+    return count if visible is None else min(count, len(visible))
 
 
 def node_id() -> str:

@@ -7,6 +7,7 @@ where torch is loaded already, as it is in an actor that has used one.
 import json
 import platform
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 
@@ -39,17 +40,19 @@ def describe_software() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name, distributions in SOFTWARE.items():
-        if version := next((v for v in map(find_version, distributions) if v), None):
-            found[name] = version
+    installed = find_versions(SOFTWARE).items()
+    found = {"python": platform.python_version(), **{name: version for name, version in installed if version}}
     if commit := _find_commit():
         found["commit"] = commit
     return found
 
 
-def find_version(distribution: str) -> str | None:
-    """The version of an installed distribution."""
+def find_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """The installed version of each of the names of ``SOFTWARE``; None where it is absent."""
+    return {name: next(filter(None, map(_find_version, SOFTWARE[name])), None) for name in names}
+
+
+def _find_version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """Steps: a name, what it does, its config, the artifacts that it reads, the table that it writes.
 
-There are three forms, told apart by what ``work`` is:
+There are three forms:
 
     rows       ``rows`` names the inputs whose parts are mapped, one to one, by a ``RowWork`` built once per actor
     source     ``rows`` is empty and ``table`` is set: a ``SourceWork`` streams the table from outside

@@ -48,9 +48,9 @@ class Table:
             )
         rows = rows.select(self.schema.names)
         for field in self.schema:
-            came = rows.schema.field(field.name).type
-            if came != field.type:
-                raise TableError(f"table {self.name}, column {field.name}: expected {field.type}, got {came}")
+            actual = rows.schema.field(field.name).type
+            if actual != field.type:
+                raise TableError(f"table {self.name}, column {field.name}: expected {field.type}, got {actual}")
         for name in self.key:
             if rows[name].null_count:
                 raise TableError(f"table {self.name}: {rows[name].null_count} rows without {name}, which is its key")

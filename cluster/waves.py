@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Any
 
 from cluster import pool, session
@@ -73,6 +74,11 @@ class Wave:
             self.outcome.error = self.outcome.error or error
         return self.outcome
 
+    def has_lost(self, step: Step) -> bool:
+        """Whether another driver has taken over a step that this wave is doing."""
+        lease = self.leases.get(step.id)
+        return lease is not None and lease.is_lost
+
     def _take_leases(self) -> list[Step]:
         """The steps that this driver is to make; notes those that others make or have made by now."""
         with ThreadPoolExecutor(READERS) as threads:
@@ -83,11 +89,11 @@ class Wave:
                 else:
                     self.outcome.elsewhere.append((step, lease))
             held = [step for step in self.steps if step.id in self.leases]
-            there = list(threads.map(lambda step: is_complete(step, self.around.root), held))
-        for step, is_there in zip(held, there, strict=True):
-            if is_there:
-                self._let_go(step)
-        return [step for step, is_there in zip(held, there, strict=True) if not is_there]
+            completed = list(threads.map(lambda step: is_complete(step, self.around.root), held))
+        for step in compress(held, completed):
+            self._let_go(step)
+            self.around.progress.skip(step.id)
+        return [step for step, is_done in zip(held, completed, strict=True) if not is_done]
 
     def _leave(self) -> None:
         """Give back the leases of what was not finished; others may go on there."""
@@ -148,10 +154,10 @@ class Wave:
 
     def _pool(self, units: int) -> pool.Pool:
         """On this machine as many actors as were granted; a cluster that was there may grow for each of the units."""
-        resources = self.grant.resources
-        actors = (resources.actors or units) if session.is_given() else self.grant.actors
+        resources, granted = self.grant.resources, self.grant.actors
+        most = (resources.actors or units) if session.is_given() else granted
         environment = self.around.environments.get(resources.environment)
-        return pool.Pool(resources, actors, environment, self.around.progress.say, self.around.stop)
+        return pool.Pool(resources, (granted, most), environment, self.around.progress.say, self.around.stop)
 
     def _commit(self, step: Step, receipts: Sequence[Receipt], facts: Any = None, seconds: float | None = None) -> None:
         """Check the rejects, write the manifest where none is, and drop the receipts, which it now stands for."""

@@ -78,9 +78,13 @@ def test_books_of_2400_steps_cost_less_than_a_second_a_wave(tmp_path: Path) -> N
     assert len(missing) == 40 * 60
     looked_s = time.process_time() - started
     schedule, waves = Schedule(missing), 0
+    capacity = Capacity(lambda: {"CPU": 64.0})
     started = time.process_time()
     while not schedule.is_done:
         for wave in schedule.waves:
+            grant = capacity.take(wave[0].resources, wave[0].workers, 64)
+            assert grant
+            capacity.give_back(grant)
             schedule.start(wave)
             schedule.finish(wave)
             waves += 1
@@ -88,6 +92,16 @@ def test_books_of_2400_steps_cost_less_than_a_second_a_wave(tmp_path: Path) -> N
     assert waves == 59 + 40
     assert looked_s < 5
     assert (time.process_time() - started) / waves < 0.1
+
+
+def test_thousands_of_ready_waves_are_looked_through_in_a_moment() -> None:
+    """Forty of them run; for each of the others there is no room."""
+    schedule = Schedule([Step(f"nap-{n}", works.nap, Number(n=n)) for n in range(2400)])
+    capacity = Capacity(lambda: {"CPU": 40.0})
+    started = time.process_time()
+    granted = [capacity.take(wave[0].resources, 1, 1) for wave in schedule.waves]
+    assert sum(grant is not None for grant in granted) == 40
+    assert time.process_time() - started < 1
 
 
 def test_nothing_below_a_complete_artifact_is_looked_at(tmp_path: Path) -> None:

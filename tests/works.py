@@ -102,20 +102,28 @@ def steps(log: str, parts: int, seconds: float = 0.0) -> tuple[Step, Step]:
 
 
 class Nap(Component):
-    """A directory step that takes ``seconds`` in ``units`` units, and notes when it begins and ends."""
+    """A directory step that takes ``seconds``, and as many for each of its ``units``, and notes its begin and end.
+    It first waits until the log has ``lines`` lines that begin with ``after``."""
 
     number: int
     log: str
     seconds: float = 0.0
     units: int = 0
     fails: bool = False
+    after: str = ""
+    lines: int = 0
 
 
 def nap(config: Nap, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """DirectoryWork: as a training does, it waits in the driver for what others do."""
     note(config.log, f"begin {config.number}")
+    end = time.monotonic() + 240
+    while sum(line.startswith(config.after) for line in Path(config.log).read_text().splitlines()) < config.lines:
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
     time.sleep(config.seconds)
     if config.fails:
+        note(config.log, f"fail {config.number}")
         raise StepError(f"nap {config.number} failed")
     if config.units:
         fan_out("units", Doze, {"config": config}, list(range(config.units)))
