@@ -1,4 +1,4 @@
-"""Exporters: tables written in the formats of other tools, exact to the field. One pass, one row in memory.
+"""Exporters: write tables in the formats of other tools. One pass, a batch of rows in memory.
 
     TREC run      query_id Q0 doc_id rank score tag       ranks from 1, blanks between the fields
     TREC qrels    query_id 0 doc_id relevance
@@ -111,7 +111,7 @@ def _rows(tables: Iterable[pa.Table], *columns: str) -> Iterator[Any]:
 
 
 def _field(value: str, between: str) -> str:
-    """A value that stands between separators. Raises TableError where it would be read as two, or as none."""
+    """Check a value that stands between separators. Raises TableError when it is empty or contains one."""
     parts = value.split() if between == " " else _BREAKS.split(value)
     if parts != [value]:
         kind = "blanks" if between == " " else "tabs and line breaks"

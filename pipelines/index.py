@@ -1,4 +1,4 @@
-"""The index step: plan shards, make what they share, build each on some node, list them in ``index.json``.
+"""The index step: plan shards, build what they share, build each on the cluster, list them in ``index.json``.
 
 An index artifact holds the shards of all languages of a collection:
 
@@ -7,8 +7,8 @@ An index artifact holds the shards of all languages of a collection:
     shards/<lang>-<number>/        a shard; ``shard.json``, put last, says what it is
 
 A shard is a run of consecutive parts of one language's table, about ``shard_rows`` documents. It is written to a
-temporary directory of the node that builds it and then put in its place, so a killed build leaves nothing that looks
-finished.
+temporary directory of the node that builds it, then copied to its place, ``shard.json`` last: a killed build leaves no
+shard that looks finished.
 """
 
 import json
@@ -28,7 +28,7 @@ from pipelines.indexes.base import ShardPlan
 
 
 class IndexConfig(Component):
-    """What to build, and how many documents make a shard (more by at most one part)."""
+    """The kind of index, and the documents per shard: at most ``shard_rows``, or one part that has more."""
 
     index: Index
     shard_rows: int = Field(100_000, ge=1)
@@ -77,7 +77,7 @@ class BuildShard:
         self.index, self.plans, self.out = index, plans, out
 
     def __call__(self, unit: int) -> dict[str, Any]:
-        """Build shard number ``unit``; returns what ``index.json`` says of it."""
+        """Build shard number ``unit``; return its entry in ``index.json``."""
         plan = self.plans[unit]
         place = self.out / "shards" / plan.name
         with TemporaryDirectory() as temp:

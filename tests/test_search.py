@@ -177,7 +177,7 @@ def test_rankings_of_groups_merge_to_those_of_one(tmp_path: Path, index: Index) 
     place = build(tmp_path / "i@0", index, inputs, 10)
     rows = query_table(tmp_path / "q@0", index)
     artifact, options = directory_artifact(place.path), SearchOptions(k=9, probes=100)
-    one = search_in_steps(tmp_path / "one@0", artifact, rows, ShardSearchConfig(options=options))
+    one = search_in_steps(tmp_path / "one@0", artifact, rows, ShardSearchConfig(options=options), no_fan_out)
     assert one.manifest.facts == {"groups": {}}
     assert not (one.place / "found").exists()
     many = search_in_steps(tmp_path / "many@0", artifact, rows, ShardSearchConfig(options=options, group_gb=1e-9))
@@ -249,10 +249,16 @@ def query_table(path: Path, index: Index) -> Artifact:
     return table_artifact(path, VECTORS, rows[:2], [*rows[2:], {"id": "broken", "reject": "no text"}])
 
 
-def search_in_steps(path: Path, index: Artifact, rows: Artifact, config: ShardSearchConfig) -> Artifact:
-    facts = search_shards(config, {"rows": rows, "index": index}, Place.of(path), local_fan_out)
+def search_in_steps(
+    path: Path, index: Artifact, rows: Artifact, config: ShardSearchConfig, fan_out: Any = local_fan_out
+) -> Artifact:
+    facts = search_shards(config, {"rows": rows, "index": index}, Place.of(path), fan_out)
     path.mkdir(exist_ok=True)
     return directory_artifact(path, facts)
+
+
+def no_fan_out(*arguments: Any) -> list[dict[str, Any]]:
+    raise AssertionError("an index of one group per language starts no workers")
 
 
 def test_batch_search_runs_on_the_cluster(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class ExactGroup:
         return rankings
 
     def _scan(self, queries: list[FloatArray]) -> FloatArray:
-        """Score all passages against some queries: (B, P), float32."""
+        """Score all passages against each query: (B, P), float32."""
         starts = self.docs.token_starts_P1
         scores_BP = np.empty((len(queries), len(starts) - 1), np.float32)
         for first, last in blocks(starts, TOKENS) if queries else ():

@@ -65,7 +65,7 @@ class FaissBuilder:
         self.config = config
 
     def prepare(self, plans: Sequence[ShardPlan], out: Place, fan_out: FanOut) -> dict[str, Any]:
-        """Train the cells of an IVF, on some node."""
+        """Train the cells of an IVF, on a worker."""
         if self.config.structure != "ivf":
             return {}
         arguments = {"config": self.config, "plans": list(plans), "out": out}
@@ -194,7 +194,7 @@ class FaissGroup:
         return None
 
     def _maxp(self, scores_H: FloatArray, passages_H: IntArray, k: int) -> Ranking:
-        """Rank the documents of some passages by the best of each."""
+        """Rank the documents of the passages found, each by its best passage."""
         found = np.flatnonzero(passages_H >= 0)
         by_passage = found[np.lexsort((-scores_H[found], self.docs.of_passages(passages_H[found])))]
         docs, first = np.unique(self.docs.of_passages(passages_H[by_passage]), return_index=True)

@@ -1,7 +1,6 @@
-"""A sample of a collection's passages, for training codecs and quantizers: seeded, and bounded in reads and in memory.
+"""Seeded samples of a collection's passages, for training codecs and quantizers.
 
-Large collections are not read whole: at most ``PARTS`` parts are, chosen at random. Memory holds one part and the
-sample.
+At most ``PARTS`` parts of a collection are read, chosen at random. Memory holds one part and the sample.
 """
 
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ PARTS = 256
 
 @dataclass(frozen=True)
 class Census:
-    """How much a collection holds, estimated from ``parts``, those that a sample is drawn from.
+    """Size of a collection, estimated from ``parts``, which a sample is also drawn from.
 
-    ``passages`` and ``tokens`` are of the whole collection; ``shard_tokens`` are those of one average shard of each
-    language, all languages together.
+    ``passages`` and ``tokens`` count the whole collection; ``shard_tokens`` is the sum over languages of the tokens of
+    an average shard; ``passages_seen`` counts the passages of ``parts``.
     """
 
     parts: tuple[str, ...]

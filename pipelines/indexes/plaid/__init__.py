@@ -1,4 +1,4 @@
-"""PLAID: a late-interaction index of centroids, 1, 2 or 4 bits per residual component, and inverted lists."""
+"""PLAID: a late-interaction index of centroids, residuals of 1, 2 or 4 bits per component, and inverted lists."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ class Plaid(Component):
     """Config of a PLAID index.
 
     Attributes:
-        bits: per component of a residual. The published MTD runs use 1; 2 keeps the exact ranking more faithfully.
+        bits: per component of a residual. The published MTD runs use 1; 2 keeps more of the exact ranking.
         centroids: None is 2^⌊log2(16·√tokens)⌋, the tokens being those of one shard of every language.
         kmeans_iterations: 4 as in PLAID; more changes little.
-        buckets: of residual components: lloyd has the least squared error, quantiles are the papers'.
-        sample_tokens: at most so many vectors are sampled for k-means (2 GiB of float32 at dim 128).
+        buckets: of residual components: lloyd minimises the squared error, quantiles is the rule of the papers.
+        sample_tokens: largest sample for k-means, in vectors (2 GiB of float32 at dim 128).
         seed: of the sample and of k-means.
     """
 

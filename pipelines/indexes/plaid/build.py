@@ -34,7 +34,7 @@ class PlaidBuilder:
         self.config = config
 
     def prepare(self, plans: Sequence[ShardPlan], out: Place, fan_out: FanOut) -> dict[str, Any]:
-        """Train the codec on some node, into ``codec/``."""
+        """Train the codec on a worker, into ``codec/``."""
         (facts,) = fan_out("train", TrainCodec, {"config": self.config, "plans": list(plans), "out": out}, [None])
         return facts
 

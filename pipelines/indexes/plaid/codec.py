@@ -4,11 +4,10 @@
     residual  v − centroid, each component as one of 2^bits buckets (ColBERTv2, Santhanam et al. 2022, section 3.3)
     decoded   normalise(centroid + weights of the buckets)
 
-Cut-offs and weights are learnt from vectors that k-means did not see: as quantiles in the papers; here, unless told, as
-the buckets of least squared error (Lloyd 1982), which lie nearer to the vectors and keep more of
-the exact ranking (docs/results.md).
+Cut-offs and weights are learnt from vectors that k-means did not see: in the papers as quantiles, here by default as
+the buckets of least squared error (Lloyd 1982), which keep more of the exact ranking (docs/results.md).
 Takes dim·bits/8 + 4 bytes per token. Bits of a bucket are packed lowest first, eight bits to a byte highest first, as
-PLAID and fast-plaid do, so that either reads these files. Letters: C centroids, T tokens, N dim, W bytes per vector.
+PLAID and fast-plaid do, so that both read these files. Legend: C centroids, T tokens, N dim, W bytes per vector.
 """
 
 import hashlib
@@ -40,8 +39,7 @@ SPREAD = 0.75  # fast-plaid adds a centroid for vectors farther from theirs than
 class Codec:
     """Centroids (C, N), bucket cut-offs (2^bits − 1) and weights (2^bits), all float32.
 
-    ``centroids_CN`` carry values that float16 can hold, since that is how they are stored. Two codecs are the same when
-    they are one object.
+    ``centroids_CN`` are rounded to float16, the type of the file. Codecs are compared by identity.
     """
 
     centroids_CN: FloatArray
@@ -85,8 +83,8 @@ class Codec:
 
     @classmethod
     def load(cls, directory: Path) -> "Codec":
-        """Read what ``save`` wrote. Equal files give one object in a process: each shard holds a copy of its index's
-        codec on disk (fast-plaid's layout), and a process that opens ninety of them needs one in memory."""
+        """Read what ``save`` wrote. Equal files give one object per process: each shard has a copy of its index's codec
+        on disk (fast-plaid's layout), and the groups of an index's languages share one in memory."""
         files = [(directory / f"{name}.npy").read_bytes() for name in FILES]
         content = hashlib.sha256(b"".join(files)).digest()
         with _loading:
@@ -136,7 +134,7 @@ def assign(vectors_TN: FloatArray, centroids_CN: FloatArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Training:
-    """How a codec is trained: see ``Plaid`` for the fields."""
+    """Parameters of codec training: see ``Plaid`` for the fields."""
 
     centroids: int
     bits: int = 2
@@ -148,7 +146,7 @@ class Training:
 def train(sample_TN: FloatArray, how: Training) -> Codec:
     """Learn a codec from unit vectors (float32, in random order): k-means, then the buckets from vectors held out.
 
-    Fewer centroids are made where the sample is small: at most one per vector, a power of two.
+    A small sample gives fewer centroids: at most one per vector, a power of two.
 
     Raises:
         StepError: the vectors have not norm 1, or their width cannot be packed.
