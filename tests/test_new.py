@@ -16,6 +16,7 @@ from collections_on_disk import rows, write
 from pipelines.__main__ import QUIET, app
 from pipelines.layouts import LAYOUTS
 from pipelines.new import find_gaps, write_recipe
+from pipelines.plan import plan
 from pipelines.recipe import Recipe, load
 from pipelines.sources import AtlasSource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel
 from pipelines.survey import example_queries, survey
@@ -211,7 +212,9 @@ def test_serving_recipe_is_valid_toml_with_a_ready_student(tmp_path, monkeypatch
 def test_serving_recipe_loads(tmp_path, monkeypatch, files):
     monkeypatch.chdir(tmp_path)
     write_recipe("mine", write(tmp_path / "data", files))
-    assert load("mine.toml").student.model == "minilm"
+    recipe = load("mine.toml")
+    assert recipe.student.model == "minilm"
+    assert plan(recipe).absent == []
 
 
 def test_names_and_files_that_exist_are_refused(tmp_path, monkeypatch):
@@ -261,6 +264,7 @@ def test_collections_of_the_shared_data_get_recipes(shared_data, tmp_path, monke
         assert written["trains"] == trains, name
         if trains:
             recipe = load(f"c{number}.toml")
+            assert plan(recipe).absent == []
             assert len(recipe.examples) == 3
             assert len(recipe.languages.docs) == len(written["documents"])
     assert load("c0.toml").languages.docs[0] == "en"
