@@ -16,6 +16,7 @@ from collections_on_disk import rows, write
 from pipelines.__main__ import QUIET, app
 from pipelines.layouts import LAYOUTS
 from pipelines.new import find_gaps, write_recipe
+from pipelines.plan import plan
 from pipelines.recipe import Recipe, load
 from pipelines.sources import AtlasSource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel
 from pipelines.survey import example_queries, survey
@@ -211,7 +212,9 @@ def test_serving_recipe_is_valid_toml_with_a_ready_student(tmp_path, monkeypatch
 def test_serving_recipe_loads(tmp_path, monkeypatch, files):
     monkeypatch.chdir(tmp_path)
     write_recipe("mine", write(tmp_path / "data", files))
-    assert load("mine.toml").student.model == "minilm"
+    recipe = load("mine.toml")
+    assert recipe.student.model == "minilm"
+    assert plan(recipe).absent == []
 
 
 def test_names_and_files_that_exist_are_refused(tmp_path, monkeypatch):
@@ -261,6 +264,7 @@ def test_collections_of_the_shared_data_get_recipes(shared_data, tmp_path, monke
         assert written["trains"] == trains, name
         if trains:
             recipe = load(f"c{number}.toml")
+            assert plan(recipe).absent == []
             assert len(recipe.examples) == 3
             assert len(recipe.languages.docs) == len(written["documents"])
     assert load("c0.toml").languages.docs[0] == "en"
@@ -270,6 +274,15 @@ def test_collections_of_the_shared_data_get_recipes(shared_data, tmp_path, monke
             write_recipe("x", str(shared_data / unknown))
     with pytest.raises(RecipeError, match=r"en-fa \(parallel collection\), en-ru"):
         write_recipe("x", str(shared_data / "react"))
+
+
+def babelray(root, *words):
+    """What the command prints, in a process of its own as users run it."""
+    command = [sys.executable, "-c", "from serving.cli import main; main()", *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=550, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_first_run_of_a_new_recipe_works(tmp_path):
@@ -285,24 +298,21 @@ def test_the_first_run_of_a_new_recipe_works(tmp_path):
     )
     write(tmp_path / "data", files)
 
-    def babelray(*words):
-        code = "from serving.cli import main; main()"
-        command = [sys.executable, "-c", code, *words]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=500,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    babelray("new", "mine", "--source", "data")
+    babelray(tmp_path, "new", "mine", "--source", "data")
     small = ["--set", "train.student.words=", "--set", "train.steps=20", "--set", "validate_split=", "--json"]
-    measures = json.loads(babelray("run", "mine.toml", *small))
+    measures = json.loads(babelray(tmp_path, "run", "mine.toml", *small))
     assert set(measures["mine"]) == {"all", "en", "fa"}
     assert measures["mine"]["fa"]["nDCG@20"] > 0.2
-    shown = json.loads(babelray("show", "mine.toml", "queries-en", *small))
+    shown = json.loads(babelray(tmp_path, "show", "mine.toml", "queries-en", *small))
     assert {step["config"]["splits"] for step in shown} == {"by hash of query id"}
+
+
+@takes_a_ready_student
+def test_the_first_run_on_a_directory_of_documents_can_be_searched(tmp_path):
+    pages = {"hours.md": "# Opening hours\nThe library opens at nine.", "guide/pets.txt": "Dogs are not allowed."}
+    write(tmp_path / "docs", pages)
+    babelray(tmp_path, "new", "manual", "--source", "docs")
+    babelray(tmp_path, "run", "manual.toml")
+    found = json.loads(babelray(tmp_path, "search", "manual.toml", "when can I come in", "--json"))["results"]
+    assert [result["doc_id"] for result in found] == ["hours.md", "guide/pets.txt"]
+    assert found[0]["title"] == "Opening hours"
