@@ -49,6 +49,8 @@ def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None
 def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Report:
     """Make the named steps and what they need, or all; end with the measures and some examples."""
     plan, root = load_plan(name, sets)
+    for note in plan.notes:
+        console.print(note, style="dim")
     if steps:
         make(plan, [step for wanted in steps for step in plan.find_steps(wanted)], root, console)
         return status(name, sets)
@@ -119,7 +121,7 @@ def status(name: str, sets: Sequence[str]) -> Report:
             f"{row['rejects']:,}" if row["rejects"] else "",
             span(row["seconds"]) if row["seconds"] else "",
         )
-    return Report(rows, Group(table, *(f"not here: {absent}" for absent in plan.absent)))
+    return Report(rows, Group(table, *plan.notes, *(f"not here: {absent}" for absent in plan.absent)))
 
 
 def _state(step: Step, root: Place) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = ray_cli(directory, "run", "atlas")
     assert "all languages" in out
     assert "What money do people pay with in Iran?" in out
-    assert "python -m serving atlas" in out
+    assert "serve atlas" in out
     return directory
 
 
@@ -171,6 +171,19 @@ def test_status_and_show_tell_what_is_there(root: Path) -> None:
     wrong = cli(root, "show", "atlas", "translate-xx", code=1)
     assert "no step 'translate-xx'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_prune_deletes_what_no_named_recipe_needs(tmp_path: Path) -> None:
+    needed = json.loads(cli(tmp_path, "status", "atlas", "--json").stdout)[0]["step"]
+    for step in (needed, "docs-en@000000000000"):
+        (tmp_path / step).mkdir()
+        (tmp_path / step / "manifest.json").write_text("{}")
+    listed = json.loads(cli(tmp_path, "prune", "atlas", "--dry-run", "--json").stdout)
+    assert [(row["artifact"], row["bytes"]) for row in listed] == [("docs-en@000000000000", 2)]
+    assert (tmp_path / "docs-en@000000000000").exists()
+    assert json.loads(cli(tmp_path, "prune", "atlas", "--json").stdout) == listed
+    assert [path.name for path in tmp_path.iterdir() if "@" in path.name] == [needed]
+    assert json.loads(cli(tmp_path, "prune", "atlas", "--json").stdout) == []
 
 
 def test_steps_to_come_are_listed_before_anything_ran(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pipelines.plan.steps import Collection, plan_collection, plan_documents
 from pipelines.plan.systems import System, encoder_of, plan_evaluation, plan_examples, plan_searches, plan_systems
 from pipelines.plan.training import Training, plan_training
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
+from pipelines.sources.splits import describe_splits
 
 __all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "encoder_of", "plan"]
 
@@ -71,6 +72,12 @@ class Plan:
         contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
         files = [content.removeprefix(ABSENT) for content in contents if content.startswith(ABSENT)]
         return list(dict.fromkeys([*files, *(line for step in self.steps for line in find_absent(step.config))]))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the data: which collections are divided into splits by hash."""
+        ingests = [step.config for step in self.steps if isinstance(step.config, IngestConfig)]
+        return list(dict.fromkeys(filter(None, (describe_splits(c.source) for c in ingests if c.splits))))
 
     def check_data(self) -> "Plan":
         """This plan. Raises RecipeError, naming each, when files or models are absent: its steps would be others."""

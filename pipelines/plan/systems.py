@@ -23,12 +23,14 @@ from pipelines.scorers import Scorer
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig, ShardSearchConfig, search_shards
 from pipelines.searcher import ExamplesConfig, find_examples
+from pipelines.survey import example_queries
 from pipelines.tables import RANKINGS, VECTORS
 
 if TYPE_CHECKING:
     from pipelines.plan.training import Training
 
 SHOWN = 4  # passages per example query
+EXAMPLES = 3  # questions, where the recipe names none
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,25 @@ def plan_evaluation(
 def plan_examples(
     recipe: Recipe, student: System, collections: Mapping[str, Collection], indexes: Mapping[tuple[str, str], Step]
 ) -> Step | None:
-    """What the student finds for the recipe's example queries in the first collection."""
-    if not recipe.examples or not collections:
+    """What the student finds in the first collection for the recipe's example queries, or for some of the collection's
+    own questions. None where there are neither."""
+    if not collections:
         return None
     name, collection = next(iter(collections.items()))
+    queries = recipe.examples or _own_examples(collection)
+    if not queries:
+        return None
     options = recipe.search.model_copy(update={"k": SHOWN})
-    config = ExamplesConfig(queries=recipe.examples, options=options, **dict(encoder_of(recipe, student)))
+    config = ExamplesConfig(queries=queries, options=options, **dict(encoder_of(recipe, student)))
     inputs: dict[str, Any] = {"index": indexes[name, student.name], "docs": collection.docs}
     if student.student:
         inputs["student"] = student.student
     return make_step(recipe, "encode", "examples", find_examples, config, inputs)
+
+
+def _own_examples(collection: Collection) -> tuple[str, ...]:
+    """Some questions of a collection, in the language in which they are asked."""
+    if collection.queries is None:
+        return ()
+    asked = config_of(collection.queries)
+    return tuple(example_queries(asked.source, EXAMPLES, asked.lang))
