@@ -1,11 +1,11 @@
 """Accelerators: hidden from workers that asked for none, and missed before a run begins instead of in its middle."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from cluster import session
-from cluster.component import Resources
-from cluster.errors import RecipeError
+from cluster.errors import StepError
+from cluster.step import Step
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # an empty value shows none
 
@@ -19,23 +19,23 @@ def hide_accelerators() -> None:
     os.environ.update(dict.fromkeys(VISIBLE, ""))
 
 
-def check_gpus(resources: Mapping[str, Resources]) -> None:
-    """Check that this machine has the GPUs that steps ask for, by the name of each in the recipe. Starts nothing.
+def check_gpus(steps: Iterable[Step]) -> None:
+    """Check that this machine has the GPUs that the steps which are to run ask for. Starts nothing.
 
     On a cluster that was there before (``RAY_ADDRESS``, a submitted job) nodes may come, so nothing is checked.
 
     Raises:
-        RecipeError: a step asks for more GPUs per worker than this machine has.
+        StepError: a step asks for more GPUs than this machine has.
     """
-    if session.is_given():
-        return
-    wanted = {name: r.gpus for name, r in resources.items() if r.gpus > 0}
-    if not wanted:
+    wanting = [step for step in steps if step.resources.gpus]
+    if not wanting or session.is_given():
         return
     found = session.count_gpus()
-    for name, gpus in wanted.items():
+    for step in wanting:
+        gpus = step.resources.gpus * step.workers
         if gpus > found:
-            raise RecipeError(
-                f"{name}.gpus = {gpus:g}, but Ray finds {found or 'no'} GPU{'s' * (found > 1)} on this machine. "
-                f"Use CPUs with --set {name}.gpus=0, or run it on a cluster with GPUs (RAY_ADDRESS, ray job submit)"
+            raise StepError(
+                f"step {step.name} needs {gpus:g} GPU{'s' * (gpus > 1)}, but Ray finds {found or 'none'} on this "
+                f"machine. Use CPUs with --set {step.resources_key}.gpus=0, or run it on a cluster with GPUs "
+                "(RAY_ADDRESS, ray job submit)"
             )

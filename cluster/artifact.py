@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import StepError
+from cluster.retry import patiently
 from cluster.storage import Place
 from cluster.table import good
 
@@ -107,10 +108,14 @@ class Artifact:
 
 
 def read_part(part: Place, columns: list[str] | None = None) -> pa.Table:
-    """One part, with its rejected rows. ``reject`` is always among the columns."""
+    """Read one part, with its rejected rows. ``reject`` is always among the columns."""
     names = None if columns is None else [*columns, "reject"]
-    with part.open() as file:
-        return pq.read_table(file, columns=names)
+
+    def read() -> pa.Table:
+        with part.open() as file:
+            return pq.read_table(file, columns=names)
+
+    return patiently(read)
 
 
 def write_part(part: Place, rows: pa.Table) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cluster import session
+from cluster.accelerators import check_gpus
 from cluster.artifact import Artifact
 from cluster.capacity import Capacity
 from cluster.errors import LeaseLostError, StepError
@@ -44,10 +45,12 @@ def run(
     use.
 
     Raises:
-        StepError: a step failed or rejected more than it may; what was finished is kept.
+        StepError: a step failed or rejected more than it may; what was finished is kept. Or, before anything starts,
+            a step names an unknown environment, or wants GPUs that this machine does not have.
     """
     missing = find_missing(targets, root)
     _check_environments(missing, environments or {})
+    check_gpus(missing)
     if missing:
         _Run(missing, root, progress, environments or {}).go()
     return [step.artifact(root) for step in targets]
@@ -85,7 +88,7 @@ def _check_environments(steps: Iterable[Step], environments: Environments) -> No
             known = ", ".join(sorted(environments)) or "none"
             raise StepError(
                 f"step {step.name} runs in the environment {name!r}, which is not defined; known: {known}. Correct "
-                f"resources.{step.verb or step.name}.environment, or add [environments.{name}] to the recipe"
+                f"{step.resources_key}.environment, or add [environments.{name}] to the recipe"
             )
 
 

@@ -19,6 +19,7 @@ import platform
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cluster.artifact import MANIFEST
 from cluster.errors import LeaseLostError, StorageError
+from cluster.receipt import READERS
 from cluster.storage import Place
 
 log = logging.getLogger("babelray")
@@ -91,12 +93,14 @@ class Fence:
 
 @dataclass
 class Lease:
-    """A lease that this process holds: of which artifact, and the number and content of its file."""
+    """A lease that this process holds: of which artifact, and the number and content of its file. ``lock`` is taken to
+    write the file."""
 
     artifact: Place
     number: int
     holder: Holder
     is_lost: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def fence(self) -> Fence:
@@ -152,13 +156,13 @@ class Leases:
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease whose artifact is complete, and remove its files."""
-        with self._lock:
+        with lease.lock:
             self._held.pop(lease.artifact, None)
         (lease.artifact / LEASES).delete()
 
     def give_back(self, lease: Lease) -> None:
         """Let another driver go on at once."""
-        with self._lock:
+        with lease.lock:
             if self._held.pop(lease.artifact, None) is None or lease.is_lost:
                 return
             released = lease.holder.model_copy(update={"is_released": True})
@@ -180,23 +184,23 @@ class Leases:
         return time.monotonic() - seen.since > self.seconds
 
     def _keep(self) -> None:
-        while not self._closing.wait(self.seconds / BEATS_PER_LEASE):
-            for lease in list(self._held.values()):
-                try:
-                    self._beat(lease)
-                except StorageError as error:  # lost only when somebody has taken it, which a later beat will find
-                    log.warning("cannot renew the lease of %s: %s", lease.artifact.redacted, error)
+        with ThreadPoolExecutor(READERS) as threads:  # a wave may hold thousands
+            while not self._closing.wait(self.seconds / BEATS_PER_LEASE):
+                list(threads.map(self._beat, list(self._held.values())))
 
     def _beat(self, lease: Lease) -> None:
-        if lease_place(lease.artifact, lease.number + 1).exists():
-            lease.is_lost = True
-            with self._lock:
+        """Show that this process lives, or find that another driver has taken over."""
+        try:
+            if lease_place(lease.artifact, lease.number + 1).exists():
+                lease.is_lost = True
                 self._held.pop(lease.artifact, None)
-            return
-        with self._lock:
-            if lease.artifact in self._held:
-                lease.holder = lease.holder.model_copy(update={"beats": lease.holder.beats + 1})
-                lease_place(lease.artifact, lease.number).write(_encode(lease.holder))
+                return
+            with lease.lock:
+                if lease.artifact in self._held:
+                    lease.holder = lease.holder.model_copy(update={"beats": lease.holder.beats + 1})
+                    lease_place(lease.artifact, lease.number).write(_encode(lease.holder))
+        except StorageError as error:  # lost only when somebody has taken it, which a later beat will find
+            log.warning("cannot renew the lease of %s: %s", lease.artifact.redacted, error)
 
 
 def lease_place(artifact: Place, number: int) -> Place:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import session
+from cluster.accelerators import hide_accelerators
 from cluster.component import Resources
 from cluster.errors import LeaseLostError, StepError
 from cluster.receipt import Receipt, receipt_place, write_receipt
@@ -53,8 +54,6 @@ class Runner:
 
     def __init__(self, tasks: Sequence[Task], run: str, hides_accelerators: bool = False):
         if hides_accelerators:
-            from cluster.accelerators import hide_accelerators
-
             hide_accelerators()
         self.tasks, self.run = tasks, run
         self.key: str | None = None

@@ -18,7 +18,7 @@ from cluster.storage import Place
 
 RECEIPTS = "receipts"
 EXAMPLES = 5  # rejected records shown per reason
-READERS = 16  # receipts are read in parallel: in an object store each read is a round trip
+READERS = 16  # threads for many small files: in an object store each is a round trip
 
 
 class Receipt(BaseModel):

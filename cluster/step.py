@@ -117,6 +117,11 @@ class Step:
         )
 
     @property
+    def resources_key(self) -> str:
+        """The key of the recipe that sets these resources, for messages."""
+        return f"resources.{self.verb}" if self.verb else f"{self.name}.resources"
+
+    @property
     def id(self) -> str:
         """``name@fingerprint``: the directory's name."""
         return f"{self.name}@{self.fingerprint}"

@@ -58,6 +58,7 @@ def test_second_driver_learns_who_has_it_and_goes_on_when_it_is_given_back(artif
     assert taken(second, artifact).number == 2
     second.close()
     assert taken(first, artifact).number == 3
+    first.close()
 
 
 def test_lease_that_is_kept_alive_does_not_run_out(artifact: Place) -> None:

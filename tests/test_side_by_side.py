@@ -13,8 +13,9 @@ import pytest
 
 import works
 from cluster import executor, session
+from cluster.accelerators import check_gpus
 from cluster.component import Resources
-from cluster.errors import RecipeError, StepError
+from cluster.errors import StepError
 from cluster.lease import newest
 from cluster.pool import ATTEMPTS_IN_ALL, _note_attempt
 from cluster.progress import Progress
@@ -159,22 +160,30 @@ def test_attempts_on_lost_nodes_do_not_count(tmp_path: Path) -> None:
         _note_attempt(file, 1)
 
 
-def test_gpus_that_are_not_there_are_missed_at_planning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster.accelerators import check_gpus
-
+def test_gpus_that_are_not_there_are_missed_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if session.count_gpus():
         pytest.skip("needs a machine without GPUs")
-    check_gpus({"train.resources": Resources(gpus=1)})  # a cluster that was given: nodes may come
+    source = works.steps("", 1)[0]
+    half = Step("see", works.See, works.Eyes(), {"docs": source}, DOCS, ("docs",), Resources(gpus=0.5), verb="encode")
+    train = Step("train", works.nap, works.Nap(number=0, log=""), resources=Resources(gpus=1), workers=2)
+    check_gpus([half, train])  # a cluster that was given: nodes may come
     monkeypatch.delenv("RAY_ADDRESS")
-    check_gpus({"train.resources": Resources()})
-    with pytest.raises(RecipeError, match=r"resources.score.gpus = 0.5, but Ray finds no GPU on this machine.*--set"):
-        check_gpus({"train.resources": Resources(), "resources.score": Resources(gpus=0.5)})
+    check_gpus([source])
+    message = "step see needs 0.5 GPU, but Ray finds none on this machine. Use CPUs with --set resources.encode.gpus=0"
+    with pytest.raises(StepError, match=message):
+        executor.run([half], Place.of(tmp_path), Progress())
+    with pytest.raises(StepError, match="step train needs 2 GPUs, .*--set train.resources.gpus=0"):
+        check_gpus([source, train])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_checking_for_gpus_starts_nothing() -> None:
     code = (
-        "from cluster.accelerators import check_gpus; from cluster.component import Resources; import sys\n"
-        "try: check_gpus({'a': Resources(gpus=1)})\n"
+        "import sys, works; from cluster.accelerators import check_gpus; from cluster.component import Resources\n"
+        "from cluster.step import Step\n"
+        "try: check_gpus([Step('nap', works.nap, works.Eyes(), resources=Resources(gpus=1))])\n"
         "except Exception as error: print(type(error).__name__)\n"
         "import ray; print(ray.is_initialized(), 'torch' in sys.modules)"
     )
