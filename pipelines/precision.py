@@ -92,21 +92,3 @@ def autocast(device_type: str, precision: Precision) -> AbstractContextManager[A
     import torch
 
     return torch.autocast(device_type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def on_device(wanted: str, device: Any) -> Precision:
-    """What "auto" is for a training on a torch device: fp32 on a CPU, else the half precision that the GPU computes
-    with. bf16 came with capability 8.0; torch.cuda.is_bf16_supported() is also true of a V100 (7.0) and a T4 (7.5),
-    which emulate it slowly."""
-    if wanted in ("fp32", "bf16", "fp16"):
-        return wanted  # type: ignore[return-value]
-    if device.type == "cpu":
-        return "fp32"
-    import torch
-
-    return native_half(*torch.cuda.get_device_capability(device))
-
-
-def native_half(major: int, minor: int) -> Precision:
-    """The half precision of a GPU of this compute capability."""
-    return "bf16" if (major, minor) >= (8, 0) else "fp16"

@@ -90,7 +90,7 @@ def test_config_says_what_is_wrong() -> None:
         EncodeConfig(role="docs", passage_length=10)
     with pytest.raises(ValueError, match="queries are not cut into passages"):
         EncodeConfig(role="queries", passage_length=180, passage_stride=90)
-    with pytest.raises(StepError, match="either a student artifact or"):
+    with pytest.raises(StepError, match="expected a model, or an artifact `student`"):
         Encode(EncodeConfig(role="docs"), {})
 
 

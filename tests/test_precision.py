@@ -9,7 +9,7 @@ import torch
 from cluster.component import Component, fingerprint
 from pipelines import devices, precision
 from pipelines.encode import EncodeConfig
-from pipelines.precision import Precision, Wanted, autocast, native_half, on_device, resolve, with_precision
+from pipelines.precision import Precision, Wanted, autocast, resolve, with_precision
 
 
 class Model(Component):
@@ -67,15 +67,6 @@ def test_precision_names_the_vectors_and_the_batch_does_not() -> None:
 def test_autocast_computes_products_in_the_precision(wanted: Precision, dtype: torch.dtype) -> None:
     with autocast("cpu", wanted):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
-
-
-@pytest.mark.parametrize(
-    ("capability", "half"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((9, 0), "bf16")]
-)
-def test_half_precision_is_what_the_gpu_computes_with(capability: tuple[int, int], half: str) -> None:
-    assert native_half(*capability) == half
-    assert on_device("auto", torch.device("cpu")) == "fp32"
-    assert on_device("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_a_hidden_gpu_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
