@@ -21,6 +21,8 @@ from pipelines.training.records import Records
 from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
+HUGE = 3e38  # a score that the temperature makes infinite in float32; the table itself refuses an infinite one
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -117,9 +119,7 @@ def fp16_loop(corpus, inputs):
 
 
 def test_a_step_that_overflows_is_not_taken(corpus, inputs, tmp_path):
-    one_is_bad = with_scores(
-        inputs, tmp_path, lambda query, scores: [float("inf"), *scores[1:]] if query == "t0-3" else scores
-    )
+    one_is_bad = with_scores(inputs, tmp_path, lambda query, scores: [HUGE, *scores[1:]] if query == "t0-3" else scores)
     loop = fp16_loop(corpus, one_is_bad)
     bad = [n for n in range(9) if any(e.query_id == "t0-3" for group in loop.shares.get(n).groups for e in group)]
     assert len(bad) == 2  # once in each of two epochs of 36 queries, eight a step
@@ -137,7 +137,7 @@ def test_a_step_that_overflows_is_not_taken(corpus, inputs, tmp_path):
 
 def test_overflows_end_in_an_error_and_are_counted_across_a_resume(corpus, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.training.loop.OVERFLOWS", 4)
-    all_bad = with_scores(inputs, tmp_path, lambda _, scores: [float("inf"), *scores[1:]])
+    all_bad = with_scores(inputs, tmp_path, lambda _, scores: [HUGE, *scores[1:]])
     with pytest.raises(FloatingPointError, match=r"the loss of step 1 is nan: lower train.lr"):
         make_loop(CONFIG, STUDENT.build(corpus, 0), all_bad).step(0)
     loop = fp16_loop(corpus, all_bad)
