@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from cluster.artifact import Artifact
 from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.docstore import Docstore
@@ -175,6 +176,19 @@ def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, sha
             continue
         moved = np.abs(one[key] - before[key]).max()
         assert np.abs(one[key] - other[key]).max() <= 0.02 * moved, key
+
+
+def test_the_first_step_is_taken_by_the_warmed_up_student_or_by_another_training_s_best(tmp_path):
+    from pipelines.training.start import open_start
+
+    for name in ("start@0/start", "warm@0/start", "warm@0/warm", "train@0/best", "train@0/last"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").touch()
+    found = {
+        (name, first): open_start(Artifact(Place.of(tmp_path / name)), first).relative_to(tmp_path).as_posix()
+        for name, first in (("start@0", "start"), ("warm@0", "start"), ("train@0", "best"))
+    }
+    assert list(found.values()) == ["start@0/start", "warm@0/warm", "train@0/best"]
 
 
 def test_a_torn_list_of_checkpoints_is_forgotten(tmp_path):

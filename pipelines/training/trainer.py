@@ -12,6 +12,7 @@ a killed training goes on, and ``progress.json``. Starting the workers costs 10 
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,9 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
 TRAIN_SETTINGS = {  # of Ray Train, where the user has not set them
     # a report waits for the controller's next look; at the default of 2 s, checkpoints cost more than a small training
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # workers wait this long for nodes that boot; at the default of 60 s they would be asked for again each minute
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",
+    # workers wait this long for nodes that boot, then they are asked for again, for ever. After a node is lost, the
+    # first try of an elastic training may still count on it and wait in vain: not much longer than the default of 60 s
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 
 
@@ -111,7 +113,7 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
     with result.checkpoint.as_directory() as directory:
         records = Records.parse((Path(directory) / "records.json").read_text())
         (out / "last").put(Path(directory) / "model")
-    measured = [pair for pair in result.best_checkpoints if "score" in pair[1]]
+    measured = [pair for pair in result.best_checkpoints if not math.isnan(pair[1]["score"])]
     best, metrics = max(
         measured, key=lambda pair: (pair[1]["score"], pair[1]["step"]), default=(result.checkpoint, result.metrics)
     )

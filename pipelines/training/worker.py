@@ -1,5 +1,6 @@
 """What runs in each worker of a training: it opens the student and the data, takes steps, measures and saves."""
 
+import math
 import os
 import tempfile
 import time
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.accelerators import hide_accelerators
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.training.config import TrainingRun
@@ -34,8 +36,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train from the start or from the last checkpoint to the last step."""
     job: Job = settings["job"]
     resources = job.run.train.resources
-    if not resources.gpus:  # Ray leaves the accelerators of the machine visible to a worker that asked for none
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not resources.gpus:
+        hide_accelerators()
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # the texts of a batch are tokenised together, in a thread
     import torch
     from ray import train as ray_train
 
@@ -56,6 +59,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.students.loading import load
+    from pipelines.training.cpu import speed_up
     from pipelines.training.loop import Loop
     from pipelines.training.objectives import build_objective
     from pipelines.training.validate import Pool
@@ -63,6 +67,8 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     config = job.run.train
     first = checkpoint / "model" if checkpoint else open_start(job.inputs["start"], job.run.first)
     student = load(str(first), "cuda" if config.resources.gpus else "cpu")
+    if not config.resources.gpus:
+        speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
     records = Records(config.steps)
     if checkpoint:
@@ -106,9 +112,8 @@ def _report(loop: "Loop", records: Records, measured: bool) -> None:
     """Give Ray Train a checkpoint, with a score where the student was measured. All workers meet here."""
     from ray import train as ray_train
 
-    metrics: dict[str, Any] = {"step": records.done}
-    if measured:
-        metrics["score"] = records.validations[-1][1]
+    score = records.validations[-1][1] if measured else math.nan  # which Ray ranks below all numbers
+    metrics = {"step": records.done, "score": score}
     name = f"step-{records.done:08d}"
     if loop.workers.rank:
         ray_train.report(metrics, checkpoint=None, checkpoint_dir_name=name)

@@ -48,14 +48,22 @@ class TokenRows:
         """Tokenise what is not kept, in one call."""
         rows = {key: self._kept.pop(key) for key in keys if key in self._kept}  # put back below, as the newest
         new = [key for key in keys if key not in rows]
-        texts = [(self._queries if lang is None else self._docs[lang]).text(text_id) for lang, text_id in new]
-        made = dict(zip(new, self._student.rows(texts, task), strict=True)) if new else {}
+        made = dict(zip(new, self._student.rows(self._texts(new), task), strict=True)) if new else {}
         self._bytes += sum(_bytes(row) for row in made.values())
         rows |= made
         self._kept |= rows
         while self._bytes > CACHE_BYTES:
             self._bytes -= _bytes(self._kept.pop(next(iter(self._kept))))
         return [rows[key] for key in keys]
+
+    def _texts(self, keys: Sequence[tuple[str | None, str]]) -> list[str]:
+        """The texts of these keys, looked up together in each language."""
+        found: dict[tuple[str | None, str], str] = {}
+        for lang in dict.fromkeys(lang for lang, _ in keys):
+            ids = [text_id for of, text_id in keys if of == lang]
+            store = self._queries if lang is None else self._docs[lang]
+            found |= zip(((lang, text_id) for text_id in ids), store.texts(ids), strict=True)
+        return [found[key] for key in keys]
 
 
 def _bytes(row: Row) -> int:

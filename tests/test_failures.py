@@ -1,0 +1,169 @@
+"""What ends a training and what does not: our own errors, lost nodes, an hour with too many of them."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from ray.exceptions import RayActorError
+from ray.train import PreemptionError, WorkerGroupError
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+from ray.train.v2.api.preemption import PreemptionInfo
+
+from cluster.errors import RecipeError
+from pipelines.students import load_encoder
+from pipelines.training import failures
+from pipelines.training.config import TrainConfig, TrainingRun, TrainResources
+from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start
+
+RETRY, RAISE = FailureDecision.RETRY, FailureDecision.RAISE
+
+
+class _Wrapped(Exception):
+    """As Ray Train brings a worker's error."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self._base_exc = error
+
+
+def worker_error(*errors: Exception) -> WorkerGroupError:
+    return WorkerGroupError("failed", dict(enumerate(errors)))
+
+
+def test_lost_workers_are_counted_by_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(failures.time, "monotonic", lambda: now[0])
+    policy = failures.HourlyBudget(2)
+    decisions = []
+    for minute in (0, 10, 61, 62, 200, 201, 202):
+        now[0] = 60.0 * minute
+        decisions.append(policy.make_decision(worker_error(RayActorError())))
+    # at 62 minutes those at 10 and 61 are in the last hour, so it is the third
+    assert decisions == [RETRY, RETRY, RETRY, RAISE, RETRY, RETRY, RAISE]
+    preempted = PreemptionError(PreemptionInfo(deadline_ms=0, preempted_node_to_ranks={"node": [1]}))
+    assert [policy.make_decision(preempted) for _ in range(9)] == [RETRY] * 9
+
+
+@pytest.mark.parametrize("error", [RecipeError("lr"), FloatingPointError("nan")])
+def test_our_own_errors_end_a_run_at_once(error: Exception) -> None:
+    lost = worker_error(RayActorError(), _Wrapped(error))
+    assert failures.find_own_error(lost) is error
+    assert failures.HourlyBudget(9).make_decision(lost) is RAISE
+    assert failures.find_own_error(worker_error(_Wrapped(KeyError("x")))) is None
+
+
+# a worker group that counts on a node which is gone waits for it in vain: not as long as in earnest
+FAST = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
+RUN = """
+import json, os, pathlib, pickle, sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+from cluster.storage import Place
+from pipelines.training.config import TrainingRun
+from pipelines.training.trainer import train
+
+config, inputs, out = pickle.loads(sys.stdin.buffer.read())
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+ray.init(cluster.address, log_to_driver=False)
+seen, saved = [], []
+ended = threading.Event()
+
+def watch():
+    killed = False
+    while not ended.is_set():
+        steps = sorted(int(p.parent.name[5:]) for p in pathlib.Path(out).glob("checkpoints/step-*/records.json"))
+        try:
+            done = json.loads((pathlib.Path(out) / "progress.json").read_bytes())["done"]
+        except (OSError, ValueError):
+            done = 0
+        if done and (not seen or seen[-1] != done):
+            seen.append(done)
+        if steps and not killed:
+            saved.append(steps[-1])
+            cluster.remove_node(nodes[1], allow_graceful=False)
+            killed = True
+        time.sleep(0.05)
+
+def give_up():
+    if not ended.wait(280):
+        cluster.shutdown()
+        os._exit(3)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+threading.Thread(target=give_up).start()
+try:
+    facts = train(TrainingRun(train=config), inputs, Place(out), None)
+finally:
+    ended.set()
+watcher.join()
+print(json.dumps({"facts": facts, "seen": seen, "saved": saved[0]}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def run(config: TrainConfig, inputs: dict[str, Any], out: str, code: str = RUN) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps((config, inputs, out)),
+        capture_output=True,
+        timeout=400,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "500", **FAST},
+    )
+
+
+def test_a_node_lost_in_training_costs_a_checkpoint_interval_and_changes_no_sample(tmp_path, monkeypatch, one_thread):
+    """Two workers on two nodes; one node is killed after the first checkpoint, and training goes on with one worker."""
+    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
+    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
+    inputs = make_inputs(tmp_path)
+    inputs["start"] = make_start(inputs, tmp_path, plain)
+    resources = TrainResources(workers=(1, 2), threads=1)
+    changes = {"student": plain, "steps": 300, "checkpoint_every": 30, "resources": resources}
+    config = CONFIG.model_copy(update={**changes, "validation": CONFIG.validation.model_copy(update={"every": 1000})})
+    done = run(config, inputs, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    found = next(json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith('{"facts"'))
+    seen = found["seen"]
+    drops = [(before, after) for before, after in zip(seen, seen[1:], strict=False) if after < before]
+    assert len(drops) <= 1  # none, where the first step after the loss was not looked at in time
+    assert all(after > found["saved"] for _, after in drops)
+    assert found["saved"] < 300
+    loop = make_loop(config, load_encoder(tmp_path / "start@0" / "start", "cpu"), inputs)
+    losses = [loop.step(number)[0] for number in range(300)]
+    assert found["facts"]["samples"] == f"{loop.take_drawn().samples:016x}"
+    rows = [line.split("\t") for line in (tmp_path / "out" / "losses.tsv").read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == list(range(1, 301))
+    assert abs(float(rows[20][1]) - losses[20]) < 1e-3
+
+
+FAILS = """
+import pickle, sys
+from cluster.storage import Place
+from pipelines.training.config import TrainingRun
+from pipelines.training.trainer import train
+config, inputs, out = pickle.loads(sys.stdin.buffer.read())
+try:
+    train(TrainingRun(train=config), inputs, Place(out), None)
+except FloatingPointError as error:
+    print("raised as itself:", error)
+"""
+
+
+def test_a_loss_that_is_no_number_is_raised_as_itself_after_one_try(tmp_path, monkeypatch):
+    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
+    inputs = make_inputs(tmp_path)
+    inputs["start"] = make_start(inputs, tmp_path)
+    config = CONFIG.model_copy(update={"lr": 1e30, "clip": 1e30, "schedule": "none"})
+    done = run(config, inputs, str(tmp_path / "out"), FAILS)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert "raised as itself: the loss of step" in done.stdout.decode()
+    assert TrainingRun(train=config).train.resources.failures == 5
