@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster import executor
-from cluster.accelerators import check_gpus
 from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
 from cluster.progress import Progress, read_progress, span
@@ -41,8 +40,6 @@ def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple
 
 def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
     """Run what is missing of some targets of a plan."""
-    missing = executor.find_missing(targets, root)
-    check_gpus({step.name: step.resources for step in missing})
     executor.run(targets, root, Progress(console), environments=plan.recipe.environments)
 
 

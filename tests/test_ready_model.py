@@ -1,4 +1,4 @@
-"""A ready checkpoint on a directory of documents: no questions, no training, one command; dense and late interaction."""
+"""A ready checkpoint on a directory of documents: no questions, no training; dense and late interaction."""
 
 from pathlib import Path
 
