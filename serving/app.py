@@ -136,7 +136,7 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
     encoder = None
     if served.encoder:
         encoder = _deploy(Encoder, "encoder", scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus).bind(
-            served.encoder, served.student
+            served.encoder, served.student, scale.encoder_gpus
         )
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus)
     return gateway.bind(about, served.options, shards, encoder)

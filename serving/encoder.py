@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from ray import serve
 
+from cluster.accelerators import hide_accelerators
 from cluster.artifact import Artifact
 from pipelines.encoder import EncoderConfig, open_encoder
 
@@ -21,7 +22,9 @@ class Encoder:
 
     ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
 
-    def __init__(self, config: EncoderConfig, student: Artifact | None):
+    def __init__(self, config: EncoderConfig, student: Artifact | None, gpus: float = 0):
+        if not gpus:
+            hide_accelerators()  # Ray leaves the machine's visible to a replica that asked for none
         self.model = open_encoder(config, {"student": student} if student else {})
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
 

@@ -15,7 +15,7 @@ from torch import distributed, multiprocessing
 
 from cluster import executor
 from cluster.component import Component, Resources
-from cluster.errors import RecipeError
+from cluster.errors import StepError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines.devices import device
@@ -256,6 +256,6 @@ def test_a_worker_sees_the_gpus_that_it_asked_for(gpus: int, seen: str, tmp_path
 def test_more_gpus_than_there_are_is_an_error_before_the_run() -> None:
     from cluster.accelerators import check_gpus
 
-    check_gpus({"encode": Resources(gpus=1)})
-    with pytest.raises(RecipeError, match=rf"encode.gpus = {GPUS + 1}, but Ray finds {GPUS} GPU"):
-        check_gpus({"encode": Resources(gpus=GPUS + 1)})
+    check_gpus([Step("see", see, Nothing(), {}, resources=Resources(gpus=1))])
+    with pytest.raises(StepError, match=rf"step see needs {GPUS + 1} GPUs, but Ray finds {GPUS}"):
+        check_gpus([Step("see", see, Nothing(), {}, resources=Resources(gpus=GPUS + 1))])

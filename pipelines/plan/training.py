@@ -59,7 +59,8 @@ def plan_training(recipe: Recipe) -> Training:
         if recipe.validate_split:
             dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split))
             inputs["dev"] = {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
-        step = Step("train", train, config, inputs, resources=recipe.train.resources, verb="train")
+        resources = recipe.train.resources
+        step = Step("train", train, config, inputs, resources=resources, workers=resources.fewest_workers)
         return Training(step, start, first)
 
 

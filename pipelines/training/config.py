@@ -29,6 +29,11 @@ class TrainResources(Resources):
         return workers
 
     @property
+    def fewest_workers(self) -> int:
+        """The smallest number of workers with which training begins."""
+        return self.workers[0] if isinstance(self.workers, tuple) else self.workers
+
+    @property
     def most_workers(self) -> int:
         """The largest number of workers at once."""
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
