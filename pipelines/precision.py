@@ -21,8 +21,8 @@ Wanted = Literal["auto", "fp32", "bf16", "fp16"]
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 
 AUTO: Final = "auto"
-# What a processor needs for bf16 to pay: MiniLM is twice as fast on an AMD EPYC with avx512_bf16, four times on an
-# Intel Xeon with AMX (tests/benchmarks/bench_encode.py). Other processors emulate it.
+# What a processor needs for bf16 to pay. On an AMD EPYC with avx512_bf16 MiniLM encodes 1.7 times as many passages a
+# second as in fp32 (tests/benchmarks/bench_encode.py); AMX was not measured with it. Other processors emulate bf16.
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 

@@ -26,8 +26,8 @@ from pipelines.students.base import Similarity, Task
 from pipelines.students.tokens import Row, Tokens
 
 TEXTS_PER_CHUNK = 1024  # tokenised and sorted together: sorting more saves hardly any padding
-# Padding included. A CPU: of 512 to 16,384 tokens 2,048 are fastest, 1.2 times 8,192 (bench_encode.py). A GPU: chosen
-# to fit beside a large model in 24 GB, and not measured.
+# Padding included. A CPU: MiniLM's forward pass is fastest at 2,048 of 512 to 16,384 tokens, 1.1 to 1.2 times 8,192, in
+# fp32 and bf16 (two idle cores). A GPU: chosen to fit beside a large model in 24 GB, and not measured.
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 65_536}
 
 Item = TypeVar("Item")
