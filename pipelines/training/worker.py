@@ -66,7 +66,7 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
 
     config = job.run.train
     first = checkpoint / "model" if checkpoint else open_start(job.inputs["start"], job.run.first)
-    student = load(str(first), "cuda" if config.resources.gpus else "cpu")
+    student = load(str(first), "cuda" if config.resources.gpus else "cpu", config.precision)
     if not config.resources.gpus:
         speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
