@@ -90,7 +90,7 @@ def test_the_student_learns(trained, inputs):
     loss = [float(row[1]) for row in losses[1:]]
     assert np.mean(loss[-10:]) < 0.25 * np.mean(loss[:10])
     assert [int(row[0]) for row in curve[1:]] == [0, 25, 50, 75, 100]
-    assert facts["best_nDCG@20"] > float(curve[1][1]) + 0.25
+    assert facts["best_nDCG@20"] > float(curve[1][1]) + 0.2
     assert facts["best_nDCG@20"] == pytest.approx(max(float(r[1]) for r in curve[2:]), abs=1e-4)
     assert facts["skipped_queries"] == 0
     assert sum(facts["passages"]["main"].values()) == 100 * 8 * 8
