@@ -67,7 +67,7 @@ class Score:
         if query is None:
             return _Selection(row["query_id"], "", [], "the query has no text")
         selected = row["doc_ids"][: self._depth]
-        if not selected:  # a search that found nothing
+        if self._depth and not selected:  # a search that found nothing; a selection of nothing is rejected
             return _Selection(row["query_id"], query, [], None)
         there = self._docs.positions(selected) >= 0
         doc_ids = [doc_id for doc_id, is_there in zip(selected, there, strict=True) if is_there]

@@ -133,7 +133,7 @@ def test_a_plan_with_an_absent_hub_model_can_be_shown_and_not_run() -> None:
     assert absent.startswith("score.scorer.model = 'some/model': no such directory, not in the Hugging Face cache")
     assert "revision = COMMIT" in absent
     with pytest.raises(RecipeError, match=r"score\.scorer\.model"):
-        found.with_data()
+        found.check_data()
     pinned = plan(load("atlas", [*own, f"score.scorer.revision={COMMIT}"]))
     assert pinned.absent == []
     assert step(pinned, "score").id != step(found, "score").id

@@ -193,12 +193,12 @@ def rankings(*rows):
     return RANKINGS.of([{"query_id": q, "doc_ids": ids, "scores": [0.0] * len(ids)} for q, ids in rows])
 
 
-def scored(tmp_path, scorer, rows, docs=(), queries=()):
+def scored(tmp_path, scorer, rows, docs=(), queries=(), depth=None):
     of = collection(tmp_path)
     docs = of.docs if not docs else table_artifact(tmp_path / "more", DOCS, docs)
     asked = [{"query_id": f"q{i}", "lang": "en", "text": text} for i, text in enumerate(QUERY_TEXTS)] + list(queries)
     inputs = {"queries": table_artifact(tmp_path / "queries", QUERIES, asked), "docs": docs}
-    config = ScoreConfig(scorer=scorer, query_lang="en", doc_lang="en")
+    config = ScoreConfig(scorer=scorer, query_lang="en", doc_lang="en", depth=depth)
     return RANKINGS.conform(Score(config, inputs)(rows)).to_pylist()
 
 
@@ -252,6 +252,15 @@ def test_ties_are_ordered_by_doc_id(tmp_path):
     (row,) = scored(tmp_path, Bm25Scorer(), rankings(("q0", ["d4", "d2", "d1", "d0", "d3"])))
     assert row["doc_ids"][-2:] == ["d2", "d4"]
     assert row["scores"][-2:] == [0.0, 0.0]
+
+
+def test_a_ranking_is_ordered_again_as_deep_as_asked(tmp_path):
+    found = rankings(("q0", ["d4", "d2", "d1", "d0", "d3"]), ("q1", []))
+    whole, _ = scored(tmp_path / "whole", Bm25Scorer(), found, depth=5)
+    top, empty = scored(tmp_path / "top", Bm25Scorer(), found, depth=2)
+    assert set(top["doc_ids"]) == {"d4", "d2"}
+    assert top["doc_ids"] == [doc for doc in whole["doc_ids"] if doc in {"d4", "d2"}]
+    assert (empty["doc_ids"], empty["reject"]) == ([], None)
 
 
 def test_what_cannot_be_scored_is_left_out_or_rejected(tmp_path):
