@@ -140,7 +140,7 @@ def test_a_plan_with_an_absent_hub_model_can_be_shown_and_not_run() -> None:
 
 
 def step(of: Plan, wanted: str) -> Any:
-    (found,) = of.named(wanted)
+    (found,) = of.find_steps(wanted)
     return found
 
 
