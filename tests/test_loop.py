@@ -21,8 +21,6 @@ from pipelines.training.records import Records
 from pipelines.training.validate import Pool, _draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
-HUGE = 3e38  # a score that the temperature makes infinite in float32; the table itself refuses an infinite one
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HUGE = 3e38  # a teacher's score that the loss, dividing by its temperature, takes beyond float32

@@ -79,8 +79,9 @@ def _plan_system(recipe: Recipe, name: str, spec: SystemSpec) -> System:
 
 def encoder_of(recipe: Recipe, system: System) -> EncoderConfig:
     """The encoder of a system, in the precision of the recipe."""
+    model = system.model
     return EncoderConfig(
-        model=system.model,
+        model=Pretrained(**{name: getattr(model, name) for name in Pretrained.model_fields}) if model else None,
         checkpoint=system.checkpoint,
         per_token=isinstance(system.model, ReadyStudent) and system.model.per_token,
         precision=resolve(recipe.encode.precision, recipe.resources.encode.gpus),
