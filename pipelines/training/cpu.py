@@ -1,9 +1,9 @@
 """What makes a transformer's training fast on a CPU: attention in plain products, and dropout from cheap random bits.
 
 With dropout, torch's fused attention takes its slow path on a CPU, and a random number of dropout cost 7 ns on an AMD
-EPYC, more than all else that is done to an attention weight. Here four are cut from one draw of 64 bits, at 1.4 ns each.
-Results are those of transformers' "eager" attention; the probability of dropping is right to
-1 / 65,536. Random numbers come from torch's generator, so that a seed decides them. Measured with
+EPYC, more than all else that is done to an attention weight. Here four are cut from one draw of 64 bits, at 1.4 ns
+each. Results are those of transformers' "eager" attention; the probability of dropping is right to 1 / 65,536. Random
+numbers come from torch's generator, so that a seed decides them. Measured with
 ``tests/benchmarks/bench_training.py``.
 
 Tensor names end in their shape: B texts, H heads, T tokens, D dimensions of a head.
