@@ -217,6 +217,11 @@ def test_another_kind_starts_afresh_and_nested_tables_can_be_added(tmp_path: Pat
     assert recipe.evaluate["mine"].source is not None
 
 
+def test_an_empty_table_empties_the_one_that_is_extended(tmp_path: Path) -> None:
+    assert load("xquad", [f"source.path={tmp_path}"]).train.lr_groups
+    assert load("xquad-minilm", [f"source.path={tmp_path}"]).train.lr_groups == {}
+
+
 def test_missing_recipe_and_circle_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean 'atlas'"):
         load("atlsa")

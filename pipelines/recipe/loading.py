@@ -133,11 +133,12 @@ def _find_beside(tree: dict[str, Any], directory: Path) -> None:
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``, table by table; a table of another kind replaces the one below."""
+    """``over`` laid over ``base``, table by table; a table of another kind, or an empty one, replaces the one below."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind"):
+        tables = isinstance(old, dict) and isinstance(value, dict) and value
+        if tables and value.get("kind", old.get("kind")) == old.get("kind"):
             value = _merge(old, value)
         merged[key] = value
     return merged
