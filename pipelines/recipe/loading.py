@@ -137,9 +137,9 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        tables = isinstance(old, dict) and isinstance(value, dict) and value
-        if tables and value.get("kind", old.get("kind")) == old.get("kind"):
-            value = _merge(old, value)
+        if isinstance(old, dict) and isinstance(value, dict) and value:
+            same_kind = value.get("kind", old.get("kind")) == old.get("kind")
+            value = _merge(old, value) if same_kind else value
         merged[key] = value
     return merged
 
