@@ -12,7 +12,6 @@ a killed training goes on, and ``progress.json``. Starting the workers costs 10 
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +112,7 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
     with result.checkpoint.as_directory() as directory:
         records = Records.parse((Path(directory) / "records.json").read_text())
         (out / "last").put(Path(directory) / "model")
-    measured = [pair for pair in result.best_checkpoints if not math.isnan(pair[1]["score"])]
+    measured = [pair for pair in result.best_checkpoints if pair[1]["measured"]]
     best, metrics = max(
         measured, key=lambda pair: (pair[1]["score"], pair[1]["step"]), default=(result.checkpoint, result.metrics)
     )

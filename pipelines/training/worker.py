@@ -1,6 +1,5 @@
 """What runs in each worker of a training: it opens the student and the data, takes steps, measures and saves."""
 
-import math
 import os
 import tempfile
 import time
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from pipelines.training.loop import Loop
     from pipelines.training.validate import Pool
     from pipelines.training.workers import Workers
+
+UNRANKED = -1e300  # the score of a checkpoint whose student was not measured
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ def _report(loop: "Loop", records: Records, measured: bool) -> None:
     """Give Ray Train a checkpoint, with a score where the student was measured. All workers meet here."""
     from ray import train as ray_train
 
-    score = records.validations[-1][1] if measured else math.nan  # which Ray ranks below all numbers
-    metrics = {"step": records.done, "score": score}
+    # a finite number below every measure: Ray's list of checkpoints is JSON, in which NaN comes back as None
+    score = records.validations[-1][1] if measured else UNRANKED
+    metrics = {"step": records.done, "score": score, "measured": measured}
     name = f"step-{records.done:08d}"
     if loop.workers.rank:
         ray_train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
