@@ -5,6 +5,7 @@ it and looked at again later (see ``cluster.executor``).
 """
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from cluster.storage import Place, redact_secrets
 from cluster.tasks import UnitTask, task_of
 
 Environments = Mapping[str, Mapping[str, Any]]
+
+log = logging.getLogger("babelray")
 
 
 @dataclass
@@ -64,8 +67,9 @@ class Wave:
             mine = self._take_leases()
             if mine:
                 self._run_tables(mine) if mine[0].table else self._run_directory(mine[0])
-        except (LeaseLostError, StoppedError):
-            pass  # what is not done by now is another driver's, or was stopped for a reason that is known
+        except (LeaseLostError, StoppedError) as end:
+            # what is not done by now is another driver's, or was stopped by an error that the run raises itself
+            log.debug("%s: %s", self.steps[0].id, end)
         except BaseException as error:
             self.outcome.error = error
         try:

@@ -71,7 +71,13 @@ def _serve_command(name: str, sets: Sequence[str]) -> str:
         return "make serve"
     own = Path(sys.executable).with_name("babelray")
     own = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else Path("babelray")
-    return shlex.join([str(own), "serve", name, *(word for s in sets for word in ("--set", s))])
+    return shlex.join([str(own), "serve", name, *(word for s in sets for word in ("--set", _redact(s)))])
+
+
+def _redact(override: str) -> str:
+    """An override as it may be printed: an s3:// URI without its query, which may hold keys."""
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{redact_secrets(value)}"
 
 
 def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Report:

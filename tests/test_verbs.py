@@ -34,3 +34,10 @@ def test_show_tells_no_keys(tmp_path: Path, s3_root: str) -> None:
     shown = verbs.show("xquad", "docs-en", [f"source.path={collection.uri}", f"root={collection.uri}"])
     assert shown.data[0]["config"]["source"]["path"] == collection.redacted
     assert "secret_key" not in json.dumps(shown.data)
+
+
+def test_the_command_that_is_printed_holds_no_keys() -> None:
+    printed = verbs._serve_command("atlas", ["root=s3://bucket/runs?secret_key=hidden", "train.steps=5"])
+    assert "root=s3://bucket/runs" in printed
+    assert "train.steps=5" in printed
+    assert "hidden" not in printed
