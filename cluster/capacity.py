@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from cluster.component import Resources
 
 
-@dataclass
+@dataclass(eq=False)
 class Grant:
-    """What a wave may take: so many actors of these resources. ``least`` is what it cannot do without."""
+    """What a wave may take: so many actors of these resources. ``least`` is what it cannot do without.
+
+    Two grants of the same amounts are two grants: each is compared by identity.
+    """
 
     resources: Resources
     least: int

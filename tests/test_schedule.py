@@ -142,6 +142,18 @@ def test_waves_take_what_they_need_and_leave_the_rest(machine: Capacity) -> None
     assert whole.actors == 8
 
 
+def test_equal_grants_are_given_back_one_by_one() -> None:
+    capacity = Capacity(lambda: {"CPU": 4.0})
+    first, second = (capacity.take(Resources(cpus=1), least=1, most=1) for _ in range(2))
+    assert first
+    assert second
+    capacity.give_back(second)
+    assert capacity.grow(first, most=9) == 4, "what is left belongs to the grant that was kept"
+    assert capacity.take(Resources(cpus=1), least=1, most=1) is None
+    capacity.give_back(first)
+    assert capacity.take(Resources(cpus=4), least=1, most=1)
+
+
 def test_a_wave_alone_starts_even_where_it_does_not_fit(machine: Capacity) -> None:
     huge = machine.take(Resources(cpus=100), 1, 9)
     assert huge
