@@ -11,7 +11,7 @@ import queue
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,8 +20,10 @@ from cluster.component import Resources
 from cluster.stop import ExecutorWatch
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
-# What workers need from the driver's environment to reach the same object store and caches.
+# What workers need from the driver's environment to find the same object store and caches. Keys are not passed on: a
+# runtime environment can be read on the dashboard, and temporary keys run out under a long run.
 PASSED_ON = ("AWS_", "BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR")
+SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"})
 _connecting = threading.Lock()
 
 
@@ -45,6 +47,13 @@ def connect() -> None:
             raise error
 
 
+def environment_of_workers(environment: Mapping[str, str]) -> dict[str, str]:
+    """What workers get of the driver's environment. Workers of a Ray that this process starts inherit the rest too; a
+    cluster's nodes have keys of their own."""
+    passed = {name: v for name, v in environment.items() if name.startswith(PASSED_ON) and name not in SECRETS}
+    return passed | {"TOKENIZERS_PARALLELISM": "false"}
+
+
 def is_connected() -> bool:
     """Whether this process is connected to Ray."""
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
@@ -61,8 +70,7 @@ def _connect_and_stay(outcome: "queue.Queue[BaseException | None]") -> None:
 
 
 def _connect() -> None:
-    env = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)} | {"TOKENIZERS_PARALLELISM": "false"}
-    options: dict[str, Any] = {"runtime_env": {"env_vars": env}}
+    options: dict[str, Any] = {"runtime_env": {"env_vars": environment_of_workers(os.environ)}}
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         options = {}  # a submitted job's own runtime environment reaches the workers; a second would collide with it
     elif not is_given():

@@ -8,7 +8,6 @@ up alone costs 17 µs, one of fifty 1.7 µs; of these 0.7 are its hash, which is
 Building costs one pass over the artifact, about a second per 500,000 rows, and holds one part and 16 bytes per row.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +20,7 @@ from cluster.component import fingerprint
 from cluster.errors import TableError
 from cluster.nodecache import cached
 from cluster.table import good
+from pipelines.ids import hash_ids
 from pipelines.text import join_title
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
@@ -79,9 +79,9 @@ class RowStore:
         return int(self._all_positions([row_id])[0])
 
     def positions(self, row_ids: Sequence[str], hashed: np.ndarray | None = None) -> np.ndarray:
-        """The positions of these ids, int64; -1 for an id that is not there. ``hashed`` are their ``hashes``: given,
+        """The positions of these ids, int64; -1 for an id that is not there. ``hashed`` is ``hash_ids`` of them, given
         where the same ids are looked up in several stores."""
-        wanted = hashes(row_ids) if hashed is None else hashed
+        wanted = hash_ids(row_ids) if hashed is None else hashed
         found = np.full(len(row_ids), -1, np.int64)
         at = np.searchsorted(self._hashes, wanted)
         left = np.arange(len(row_ids))  # the ids to look for: each is compared with all that have its hash
@@ -202,15 +202,6 @@ class JoinedDocstore(Docstore):
         return name, self._stores[name], position - int(self._starts[number])
 
 
-def hashes(row_ids: Sequence[str]) -> np.ndarray:
-    """What ids are found by, uint64: see ``RowStore.positions``."""
-    return np.fromiter((_hash(row_id) for row_id in row_ids), np.uint64, len(row_ids))
-
-
-def _hash(row_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
-
-
 def _write(artifact: Artifact, parts: list[int], id_column: str, directory: Path) -> None:
     directory.mkdir()
     hashed: list[np.ndarray] = []
@@ -220,7 +211,7 @@ def _write(artifact: Artifact, parts: list[int], id_column: str, directory: Path
             rows = good(read_part(artifact.parts[number])).drop_columns("reject").combine_chunks()
             writer = writer or pa.ipc.new_file(file, rows.schema)
             writer.write_table(rows, max_chunksize=ROWS_PER_BATCH)
-            hashed.append(hashes(rows[id_column].to_pylist()))
+            hashed.append(hash_ids(rows[id_column].to_pylist()))
         writer = writer or pa.ipc.new_file(file, pa.schema([(id_column, pa.string())]))
         writer.close()
     joined = np.concatenate(hashed) if hashed else np.zeros(0, np.uint64)

@@ -26,7 +26,7 @@ class IdSet:
 
     def add(self, ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Add a batch. Returns a mask over ``ids``: True at the first occurrence of an id that the set did not have."""
-        hashes = _hash(ids)
+        hashes = hash_ids(ids)
         unique, first = np.unique(hashes, return_index=True)
         fresh = ~self._contains(unique)
         new = np.zeros(len(hashes), dtype=bool)
@@ -36,7 +36,7 @@ class IdSet:
 
     def has(self, ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Returns a mask over ``ids``: True where the id is in the set."""
-        return self._contains(_hash(ids))
+        return self._contains(hash_ids(ids))
 
     def _contains(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         found = np.zeros(len(hashes), dtype=bool)
@@ -55,6 +55,7 @@ class IdSet:
             self._runs.append(merged)
 
 
-def _hash(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+def hash_ids(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """The first 8 bytes of each id's BLAKE2b digest, uint64."""
     digests = b"".join(blake2b(i.encode(), digest_size=8).digest() for i in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)

@@ -15,6 +15,7 @@ from cluster.errors import StepError, TableError
 from cluster.storage import Place
 from pipelines import docstore
 from pipelines.docstore import Docstore, RowStore
+from pipelines.ids import hash_ids
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
 
 
@@ -80,7 +81,8 @@ def test_empty_and_all_rejected(tmp_path):
 
 
 def test_colliding_hashes_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(docstore, "_hash", lambda row_id: len(row_id))  # every id of one length collides
+    # every id of one length collides
+    monkeypatch.setattr(docstore, "hash_ids", lambda ids: np.array([len(row_id) for row_id in ids], np.uint64))
     ids = [f"{n:02d}" for n in range(50)] + ["long"]
     store = Docstore.open(make_artifact(tmp_path, "docs", DOCS, [[doc(i, f"text {i}") for i in ids]]))
     assert store.texts(ids) == [f"text {i}" for i in ids]
@@ -92,8 +94,7 @@ def test_colliding_hashes_are_told_apart(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("bits", [64, 4])  # 4: sixteen hashes for everything
 def test_positions_equal_a_dictionary(tmp_path, monkeypatch, bits):
-    whole = docstore._hash
-    monkeypatch.setattr(docstore, "_hash", lambda row_id: whole(row_id) >> (64 - bits))
+    monkeypatch.setattr(docstore, "hash_ids", lambda ids: hash_ids(ids) >> np.uint64(64 - bits))
     monkeypatch.setattr(docstore, "ROWS_PER_BATCH", 7)  # so that ids lie in many record batches
     random = np.random.default_rng(0)
     stores = {}
@@ -102,7 +103,7 @@ def test_positions_equal_a_dictionary(tmp_path, monkeypatch, bits):
         parts = [[doc(f"d{n}") for n in kept[:60]], [doc(f"d{n}") for n in kept[60:]]]
         stores[lang] = Docstore.open(make_artifact(tmp_path, f"docs-{lang}", DOCS, parts)), kept
     asked = [f"d{n}" for n in random.integers(0, 250, 400)]
-    hashed = docstore.hashes(asked)
+    hashed = hash_ids(asked) >> np.uint64(64 - bits)
     for store, kept in stores.values():
         oracle = {f"d{n}": at for at, n in enumerate(kept)}
         expected = [oracle.get(i, -1) for i in asked]

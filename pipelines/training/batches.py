@@ -24,7 +24,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cluster.errors import StepError
-from pipelines.docstore import RowStore, hashes
+from pipelines.docstore import RowStore
+from pipelines.ids import hash_ids
 
 Mixing = Literal["mix_passages", "mix_entries", "round_robin_entries"]
 Sampling = Literal["random", "top"]
@@ -158,7 +159,7 @@ class Batches:
         there_LK = self._there.get(row)
         if there_LK is None:
             doc_ids = found.doc_ids if found.query_id in self.queries else []
-            hashed = hashes(doc_ids)
+            hashed = hash_ids(doc_ids)
             there_LK = np.stack([self.docs[lang].positions(doc_ids, hashed) >= 0 for lang in self.langs])
             if len(self._there) < REMEMBERED:
                 self._there[row] = there_LK

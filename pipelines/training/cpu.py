@@ -9,6 +9,8 @@ numbers come from torch's generator, so that a seed decides them. Measured with
 Tensor names end in their shape: B texts, H heads, T tokens, D dimensions of a head.
 """
 
+import ctypes
+import sys
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 NAME = "cpu_training"  # of the attention, in transformers' registry
 MODELS = frozenset({"bert", "roberta", "xlm-roberta"})  # whose attention has as many heads of keys as of queries
 LEVELS = 1 << 16
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+LARGEST = 2**31 - 1
 
 
 def speed_up(model: nn.Module) -> None:
@@ -33,6 +37,16 @@ def speed_up(model: nn.Module) -> None:
                 for name, child in owner.named_children():
                     if type(child) is nn.Dropout:
                         setattr(owner, name, Dropout(child.p).train(child.training))
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory of freed tensors for the next ones, where the C library is glibc.
+
+    Else the pages of every large tensor are given back to the system and cleared anew: 4 to 8 % of a step's time.
+    """
+    if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
+        set_option(M_MMAP_THRESHOLD, LARGEST)
+        set_option(M_TRIM_THRESHOLD, LARGEST)
 
 
 class Dropout(nn.Module):

@@ -60,7 +60,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.students.loading import load
-    from pipelines.training.cpu import speed_up
+    from pipelines.training.cpu import keep_freed_memory, speed_up
     from pipelines.training.loop import Loop
     from pipelines.training.objectives import build_objective
     from pipelines.training.validate import Pool
@@ -69,6 +69,7 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     first = checkpoint / "model" if checkpoint else open_start(job.inputs["start"], job.run.first)
     student = load(str(first), "cuda" if config.resources.gpus else "cpu", config.precision)
     if not config.resources.gpus:
+        keep_freed_memory()
         speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
     records = Records(config.steps)

@@ -1,0 +1,24 @@
+"""What the workers of a run get of its environment."""
+
+from cluster.session import environment_of_workers
+
+
+def test_workers_get_places_and_no_keys() -> None:
+    given = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_PROFILE": "search",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SESSION_TOKEN": "token",
+        "HF_HOME": "/models",
+        "HF_TOKEN": "token",
+        "BABELRAY_CACHE": "/cache",
+        "PATH": "/bin",
+    }
+    assert environment_of_workers(given) == {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_PROFILE": "search",
+        "HF_HOME": "/models",
+        "BABELRAY_CACHE": "/cache",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
