@@ -1,0 +1,57 @@
+"""Which language a text is in, by lingua (n-grams of characters, and rules for scripts)."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.gates.config import find_lingua_code
+
+PREFIX = 1000  # characters that are read: lingua is certain long before
+LETTERS = 3  # a text with fewer says nothing
+_WORD = re.compile(r"[A-Za-zÀ-ɏ]+|[^\W\d_A-Za-zÀ-ɏ]+")  # Latin words apart: "React应用" is two
+
+
+class Detector:
+    """Finds how sure it is that texts are in ``target``, when they might be in one of ``others``."""
+
+    def __init__(self, target: str, others: Sequence[str]) -> None:
+        if cpus := os.environ.get("OMP_NUM_THREADS"):  # Ray sets it to the CPUs of the actor
+            os.environ.setdefault("RAYON_NUM_THREADS", cpus)
+        from lingua import LanguageDetectorBuilder
+
+        languages = {_find_language(lang) for lang in (target, *others)}
+        self._target = _find_language(target)
+        self._detector = LanguageDetectorBuilder.from_languages(*languages).build()
+
+    def measure(self, sources: Sequence[str], targets: Sequence[str], least: float) -> list[float]:
+        """The confidence, 0 to 1, that each target is in the target language.
+
+        A target below ``least`` is read once more without the words that it shares with its source: a name or a term
+        in Latin letters is no fault of a Chinese sentence. What then says nothing has 1: whether too much of the source
+        was copied is for another gate.
+        """
+        confidences = self._ask([text[:PREFIX] for text in targets])
+        doubtful = [i for i, confidence in enumerate(confidences) if confidence < least]
+        own = [leave_out_shared(sources[i], targets[i])[:PREFIX] for i in doubtful]
+        for i, text, confidence in zip(doubtful, own, self._ask(own), strict=True):
+            confidences[i] = confidence if sum(map(str.isalpha, text)) >= LETTERS else 1.0
+        return confidences
+
+    def _ask(self, texts: list[str]) -> list[float]:
+        found: list[float] = self._detector.compute_language_confidence_in_parallel(texts, self._target)
+        return found
+
+
+def leave_out_shared(source: str, target: str) -> str:
+    """The target without the words that the source has too."""
+    shared = set(_WORD.findall(source))
+    return _WORD.sub(lambda word: "" if word.group() in shared else word.group(), target)
+
+
+def _find_language(lang: str) -> Any:
+    from lingua import IsoCode639_1, Language
+
+    code = find_lingua_code(lang)
+    assert code is not None  # GateConfig has checked
+    return Language.from_iso_code_639_1(getattr(IsoCode639_1, code.upper()))

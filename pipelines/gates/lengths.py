@@ -1,0 +1,82 @@
+"""How long a translation should be: the logarithm of target / source characters, and how far it strays.
+
+Per language, relative to English: the mean of log(characters / characters in English), and its standard deviation at
+100 English characters. A pair of languages is compared by way of English. Long texts stray less; on the human
+translations that this was learnt from, by the cube root of the length rather than by the square root of Gale and
+Church (1993, "A Program for Aligning Sentences in Bilingual Corpora"), as neighbouring sentences are alike.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from pipelines import languages
+
+# learnt by tests/benchmarks/bench_gates.py --learn from Tatoeba, TICO-19 and the training part of LibreOffice's help
+LEARNT = {
+    "en": (0.0, 0.0),
+    "ar": (-0.145, 0.187),
+    "de": (0.135, 0.147),
+    "el": (0.198, 0.146),
+    "es": (0.110, 0.137),
+    "fa": (-0.079, 0.168),
+    "fr": (0.146, 0.161),
+    "pt": (0.095, 0.137),
+    "ru": (0.064, 0.180),
+    "tr": (0.000, 0.195),
+    "zh": (-1.150, 0.262),
+}
+# by script, for other languages: what such languages have in common, with room for what they do not
+_BY_SCRIPT = {"Hans": -1.15, "Hant": -1.15, "Jpan": -0.8, "Kore": -0.7, "Arab": -0.1, "Hebr": -0.2}
+_OTHER_MEAN, _OTHER_SPREAD = 0.05, 0.2
+_SHORTEST, _LONGEST = 10, 1000  # English characters: outside, texts stray as these do
+_TYPICAL = 100
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The lengths to expect between two languages: ``mean`` of log(target / source), ``spread`` at 100 English
+    characters, and ``scale``, English characters per character of the source."""
+
+    mean: float
+    spread: float
+    scale: float = 1.0
+
+    @classmethod
+    def between(cls, source_lang: str, target_lang: str) -> "Expected":
+        """What is known of this pair."""
+        (source, source_spread), (target, target_spread) = _find(source_lang), _find(target_lang)
+        return cls(target - source, math.hypot(source_spread, target_spread), math.exp(-source))
+
+    def deviation(self, source: str, target: str) -> float:
+        """How many standard deviations the target is too long; negative where it is too short, 0 for equal languages
+        without a spread."""
+        if not source or not target or not self.spread:
+            return 0.0
+        ratio = math.log(len(target) / len(source))
+        return (ratio - self.mean) / (self.spread * _stray(len(source) * self.scale))
+
+
+def learn(pairs: Iterable[tuple[str, str]]) -> tuple[float, float]:
+    """Mean and spread of a language from (English, translation) pairs.
+
+    Both are robust, since corpora hold misaligned pairs: the median from texts of 40 characters on, and the spread of a
+    normal distribution that leaves as much outside (2 %).
+    """
+    lengths = [(len(english), math.log(len(other) / len(english))) for english, other in pairs if english and other]
+    mean = median(ratio for length, ratio in lengths if length >= 40)
+    strays = sorted(abs(ratio - mean) / _stray(length) for length, ratio in lengths)
+    return mean, strays[int(0.98 * len(strays))] / 2.326
+
+
+def _find(lang: str) -> tuple[float, float]:
+    base = lang.partition("-")[0]
+    if base in LEARNT:
+        return LEARNT[base]
+    return _BY_SCRIPT.get(languages.script(lang), _OTHER_MEAN), _OTHER_SPREAD
+
+
+def _stray(length: float) -> float:
+    """The standard deviation at this length, relative to that at 100 English characters."""
+    return float((_TYPICAL / min(max(length, _SHORTEST), _LONGEST)) ** (1 / 3))
