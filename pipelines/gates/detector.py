@@ -1,15 +1,14 @@
 """Which language a text is in, by lingua (n-grams of characters, and rules for scripts)."""
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.gates.config import find_lingua_code
+from pipelines.gates.words import leave_out_shared
 
 PREFIX = 1000  # characters that are read: lingua is certain long before
 LETTERS = 3  # a text with fewer says nothing
-_WORD = re.compile(r"[A-Za-zÀ-ɏ]+|[^\W\d_A-Za-zÀ-ɏ]+")  # Latin words apart: "React应用" is two
 
 
 class Detector:
@@ -41,12 +40,6 @@ class Detector:
     def _ask(self, texts: list[str]) -> list[float]:
         found: list[float] = self._detector.compute_language_confidence_in_parallel(texts, self._target)
         return found
-
-
-def leave_out_shared(source: str, target: str) -> str:
-    """The target without the words that the source has too."""
-    shared = set(_WORD.findall(source))
-    return _WORD.sub(lambda word: "" if word.group() in shared else word.group(), target)
 
 
 def _find_language(lang: str) -> Any:

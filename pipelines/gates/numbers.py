@@ -7,6 +7,7 @@ that loses a number rarely keeps all its digits.
 """
 
 import re
+from collections.abc import Iterable
 
 _NUMBER = re.compile(r"\d++(?:[.,٫٬،'’]\d++|[ \u00a0\u202f]\d{3}(?!\d))*+")
 _DECADE = re.compile(r"\d{3}0s")  # "the 1960s" is "década de los 60", or words
@@ -19,21 +20,21 @@ _CHINESE_GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 
 
 def find_numbers(text: str) -> set[str]:
-    """The significant digits of the numbers of two or more digits that a translation should have. Smaller ones and
-    decades are left out: languages differ in which of them are written as words."""
-    numbers = _NUMBER.findall(_DECADE.sub(" ", text))
-    return {_reduce(number) for number in numbers if sum(map(str.isdecimal, number)) > 1} - {""}
+    """The significant digits of the numbers that a translation should have: those from 10 on that are written in digits.
+    Smaller ones and decades are left out: languages differ in which of them are written as words."""
+    return _reduce(_NUMBER.findall(_DECADE.sub(" ", text)))
 
 
 def find_all_numbers(text: str) -> set[str]:
-    """The significant digits of all numbers, also of those in Chinese and Roman numerals (``siglo XIX``)."""
-    values = {_reduce(number) for number in _NUMBER.findall(text)}
-    values |= {str(_read_chinese(numeral)).rstrip("0") for numeral in _CHINESE.findall(text)}
-    return values | {str(_read_roman(numeral)).rstrip("0") for numeral in _ROMAN.findall(text)}
+    """The significant digits of all numbers from 10 on, also of those in Chinese and Roman numerals (``siglo XIX``)."""
+    numerals = [str(_read_chinese(numeral)) for numeral in _CHINESE.findall(text)]
+    numerals += [str(_read_roman(numeral)) for numeral in _ROMAN.findall(text)]
+    return _reduce(_NUMBER.findall(text) + numerals)
 
 
-def _reduce(number: str) -> str:
-    return "".join(str(int(c)) for c in number if c.isdecimal()).strip("0")
+def _reduce(numbers: Iterable[str]) -> set[str]:
+    found = ("".join(str(int(c)) for c in number if c.isdecimal()).lstrip("0") for number in numbers)
+    return {digits.rstrip("0") for digits in found if len(digits) > 1}
 
 
 def _read_chinese(numeral: str) -> int:
