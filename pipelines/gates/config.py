@@ -6,13 +6,13 @@ from cluster.component import Component
 from cluster.errors import RecipeError
 from pipelines import languages
 
-# ISO 639-1 codes of lingua 2.1, in its default scripts
-LINGUA = frozenset(
-    """
-    af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gu he hi hr hu hy id is it ja ka kk ko la lg lt lv
-    mi mk mn mr ms nb nl nn pa pl pt ro ru sk sl sn so sq sr st sv sw ta te th tl tn tr ts uk ur vi xh yo zh zu
-    """.split()
-)
+# ISO 639-1 codes of lingua 2.1, each in its usual script
+_LINGUA = """
+af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gu he hi hr hu hy id is it ja ka kk ko la lg lt lv
+mi mk mn mr ms nb nl nn pa pl pt ro ru sk sl sn so sq sr st sv sw ta te th tl tn tr ts uk ur vi xh yo zh zu
+"""
+_AGAINST = "ar de en es fa fr hi it ja ko nl pl pt ru tr uk vi zh"  # what translation models fall into, and neighbours
+LINGUA = frozenset(_LINGUA.split())
 _NAMES = {"fil": "tl", "no": "nb", "zh-Hant": "zh"}  # this project's spelling → lingua's; it has one Chinese
 
 
@@ -28,7 +28,7 @@ class Gates(Component):
     empty: bool = True  # a letter or a digit
     language: float = Field(0.1, ge=0, lt=1)  # lingua's least confidence that it is the target; 0 is off
     # what else it may be, beside the source. Not the recipe's languages: each would then gate the others anew
-    against: tuple[str, ...] = tuple("ar de en es fa fr hi it ja ko nl pl pt ru tr uk vi zh".split())
+    against: tuple[str, ...] = tuple(_AGAINST.split())
     length: float = Field(4.0, gt=0)  # standard deviations of log(target / source characters); inf is off
     repetition: float = Field(0.3, ge=0, le=1)  # share that repeated text may take, beyond the source's; 1 is off
     copied: float = Field(0.8, ge=0, le=1)  # share of the source that may come out unchanged; 1 is off
@@ -60,7 +60,7 @@ class GateConfig(Component):
             for lang in (self.source_lang, self.target_lang):
                 if find_lingua_code(lang) is None:
                     raise RecipeError(
-                        f"gates.language = {self.gates.language:g}: lingua cannot tell {languages.name(lang)} ({lang!r}) "
-                        f"from other languages; it knows {' '.join(sorted(LINGUA))}. Set gates.language=0 to do without"
+                        f"gates.language = {self.gates.language:g}: lingua does not know {languages.name(lang)} "
+                        f"({lang!r}); it knows {' '.join(sorted(LINGUA))}. Set gates.language=0 to do without"
                     )
         return self

@@ -15,6 +15,7 @@ EMPTY, COPIED, REPETITION, MARKUP, NUMBERS, LENGTH, LANGUAGE = (
     f"gate: {name}" for name in ("empty", "copied", "repetition", "markup", "numbers", "length", "language")
 )
 COPY_WINDOW = 8  # characters: longer than most names and cognates
+COPY_SHORTEST = 20
 LOOP_WINDOW = 10
 LOOPS = 3  # times that a window must occur to be a loop
 _MARKUP = re.compile(
@@ -45,9 +46,10 @@ def judge(source: str, target: str, gates: Gates, expected: Expected) -> str | N
 
 
 def measure_copied(source: str, target: str) -> float:
-    """The share of the source's windows of 8 characters that are in the target."""
+    """The share of the source's windows of 8 characters that are in the target; 0 for a source below 20 characters,
+    which may be a name."""
     windows = _windows(source, COPY_WINDOW)
-    if not windows:
+    if len(source) < COPY_SHORTEST:
         return 0.0
     there = set(_windows(target, COPY_WINDOW))
     return sum(window in there for window in windows) / len(windows)
@@ -56,7 +58,7 @@ def measure_copied(source: str, target: str) -> float:
 def measure_repetition(text: str) -> float:
     """The share of a text's windows of 10 characters that occur at least three times in it: loops of any length.
 
-    A share of n-grams that are there before (Rae et al. 2021, "Scaling Language Models", appendix A.1.1), in characters.
+    The share of repeated n-grams (Rae et al. 2021, "Scaling Language Models", appendix A.1.1), in characters.
     """
     counts = Counter(_windows(text, LOOP_WINDOW))
     return sum(n for n in counts.values() if n >= LOOPS) / max(1, counts.total())

@@ -1,9 +1,9 @@
 """Numbers of a text, in a form that most ways of writing them share.
 
 A number is reduced to its significant digits: digits of any script become ASCII, separators go, and so do zeros at
-either end. ``1,500``, ``1 500``, ``۱۵۰۰``, ``1.5 million``, ``150万`` and ``一千五百`` all give ``15``. Two numbers that
-differ by a power of ten are the same here: units differ between languages ("10 million", "1000万"), and a translator
-that loses a number rarely keeps all its digits.
+either end. ``1,500``, ``1 500``, ``۱۵۰۰``, ``1.5 million``, ``150万`` and ``一千五百`` all give ``15``. Two numbers
+that differ by a power of ten are the same here: units differ between languages ("10 million", "1000万"), and a
+translator that loses a number rarely keeps all its digits.
 """
 
 import re
@@ -20,7 +20,7 @@ _CHINESE_GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 
 
 def find_numbers(text: str) -> set[str]:
-    """The significant digits of the numbers that a translation should have: those from 10 on that are written in digits.
+    """The significant digits of the numbers that a translation should have: those from 10 on, written in digits.
     Smaller ones and decades are left out: languages differ in which of them are written as words."""
     return _reduce(_NUMBER.findall(_DECADE.sub(" ", text)))
 

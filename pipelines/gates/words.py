@@ -1,11 +1,14 @@
-"""Words, roughly: runs of letters, Latin ones apart from others (``React应用`` is two words). In scripts without spaces a
-run is a clause; what two languages share are names and terms, which are Latin there."""
+"""Words, roughly: runs of letters, Latin ones apart from others (``React应用`` is two words). In scripts without spaces
+a run is a clause; what two languages share are names and terms, which are Latin there."""
 
 import re
 
 _WORD = re.compile(r"[A-Za-zÀ-ɏ]+|[^\W\d_A-Za-zÀ-ɏ]+")
 
-find_words = _WORD.findall
+
+def find_words(text: str) -> list[str]:
+    """The words of a text, in order."""
+    return _WORD.findall(text)
 
 
 def leave_out_shared(source: str, target: str) -> str:

@@ -12,14 +12,19 @@ from pipelines.gates.judge import LANGUAGE, judge
 from pipelines.gates.lengths import Expected
 from pipelines.text import join_title
 
+SAMPLES = 3  # rejected rows shown per reason and part
+SAMPLE_LENGTH = 160  # characters of each text
+
 
 class Gate:
     """RowWork: the same part of DOCS (or QUERIES) and of their translation -> the translation, judged.
 
-    A row that was rejected before keeps its reason; one that fails a gate keeps its text, to be looked at.
+    A row that was rejected before keeps its reason; one that fails a gate keeps its text. ``facts`` of a part holds
+    under ``samples`` the first rows that each gate rejects: id, how the source begins, how the translation begins.
     """
 
     def __init__(self, config: GateConfig, inputs: Mapping[str, Artifact]) -> None:
+        self.facts: dict[str, Any] = {}
         self._gates = gates = config.gates
         self._expected = Expected.between(config.source_lang, config.target_lang)
         others = (config.source_lang, *gates.against)
@@ -32,11 +37,14 @@ class Gate:
         reasons = [source["reject"] or target["reject"] for source, target in zip(sources, targets, strict=True)]
         good = [i for i, reason in enumerate(reasons) if reason is None]
         pairs = [_texts(sources[i], targets[i]) for i in good]
-        for i, verdict in zip(good, self.judge(pairs), strict=True):
+        samples: dict[str, list[tuple[str, ...]]] = {}
+        for i, pair, verdict in zip(good, pairs, self.judge(pairs), strict=True):
             reasons[i] = verdict
-        return translations.set_column(
-            translations.column_names.index("reject"), "reject", pa.array(reasons, pa.string())
-        )
+            if verdict and len(shown := samples.setdefault(verdict, [])) < SAMPLES:
+                shown.append((translations[0][i].as_py(), *(text[:SAMPLE_LENGTH] for text in pair)))
+        self.facts = {"samples": samples} if samples else {}
+        column = translations.column_names.index("reject")
+        return translations.set_column(column, "reject", pa.array(reasons, pa.string()))
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
         """The verdict on each (source, target): None, or the reason of the first gate that it fails. The language is
