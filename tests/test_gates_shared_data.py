@@ -19,10 +19,10 @@ def test_human_translations_pass_and_damaged_ones_do_not(halves, lang):
     pairs = halves[lang][:: max(1, len(halves[lang]) // SAMPLE)]
     gate = Gate(GateConfig(source_lang="en", target_lang=lang), {})
     false = [pair for pair, verdict in zip(pairs, gate.judge(pairs), strict=True) if verdict]
-    assert len(false) <= 0.0125 * len(pairs)  # 5 of 400 where 0.5 % are true: 2 % of such samples have more
+    assert len(false) <= 0.0125 * len(pairs)  # 0.5 % in all; in a sample of 400 rarely more than 5
     damage = Damage(lang, translations_by_source(halves))
     for kind in Damage.KINDS:
         damaged = list(damage.plant(kind, pairs))
         caught = sum(verdict is not None for verdict in gate.judge(damaged))
         if kind != "cut to 1/2":  # half of a Chinese text may be all of a terse one
-            assert caught >= 0.93 * len(damaged), f"{kind}: {caught} of {len(damaged)} caught"
+            assert caught >= 0.95 * len(damaged) - 3, f"{kind}: {caught} of {len(damaged)} caught"
