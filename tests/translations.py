@@ -36,11 +36,16 @@ def read_reporting_half(data: Path, lang: str) -> Pairs:
     folders = [data / "xquad"] * (lang in XQUAD) + [data / "react" / f"en-{lang}"] * (lang in REACT)
     for folder in folders:
         for table in ("collection", "queries"):
-            others = dict(_rows(folder / f"{table}.{lang}.tsv"))
-            pairs += [(text, others[key]) for key, text in _rows(folder / f"{table}.en.tsv")]
+            pairs += read_collection(folder, table, lang)
     if lang in HELP:
         pairs += _rows(data / "libreoffice-help" / "bitext" / f"en-{lang}.test.tsv")
     return _leave_out_untranslated(pairs)
+
+
+def read_collection(folder: Path, table: str, lang: str) -> Pairs:
+    """(English, translation) of the same id in a parallel collection."""
+    others = dict(_rows(folder / f"{table}.{lang}.tsv"))
+    return [(text, others[key]) for key, text in _rows(folder / f"{table}.en.tsv")]
 
 
 def _rows(file: Path) -> Pairs:
@@ -56,8 +61,8 @@ def _leave_out_untranslated(pairs: Pairs) -> Pairs:
 def _training_sections(folder: Path, lang: str) -> Pairs:
     groups, splits = dict(_rows(folder / "groups.tsv")), dict(_rows(folder / "splits" / "fold0.tsv"))
     held_out = {groups[query] for query, split in splits.items() if split != "train"}
-    others = dict(_rows(folder / f"collection.{lang}.tsv"))
-    return [(text, others[key]) for key, text in _rows(folder / "collection.en.tsv") if groups[key] not in held_out]
+    kept = {text for key, text in _rows(folder / "collection.en.tsv") if groups[key] not in held_out}
+    return [(text, other) for text, other in read_collection(folder, "collection", lang) if text in kept]
 
 
 def translations_by_source(halves: dict[str, Pairs]) -> dict[str, dict[str, str]]:
