@@ -26,7 +26,7 @@ from pipelines.gates.config import LINGUA, find_lingua_code
 from pipelines.gates.judge import measure_copied, measure_kept_markup, measure_kept_numbers, measure_repetition
 from pipelines.gates.lengths import Expected, learn, measure_own
 from pipelines.gates.numbers import find_all_numbers, find_numbers
-from pipelines.gates.words import leave_out_shared
+from pipelines.gates.words import leave_out_latin, leave_out_shared
 from pipelines.ingest import IngestConfig, IngestDocs
 from pipelines.sources import Jsonl
 from pipelines.tables import DOCS, QUERIES
@@ -134,6 +134,8 @@ def test_numbers_written_in_other_ways_are_the_same():
     assert measure_kept_numbers("10 million of 1.5 billion in the 1960s", "15亿中的1000万，六十年代") == 1
     assert measure_kept_numbers("in 1745 and 1912", "۱۷۴۵ و ۱۹۱۲") == 1
     assert measure_kept_numbers("in 1745 and 1912", "1745, 1921") == 0.5
+    assert measure_kept_numbers("20世纪60年代的12人和25人", "the 12 and 25 people in the 1960s") == 1
+    assert measure_kept_numbers("on 2001-12-28, at 5.5 %", "am 28.12.2001, zu 5,5 %") == 1
     assert measure_kept_numbers("the 12 of them", "die zwölf") == 1  # one number may be a word
 
 
@@ -166,6 +168,15 @@ def test_names_in_latin_letters_are_no_fault_of_a_russian_sentence():
     assert leave_out_shared("Who wrote Liber servitoris?", "Кто написал Liber servitoris?") == "Кто написал  ?"
     assert verdict("Who wrote Liber servitoris?", "Кто написал Liber servitoris?", ("en", "ru")) is None
     assert verdict("Who wrote Liber servitoris?", "Qui a écrit le Liber servitoris ?", ("en", "ru")) == "gate: language"
+
+
+def test_latin_names_are_no_fault_of_other_scripts_whatever_the_source():
+    assert leave_out_latin("Internet2 คืออะไร") == "2 คืออะไร"
+    assert leave_out_latin("What is the Internet, please? คือ") == "What is the Internet, please? คือ"
+    assert verdict("इंटरनेट 2 क्या है और किसने बनाया?", "Internet2 คืออะไร", ("hi", "th")) is None
+    assert (
+        verdict("यह पुल शहर के राजमिस्त्रियों ने बनाया", "The masons of the town built it", ("hi", "th")) == "gate: language"
+    )
 
 
 def test_languages_are_those_of_lingua():

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines import languages
 from pipelines.gates.config import find_lingua_code
-from pipelines.gates.words import leave_out_shared
+from pipelines.gates.words import count_letters, leave_out_latin, leave_out_shared
 
 PREFIX = 1000  # characters that are read: lingua is certain long before
 LETTERS = 3  # a text with fewer says nothing
@@ -19,22 +20,25 @@ class Detector:
             os.environ.setdefault("RAYON_NUM_THREADS", cpus)
         from lingua import LanguageDetectorBuilder
 
-        languages = {_find_language(lang) for lang in (target, *others)}
+        known = {_find_language(lang) for lang in (target, *others)}
+        self._is_latin = languages.script(target) == "Latn"
         self._target = _find_language(target)
-        self._detector = LanguageDetectorBuilder.from_languages(*languages).build()
+        self._detector = LanguageDetectorBuilder.from_languages(*known).build()
 
     def measure(self, sources: Sequence[str], targets: Sequence[str], least: float) -> list[float]:
         """The confidence, 0 to 1, that each target is in the target language.
 
-        A target below ``least`` is read once more without the words that it shares with its source: a name or a term
-        in Latin letters is no fault of a Chinese sentence. What then says nothing has 1: whether too much of the source
-        was copied is for another gate.
+        A target below ``least`` is read once more without the words that it shares with its source and, in another
+        script, without Latin ones: a name is no fault of a Chinese sentence. What then says nothing has 1: whether too
+        much of the source was copied is for another gate.
         """
         confidences = self._ask([text[:PREFIX] for text in targets])
         doubtful = [i for i, confidence in enumerate(confidences) if confidence < least]
         own = [leave_out_shared(sources[i], targets[i])[:PREFIX] for i in doubtful]
+        if not self._is_latin:
+            own = [leave_out_latin(text) for text in own]
         for i, text, confidence in zip(doubtful, own, self._ask(own), strict=True):
-            confidences[i] = confidence if sum(map(str.isalpha, text)) >= LETTERS else 1.0
+            confidences[i] = confidence if count_letters(text) >= LETTERS else 1.0
         return confidences
 
     def _ask(self, texts: list[str]) -> list[float]:

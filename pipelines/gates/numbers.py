@@ -9,8 +9,16 @@ translator that loses a number rarely keeps all its digits.
 import re
 from collections.abc import Iterable
 
-_NUMBER = re.compile(r"\d++(?:[.,٫٬،'’]\d++|[ \u00a0\u202f]\d{3}(?!\d))*+")
-_DECADE = re.compile(r"\d{3}0s")  # "the 1960s" is "década de los 60", or words
+_NUMBER = re.compile(
+    r"""
+    \d++
+    (?: [,٬،'’]\d{2,3}(?!\d) | [.\x20\u00a0\u202f]\d{3}(?!\d) )*+  # groups: 1,500; 15,00,000; 1 500
+    (?: [.,٫]\d++ )?+                                                # a decimal part
+    """,
+    re.VERBOSE,
+)
+_DATE = re.compile(r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})")  # three numbers, in any order
+_PERIOD = re.compile(r"\d{3}0s|\d+ ?世纪|\d0 ?年代")  # "the 1960s" is "década de los 60", or words
 _CHINESE = re.compile("[〇零一二三四五六七八九十百千万亿萬億两兩]+")
 _ROMAN = re.compile(r"\b[IVXLC]+\b")
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
@@ -21,15 +29,19 @@ _CHINESE_GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 
 def find_numbers(text: str) -> set[str]:
     """The significant digits of the numbers that a translation should have: those from 10 on, written in digits.
-    Smaller ones and decades are left out: languages differ in which of them are written as words."""
-    return _reduce(_NUMBER.findall(_DECADE.sub(" ", text)))
+    Smaller ones, decades and centuries are left out: languages differ in which of them are written as words."""
+    return _reduce(_find_written(_PERIOD.sub(" ", text)))
 
 
 def find_all_numbers(text: str) -> set[str]:
     """The significant digits of all numbers from 10 on, also of those in Chinese and Roman numerals (``siglo XIX``)."""
     numerals = [str(_read_chinese(numeral)) for numeral in _CHINESE.findall(text)]
     numerals += [str(_read_roman(numeral)) for numeral in _ROMAN.findall(text)]
-    return _reduce(_NUMBER.findall(text) + numerals)
+    return _reduce(_find_written(text) + numerals)
+
+
+def _find_written(text: str) -> list[str]:
+    return _NUMBER.findall(_DATE.sub(r"\1 - \2 - \3", text))
 
 
 def _reduce(numbers: Iterable[str]) -> set[str]:
