@@ -37,7 +37,7 @@ SPANISH = (
     "El puente sobre el río fue construido por los albañiles de la ciudad y desde entonces lleva carros al mercado."
 )
 DATED = "It was built in 1742 and 1,350 people paid for it."
-OFF = Gates(empty=False, language=0, length=float("inf"), repetition=1, copied=1, numbers=0, markup=0)
+OFF = Gates(empty=False, language=0, length=0, repetition=1, copied=1, numbers=0, markup=0)
 
 
 def verdict(source: str, target: str, pair: tuple[str, str] = ("en", "de"), **gates) -> str | None:
@@ -48,12 +48,12 @@ def verdict(source: str, target: str, pair: tuple[str, str] = ("en", "de"), **ga
 
 # what each gate is for, and the setting that switches it off
 FAULTS = [
-    ("empty", ENGLISH, ".....", {"empty": False, "length": float("inf"), "language": 0}),
+    ("empty", ENGLISH, ".....", {"empty": False, "length": 0, "language": 0}),
     ("copied", ENGLISH, ENGLISH, {"copied": 1, "language": 0}),
     ("repetition", ENGLISH, GERMAN[:25] + "die Stadt " * 8, {"repetition": 1}),
     ("markup", ENGLISH + " See {page} at https://example.org/x", GERMAN, {"markup": 0}),
     ("numbers", DATED, "Sie wurde 1724 gebaut, und 1.530 Leute zahlten dafür.", {"numbers": 0}),
-    ("length", ENGLISH, GERMAN[:34], {"length": float("inf")}),
+    ("length", ENGLISH, GERMAN[:34], {"length": 0}),
     ("language", ENGLISH, SPANISH, {"language": 0}),
 ]
 

@@ -29,7 +29,7 @@ class Gates(Component):
     language: float = Field(0.1, ge=0, lt=1)  # lingua's least confidence that it is the target; 0 is off
     # what else it may be, beside the source. Not the recipe's languages: each would then gate the others anew
     against: tuple[str, ...] = tuple(_AGAINST.split())
-    length: float = Field(4.0, gt=0)  # standard deviations of log(target / source characters); inf is off
+    length: float = Field(4.0, ge=0)  # standard deviations of log(target / source characters); 0 is off
     repetition: float = Field(0.3, ge=0, le=1)  # share that repeated text may take, beyond the source's; 1 is off
     copied: float = Field(0.8, ge=0, le=1)  # share of the source that may come out unchanged; 1 is off
     numbers: float = Field(0.5, ge=0, le=1)  # share of its numbers that must arrive; 0 is off

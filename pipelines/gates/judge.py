@@ -1,7 +1,6 @@
 """Judging a translation by its text alone: pure functions of a source and a target.
 
-All but the length gate work on characters, so they need no words and hold for every script. Each measure is a share
-between 0 and 1.
+The measures are shares between 0 and 1. They count characters, so they need no words and hold for every script.
 """
 
 import re
@@ -40,7 +39,7 @@ def judge(source: str, target: str, gates: Gates, expected: Expected) -> str | N
         return MARKUP
     if gates.numbers > 0 and measure_kept_numbers(source, target) < gates.numbers:
         return NUMBERS
-    if abs(expected.deviation(source, target)) > gates.length:
+    if 0 < gates.length < abs(expected.deviation(source, target)):
         return LENGTH
     return None
 
