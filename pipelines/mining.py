@@ -46,7 +46,8 @@ class Mine(Component):
         sampling_strategy: the best ones, or a random choice, which is a function of ``seed`` and the query's id.
         languages: which languages negatives may be of, where the selection pools several: any, the query's own, others.
         max_overlap: a passage that shares more of its words with a relevant one (words of both by words of either) is a
-            copy or a paraphrase of it, and no negative. 1: any.
+            copy or a paraphrase of it, and no negative. 1: any. Two paragraphs of XQuAD share at most 0.42, one and its
+            paraphrase by synonyms at least 0.78; two entries of a gazetteer may share more, so set 1 there.
     """
 
     range_min: int = Field(0, ge=0)
@@ -59,7 +60,7 @@ class Mine(Component):
     sampling_strategy: Literal["random", "top"] = "top"
     seed: int = Field(0, ge=0)
     languages: Wanted = "any"
-    max_overlap: float = Field(0.6, ge=0, le=1)
+    max_overlap: float = Field(0.75, ge=0, le=1)
 
     @model_validator(mode="after")
     def _range_is_wide_enough(self) -> "Mine":
