@@ -10,7 +10,7 @@ from cluster.errors import RecipeError
 from pipelines.generation import Generated
 from pipelines.synthesis import Synthesis
 from pipelines.synthesis.base import EMPTY, Passage, Wording
-from pipelines.synthesis.llm import Llm, LlmWriter
+from pipelines.synthesis.llm import Prompted, PromptedWriter
 from pipelines.synthesis.phrases import check_prompt, find_prompt, list_languages
 from pipelines.synthesis.templates import Templates
 from pipelines.synthesis.works import BEYOND, Synthesise, SynthesiseConfig
@@ -147,8 +147,8 @@ class TinyModel:
 def test_a_language_model_writes_what_generate_gives_for_the_prompt(tmp_path):
     model = TinyModel(tmp_path)
     texts = [f"The {a} {b} ." for a in "abcdefgh" for b in ("la", "me", "no")]
-    config = Llm(max_output=8, prompt="The {text} {language} ?")
-    writer = LlmWriter(config, "en", config.wording("en"), model)
+    config = Prompted(max_output=8, prompt="The {text} {language} ?")
+    writer = PromptedWriter(config, "en", config.wording("en"), model)
     written = writer.write(passages_of(texts, title="x"))
     assert model.calls == 1, "a part is one call"
     answers = [model._one(f"The x {text} English ?", 8) for text in texts]
@@ -173,7 +173,7 @@ def test_the_query_is_the_first_line_of_an_answer(answer, expected):
         def generate(self, prompts, limits):
             return [answer for _ in prompts]
 
-    written = LlmWriter(Llm(), "en", Llm().wording("en"), Fixed()).write(passages_of(["text"]))[0]
+    written = PromptedWriter(Prompted(), "en", Prompted().wording("en"), Fixed()).write(passages_of(["text"]))[0]
     assert (written.reject or written.text) == expected
 
 
@@ -191,7 +191,7 @@ def test_every_prompt_holds_the_passage_and_is_of_its_language(task):
 @pytest.mark.parametrize("prompt", ["Write a question.", "{text} {passage}", "{text", "{text} {}"])
 def test_a_prompt_without_its_placeholder_is_refused(prompt):
     with pytest.raises(ValidationError, match=r"synthesis\.prompt"):
-        TypeAdapter(Synthesis).validate_python({"kind": "llm", "prompt": prompt})
+        TypeAdapter(Synthesis).validate_python({"kind": "llm", "model": "some/model", "prompt": prompt})
 
 
 def test_templates_of_a_language_without_phrases_are_refused_with_what_to_choose():

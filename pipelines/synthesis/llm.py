@@ -1,12 +1,13 @@
 """Queries written by a language model: one prompt for a passage, a part in one call, the first line of the answer."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from pipelines import languages
 from pipelines.generation import Generated, Generator
+from pipelines.models import Pretrained
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writing, Written
 from pipelines.synthesis.phrases import check_prompt, find_prompt
 from pipelines.text import join_title
@@ -14,16 +15,13 @@ from pipelines.text import join_title
 QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "‘": "’", "「": "」", "《": "》"}
 
 
-class Llm(Writing):
-    """Ask a language model for a query.
+class Prompted(Writing):
+    """Base class of what asks a language model.
 
-    ``engine`` runs the model: in the actor, or behind an endpoint. ``prompt`` replaces that of the package: a text with
-    {text}, where the passage goes, and maybe {language}. ``max_output`` is the longest query in tokens; one that is cut
-    there is rejected.
+    ``prompt`` replaces that of the package: a text with {text}, where the passage goes, and maybe {language}.
+    ``max_output`` is the longest query in tokens; one that is cut there is rejected.
     """
 
-    kind: Literal["llm"] = "llm"
-    engine: Any = None
     prompt: Annotated[str, AfterValidator(lambda text: check_prompt(text) if text else text)] = ""
     max_output: int = Field(64, ge=1)
 
@@ -31,17 +29,26 @@ class Llm(Writing):
         """The prompt."""
         return Wording(phrases=(self.prompt,)) if self.prompt else find_prompt(self.task, lang)
 
-    def build(self, lang: str, wording: Wording) -> "LlmWriter":
-        """A writer of one language; opens the engine in this process."""
-        from pipelines.engines import open_engine
 
-        return LlmWriter(self, lang, wording, open_engine(self.engine))
+class Llm(Prompted, Pretrained):
+    """A causal language model that vLLM runs in the actor; ``engine`` holds vLLM's options."""
+
+    may_be_student: ClassVar[bool] = False
+
+    kind: Literal["llm"] = "llm"
+    engine: dict[str, Any] = {}
+
+    def build(self, lang: str, wording: Wording) -> "PromptedWriter":
+        """A writer of one language; starts the engine in this process."""
+        from pipelines.engines.vllm import VllmGenerator, VllmOptions
+
+        return PromptedWriter(self, lang, wording, VllmGenerator(self, VllmOptions(**self.engine)))
 
 
-class LlmWriter:
+class PromptedWriter:
     """Asks a loaded model."""
 
-    def __init__(self, config: Llm, lang: str, wording: Wording, generator: Generator) -> None:
+    def __init__(self, config: Prompted, lang: str, wording: Wording, generator: Generator) -> None:
         self._limit, self._generator = config.max_output, generator
         self._prompt, self._language = wording.phrases[0], languages.name(lang)
 
