@@ -55,10 +55,10 @@ def check_prompt(prompt: str) -> str:
     try:
         found = {name for _, name, _, _ in Formatter().parse(prompt) if name is not None}
     except ValueError as error:
-        raise ValueError(f"synthesis.prompt: {error}; write a brace that is meant as {{{{ or }}}}") from error
+        raise ValueError(f"{error}; write a brace that is meant as {{{{ or }}}}") from error
     if "text" not in found or found - {"text", "language"}:
         raise ValueError(
-            "synthesis.prompt: expected the placeholder {text}, and maybe {language}, "
+            "expected the placeholder {text}, and maybe {language}, "
             f"got {', '.join(sorted('{' + name + '}' for name in found)) or 'none'}"
         )
     return prompt
