@@ -1,6 +1,12 @@
 """From passages to training data on real Ray: synth, search, keep, cap, select, positives, score, mine."""
 
+import json
+import os
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,7 @@ from pipelines.tables import DOCS, QUERIES, RANKINGS, Table
 TOWNS = ["Altdorf", "Bergheim", "Castelnuovo", "Drachenfels", "Eisenach", "Fontainebleau", "Grenoble", "Heidelberg"]
 GOODS = ["cinnamon", "gunpowder", "porcelain", "tapestries"]
 SYNTHESIS = Templates(task="keywords", keep=1, most=20)
+KILLS = 4
 MINE = Mine(range_max=12, num_negatives=3)
 
 
@@ -51,10 +58,14 @@ def texts() -> dict[str, str]:
 
 
 def write_collection(folder: Path) -> None:
-    import json
-
     lines = [json.dumps({"doc_id": doc_id, "text": text}) for doc_id, text in texts().items()]
     (folder / "docs.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def run_steps(folder: Path, root: Path) -> dict[str, Artifact]:
+    """Make all tables below ``root``."""
+    steps = plan_steps(folder, rows_per_part=4)
+    return dict(zip(steps, executor.run(list(steps.values()), Place.of(root), Progress()), strict=True))
 
 
 def table_step(name: str, work: Any, config: Component, table: Table, over: str, **inputs: Any) -> Step:
@@ -109,8 +120,7 @@ def rows_of(artifact: Artifact) -> dict[str, dict[str, Any]]:
 def made(ray_here, tmp_path_factory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("collection")
     write_collection(folder)
-    steps = plan_steps(folder, rows_per_part=12)
-    return dict(zip(steps, executor.run(list(steps.values()), Place.of(folder / "artifacts"), Progress()), strict=True))
+    return run_steps(folder, folder / "artifacts")
 
 
 def whole(artifact: Artifact) -> pa.Table:
@@ -148,10 +158,34 @@ def test_each_kept_query_has_negatives_and_none_is_its_passage_or_a_copy(made):
 
 def test_the_cut_into_parts_decides_nothing(made):
     """Each part was done without a look at the rows of others; all rows at once give the same."""
-    assert len(made["mine"].parts) == 3
+    assert len(made["mine"].parts) == 9
     synth, keep = made["synth-en"], Keep(KeepConfig(lang="en", keep=1), {"all": made["synth-en"]})
     assert QUERIES.conform(keep(whole(synth), whole(made["found-en"]))) == whole(made["keep-en"])
     cap = Cap(CapConfig(most=SYNTHESIS.most), {"all": made["keep-en"]})
     assert QUERIES.conform(cap(whole(made["keep-en"]))) == whole(made["cap-en"])
     mine = MineNegatives(MineConfig(mine=MINE, query_lang="en", doc_lang="en"), {"docs": made["docs-en"]})
     assert RANKINGS.conform(mine(whole(made["select"]), whole(made["score"]))) == whole(made["mine"])
+
+
+@pytest.mark.slow
+def test_drivers_killed_at_random_leave_the_same_tables(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("BABELRAY_LEASE_S", "2")
+    folder = made["docs-en"].place.fetch().parents[1]
+    command = [sys.executable, __file__, str(folder), str(tmp_path / "artifacts")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    killed = 0
+    for _ in range(KILLS):
+        driver = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(random.uniform(6, 20))
+        killed += driver.poll() is None
+        driver.kill()
+        driver.wait()
+    assert killed, "no driver was at work any more"
+    again = run_steps(folder, tmp_path / "artifacts")
+    for name, artifact in made.items():
+        assert [part.read() for part in again[name].parts] == [part.read() for part in artifact.parts], name
+
+
+if __name__ == "__main__":  # the driver that is killed
+    run_steps(Path(sys.argv[1]), Path(sys.argv[2]))
