@@ -12,12 +12,14 @@ from pipelines.models import Pretrained
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 from pipelines.students import AnyStudent
+from pipelines.synthesis import Synthesis
 from pipelines.training.losses import AnyLoss
 from pipelines.translators import Translator
 
 ROLES = {  # the union, and what its members are asked for
     "source": (AnySource, {"docs": ["lang", "split"], "queries": ["lang", "split"], "qrels": ["lang", "split"]}),
     "translator": (Translator, {}),
+    "synthesis": (Synthesis, {"build": ["lang", "wording"]}),
     "scorer": (Scorer, {"build": ["collection"]}),
     "student": (AnyStudent, {"build": ["corpus", "seed"]}),
     "index": (Index, {"build": [], "open": ["directories", "share"]}),

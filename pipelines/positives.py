@@ -1,0 +1,123 @@
+"""Which passages are relevant to a query: those that were judged so, or the passage that the query was written from.
+
+A synthetic query has the id of its passage, so it needs no judgements. Judgements are held in memory: about 200 bytes
+per query.
+
+``WithPositives`` puts them into a selection, since a teacher must score them also where the selector missed them.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from cluster.artifact import Artifact
+from cluster.component import Component
+from pipelines.tables import RANKINGS
+
+Wanted = Literal["any", "same", "other"]  # languages of negatives: any, that of the query, others
+NO_POSITIVE = "no relevant passage is known"
+
+
+class Positives:
+    """The relevant passages of each query.
+
+    ``qrels`` are QRELS by the language of the documents that they judge. An id is the same passage in every language.
+    Without any, the passage of a query's own id is relevant to it.
+    """
+
+    def __init__(self, qrels: Mapping[str, Artifact]) -> None:
+        relevant: dict[str, dict[str, None]] = defaultdict(dict)
+        for lang in sorted(qrels):
+            for table in qrels[lang].tables(["query_id", "doc_id", "relevance"]):
+                for row in table.to_pylist():
+                    if row["relevance"] > 0:
+                        relevant[row["query_id"]][row["doc_id"]] = None
+        self._relevant = {query: tuple(doc_ids) for query, doc_ids in relevant.items()}
+        self._are_judged = bool(qrels)
+
+    @property
+    def most(self) -> int:
+        """The largest number of relevant passages that a query has."""
+        return max(map(len, self._relevant.values()), default=0) if self._are_judged else 1
+
+    def of(self, query_id: str) -> tuple[str, ...]:
+        """The ids of the passages that are relevant to a query; none where there is no judgement of it."""
+        return self._relevant.get(query_id, ()) if self._are_judged else (query_id,)
+
+
+class Names(Component):
+    """How rankings name documents: by id, or, where they pool several languages, ``<lang>:<id>``.
+
+    ``query_lang`` is that of the queries; a synthetic query's passage is of this language too.
+    """
+
+    query_lang: str
+    are_pooled: bool = False
+
+
+class PositivesConfig(Names):
+    """What is mined: so many of a selection (see ``Mine.depth``), of which languages."""
+
+    depth: int = Field(ge=1)
+    languages: Wanted = "any"
+
+
+class Relevant:
+    """The relevant passages of queries, named as in rankings. Where these are pooled, a passage counts in each language
+    in which it was judged. ``inputs["qrels"]``: see ``Positives``."""
+
+    def __init__(self, names: Names, inputs: Mapping[str, Any]) -> None:
+        qrels: Mapping[str, Artifact] = inputs.get("qrels", {})
+        self._positives = Positives(qrels)
+        self._own = f"{names.query_lang}:"
+        self._langs = (sorted(qrels) or [names.query_lang]) if names.are_pooled else []
+        self.most = self._positives.most * max(1, len(self._langs))
+
+    def of(self, query_id: str) -> list[str]:
+        """The names of a query's relevant passages."""
+        ids = self._positives.of(query_id)
+        return [f"{lang}:{doc_id}" for doc_id in ids for lang in self._langs] if self._langs else list(ids)
+
+    def mined(self, ranked: list[str], relevant: list[str], languages: Wanted) -> list[str]:
+        """The ranked passages among which negatives are: those of the wanted languages, without translations of a
+        relevant one. The relevant ones stay where they are."""
+        if not self._langs:
+            return ranked
+        same = {name.partition(":")[2] for name in relevant}
+        others = [name for name in ranked if name in relevant or name.partition(":")[2] not in same]
+        if languages == "any":
+            return others
+        return [n for n in others if n in relevant or n.startswith(self._own) == (languages == "same")]
+
+
+class WithPositives:
+    """RowWork: RANKINGS -> the same, as deep as they are mined, with each query's relevant passages: what a teacher
+    scores.
+
+    One that was not selected comes last, with the score of the one before it: a teacher gives the score that counts.
+    ``inputs["qrels"]`` are QRELS by language; without, a query's positive is the passage of its own id.
+    """
+
+    def __init__(self, config: PositivesConfig, inputs: Mapping[str, Any]) -> None:
+        self._relevant, self._languages = Relevant(config, inputs), config.languages
+        self._depth = config.depth + 2 * self._relevant.most  # see Mine.last_rank
+
+    def __call__(self, rankings: pa.Table) -> pa.Table:
+        """Complete a part."""
+        return RANKINGS.of([self._completed(row) for row in rankings.to_pylist()])
+
+    def _completed(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["reject"] is not None:
+            return row
+        relevant = self._relevant.of(row["query_id"])
+        if not relevant:
+            return {"query_id": row["query_id"], "reject": NO_POSITIVE}
+        doc_ids = self._relevant.mined(row["doc_ids"], relevant, self._languages)[: self._depth]
+        selected = dict(zip(row["doc_ids"], row["scores"], strict=True))
+        scores = [selected[name] for name in doc_ids]
+        missing = [name for name in relevant if name not in doc_ids]
+        last = scores[-1] if scores else 0.0
+        return {**row, "doc_ids": doc_ids + missing, "scores": scores + [last] * len(missing)}
