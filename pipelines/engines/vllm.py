@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from cluster.component import NOT_CONTENT, Component, Speed
+from cluster.component import NOT_CONTENT, Component, Speed, fingerprint
 from cluster.errors import RecipeError, StepError
 from pipelines.generation import Generated
 from pipelines.models import Pretrained, resolve
@@ -74,6 +74,10 @@ class VllmGenerator:
         self._tokenizer: Any = self._llm.get_tokenizer()
         self._longest = int(self._llm.llm_engine.model_config.max_model_len)
         self._template = options.template if options.chat and self._tokenizer.chat_template else None
+
+    def close(self) -> None:
+        """End the engine and give back its memory."""
+        self._llm.llm_engine.engine_core.shutdown()
 
     def generate(self, prompts: Sequence[str], limits: Sequence[int]) -> list[Generated]:
         """See ``Generator``. A prompt that leaves no room for an answer is a failure."""
@@ -158,6 +162,21 @@ class VllmGenerator:
         except EngineDeadError:
             log.exception("the engine died; its process ends so that another takes its place")
             os._exit(EXIT_CODE)
+
+
+_loaded: dict[str, VllmGenerator] = {}  # of this process: one at most
+
+
+def load(model: Pretrained, options: VllmOptions) -> VllmGenerator:
+    """The model, loaded once per process: translations into seven languages share one engine. Another model's is
+    closed first, since an engine takes most of a GPU."""
+    key = fingerprint([model.model, model.content, options])
+    if key not in _loaded:
+        for other in _loaded.values():
+            other.close()
+        _loaded.clear()
+        _loaded[key] = VllmGenerator(model, options)
+    return _loaded[key]
 
 
 def _arguments(directory: str, options: VllmOptions) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Cost: the model's time for the prompt's tokens and the translation's; a part is 
 
 from typing import ClassVar, Literal
 
-from pipelines.engines.vllm import VllmGenerator, VllmOptions
+from pipelines.engines.vllm import VllmOptions, load
 from pipelines.models import Pretrained
 from pipelines.translators.prompted import Prompted, PromptedTranslator
 
@@ -19,5 +19,5 @@ class Llm(Prompted, Pretrained):
     engine: VllmOptions = VllmOptions()
 
     def build(self, source_lang: str, target_lang: str) -> PromptedTranslator:
-        """Start the engine in this process: half a minute, and the time to load the weights."""
-        return PromptedTranslator(self, VllmGenerator(self, self.engine), source_lang, target_lang)
+        """Start the engine in this process, unless it runs: half a minute, and the time to load the weights."""
+        return PromptedTranslator(self, load(self, self.engine), source_lang, target_lang)
