@@ -24,6 +24,7 @@ from pipelines.ids import hash_ids
 from pipelines.text import join_title
 
 ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
+NOT_KEPT = ("reject", "origin")  # columns that no reader of single rows wants
 ROWS_PER_BATCH = 65_536
 
 
@@ -208,7 +209,8 @@ def _write(artifact: Artifact, parts: list[int], id_column: str, directory: Path
     writer = None
     with pa.OSFile(str(directory / "rows.arrow"), "wb") as file:
         for number in parts:
-            rows = good(read_part(artifact.parts[number])).drop_columns("reject").combine_chunks()
+            rows = good(read_part(artifact.parts[number]))
+            rows = rows.drop_columns([c for c in NOT_KEPT if c in rows.column_names]).combine_chunks()
             writer = writer or pa.ipc.new_file(file, rows.schema)
             writer.write_table(rows, max_chunksize=ROWS_PER_BATCH)
             hashed.append(hash_ids(rows[id_column].to_pylist()))

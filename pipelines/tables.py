@@ -1,7 +1,8 @@
 """The tables of the system, and the contract of each: its columns, its key, and what is checked where rows are written.
 
-DOCS      passages or documents of one language
-QUERIES   questions of one language
+DOCS      passages or documents of one language. ``origin`` says which stage made a translation ("1 nmt", "2 llm",
+          "1 parallel"); null where the text is as it was ingested
+QUERIES   questions of one language, with the same ``origin``
 QRELS     relevance judgements (TREC: 0 is judged and not relevant)
 RANKINGS  for each query its documents and their scores, best first: a selection, a teacher's, or a search result
 VECTORS   the encoder's output for a document or a query. ``tokens`` lists the vectors of each of its passages (one
@@ -46,13 +47,13 @@ def _check_vectors(rows: pa.Table) -> None:
 
 DOCS = Table(
     "docs",
-    pa.schema([("doc_id", pa.string()), ("lang", pa.string()), ("title", pa.string()), ("text", pa.string())]),
+    pa.schema([(name, pa.string()) for name in ("doc_id", "lang", "title", "text", "origin")]),
     key=("doc_id",),
     check=_check_texts,
 )
 QUERIES = Table(
     "queries",
-    pa.schema([("query_id", pa.string()), ("lang", pa.string()), ("text", pa.string())]),
+    pa.schema([(name, pa.string()) for name in ("query_id", "lang", "text", "origin")]),
     key=("query_id",),
     check=_check_texts,
 )

@@ -160,3 +160,62 @@ def xlm_roberta(folder: Path, texts: list[str], positions: int = 66, seed: int =
         type_vocab_size=1,
     )
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+
+def walk(text: str) -> str:
+    """From the last word of a text on through the alphabet, to the next word of which the place is a multiple of 5."""
+    words = sorted(set(WORDS))
+    start = words.index(text.lower().rstrip(".").split()[-1])
+    end = next(i for i in range(start, start + 5) if i % 5 == 0)
+    return "".join(f" {word}" for word in words[start : end + 1])
+
+
+def qwen2(folder: Path, lines: list[str], prompt: str, chat: bool = False) -> None:
+    """A Qwen2 model of 0.4 M weights with heads of 64 (vLLM's kernels for processors want such), trained for some
+    seconds to answer ``prompt``, which has ``{text}``, with words that depend on the text's last, and to end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<end>", "<user>", "<model>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator([*lines, *["yes no"] * 100], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
+    template = "{% for m in messages %}<user>{{ m['content'] }}<model>{% endfor %}"
+    if chat:
+        tokenizer.chat_template = template
+    before, after = ("<user>", "<model>") if chat else ("", "")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    rng = random.Random(1)
+    for _ in range(100):
+        texts = rng.sample(lines, 16)
+        asked = [before + prompt.replace("{text}", text) + after for text in texts]
+        answers = [a + walk(text) + "<end>" for a, text in zip(asked, texts, strict=True)]
+        tokens = tokenizer(answers, return_tensors="pt", padding=True)
+        labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
+        for row, length in enumerate(len(ids) for ids in tokenizer(asked)["input_ids"]):
+            labels[row, :length] = -100
+        model(**tokens, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

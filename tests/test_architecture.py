@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"cluster": set(), "pipelines": {"cluster"}, "serving": {"cluster", "pipelines"}}
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-PARTS = ("translators", "scorers", "students", "indexes", "training", "sources")
+PARTS = ("translators", "engines", "scorers", "students", "indexes", "training", "sources")
 STEPS = {"ingest", "translate", "scoring", "encode", "index", "search", "evaluate", "plan", "recipe", "verbs"}
-MODELS = {"torch", "transformers", "sentence_transformers", "faiss", "bm25s", "ctranslate2"}
+MODELS = {"torch", "transformers", "sentence_transformers", "faiss", "bm25s", "ctranslate2", "vllm"}
 
 
 def imports(path: Path, everywhere: bool) -> Iterator[str]:

@@ -32,6 +32,7 @@ REQUIRED: dict[str, Any] = {
     "qrels_path": "qrels.tsv",
     "id": {"en": "a/{split}"},
     "model": "some/model",
+    "url": "https://host/v1",
     "base": {"kind": "checkpoint", "model": "some/model"},
 }
 MEMBERS = [

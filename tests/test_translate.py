@@ -7,12 +7,13 @@ from pydantic import ValidationError
 
 import checkpoints
 from artifacts import table_artifact
-from cluster.component import fingerprint
+from cluster.component import Resources, fingerprint
 from cluster.errors import RecipeError
+from pipelines.generation import Generated
 from pipelines.precision import with_precision
 from pipelines.tables import DOCS, QUERIES
 from pipelines.translate import JoinTranslations, Translate, TranslateConfig
-from pipelines.translators import Nmt, Parallel
+from pipelines.translators import Llm, Nmt, Parallel
 from pipelines.translators.nmt import NmtTranslator, language_tokens
 from pipelines.translators.pieces import pieces
 
@@ -124,7 +125,7 @@ def test_pieces_are_no_longer_than_their_translations_may_be(marian, lines):
     text = " ".join(lines[:4])
     cut = [p.strip() for p in pieces(text, 20, lambda t: len(translator.tokens(t)))]
     assert 20 < len(translator.tokens(text)) < 64  # the model reads it whole, and would not say it whole in 20 tokens
-    assert translator.translate([text]) == [(" ".join(greedy(marian, cut)), True)]
+    assert translator.translate([text]) == [Generated(" ".join(greedy(marian, cut)))]
 
 
 def test_sentences_are_translated_by_themselves_where_it_is_said(marian, lines):
@@ -198,10 +199,11 @@ def test_translate_keeps_keys_order_titles_and_reasons(marian, lines):
     )
     out = DOCS.conform(Translate(config, {})(rows)).to_pylist()
     title, text, other = greedy(marian, [lines[0], lines[1], lines[2]])
-    assert out[:3] == [
-        {"doc_id": "a", "lang": "de", "title": title, "text": text, "reject": None},
-        {"doc_id": "b", "lang": "de", "title": None, "text": None, "reject": "source: empty text"},
-        {"doc_id": "c", "lang": "de", "title": "", "text": other, "reject": None},
+    columns = ("doc_id", "lang", "title", "text", "origin", "reject")
+    assert [tuple(row[c] for c in columns) for row in out[:3]] == [
+        ("a", "de", title, text, "1 nmt", None),
+        ("b", "de", None, None, None, "source: empty text"),
+        ("c", "de", "", other, "1 nmt", None),
     ]
     assert out[3]["doc_id"] == "d"
 
@@ -230,21 +232,30 @@ def test_a_translation_that_does_not_end_is_rejected(marian, tmp_path):
     config = TranslateConfig(source_lang="en", target_lang="de", translator=Nmt(model=str(endless), max_output=9))
     rows = DOCS.of([{"doc_id": "a", "lang": "en", "title": "River", "text": "The river."}])
     (row,) = DOCS.conform(Translate(config, {})(rows)).to_pylist()
-    assert row == {"doc_id": "a", "lang": "de", "title": None, "text": None, "reject": "translation did not end"}
+    assert {name: value for name, value in row.items() if value} == {
+        "doc_id": "a",
+        "lang": "de",
+        "reject": "translation did not end",
+    }
 
 
 def test_an_empty_translation_is_rejected(mute):
     config = TranslateConfig(source_lang="en", target_lang="de", translator=Nmt(model=str(mute)))
     rows = DOCS.of([{"doc_id": "a", "lang": "en", "title": "River", "text": "The river."}])
     (row,) = DOCS.conform(Translate(config, {})(rows)).to_pylist()
-    assert row == {"doc_id": "a", "lang": "de", "title": None, "text": None, "reject": "empty translation"}
+    assert {name: value for name, value in row.items() if value} == {
+        "doc_id": "a",
+        "lang": "de",
+        "reject": "empty translation",
+    }
 
 
 def test_queries_are_translated_too(marian, lines):
     config = TranslateConfig(source_lang="en", target_lang="de", translator=Nmt(model=str(marian)))
     rows = QUERIES.of([{"query_id": "1", "lang": "en", "text": lines[0]}])
     (row,) = QUERIES.conform(Translate(config, {})(rows)).to_pylist()
-    assert row == {"query_id": "1", "lang": "de", "text": greedy(marian, lines[:1])[0], "reject": None}
+    text = greedy(marian, lines[:1])[0]
+    assert row == {"query_id": "1", "lang": "de", "text": text, "origin": "1 nmt", "reject": None}
 
 
 def test_a_part_of_rejects_is_no_work(marian):
@@ -264,11 +275,62 @@ def test_parallel_translations_are_joined_by_id(tmp_path):
     english = [{"doc_id": i, "lang": "en", "title": "", "text": i} for i in "abcd"]
     rows = DOCS.of([*english, {"doc_id": "e", "lang": "en", "reject": "empty text"}])
     out = DOCS.conform(JoinTranslations(config, {"translations": german})(rows)).to_pylist()
-    assert [(r["doc_id"], r["lang"], r["text"], r["reject"]) for r in out] == [
-        ("a", "de", "eins", None),
-        ("b", "de", "zwei", None),
-        ("c", "de", None, "no translation"),
-        ("d", "de", None, "no translation"),
-        ("e", "de", None, "empty text"),
+    assert [(r["doc_id"], r["lang"], r["text"], r["origin"], r["reject"]) for r in out] == [
+        ("a", "de", "eins", "1 parallel", None),
+        ("b", "de", "zwei", "1 parallel", None),
+        ("c", "de", None, None, "no translation"),
+        ("d", "de", None, None, "no translation"),
+        ("e", "de", None, None, "empty text"),
     ]
     assert out[1]["title"] == "B"
+
+
+def row(doc_id: str, text: str | None = None, **more) -> dict:
+    return {"doc_id": doc_id, "text": text, **more}
+
+
+def test_a_later_stage_translates_what_those_before_it_could_not(marian, lines):
+    """And nothing else: a good translation, and a row that was never good, pass as they are."""
+    texts = dict(zip("abc", lines, strict=False))
+    rows = [row(key, text, lang="en", title=text) for key, text in texts.items()] + [
+        row("d", lang="en", reject="blank")
+    ]
+    before = [
+        row("a", "Schon da", lang="de", title="T", origin="1 nmt"),
+        row("b", lang="de", reject="language"),
+        row("c", lang="de", reject="translation did not end"),
+        row("d", lang="de", reject="blank"),
+    ]
+    config = TranslateConfig(source_lang="en", target_lang="de", translator=Nmt(model=str(marian)), stage=2)
+    work = Translate(config, {})
+    out = DOCS.conform(work(DOCS.of(rows), DOCS.of(before))).to_pylist()
+    b, c = greedy(marian, [texts["b"], texts["c"]])
+    assert [(r["lang"], r["title"], r["text"], r["origin"], r["reject"]) for r in out] == [
+        ("de", "T", "Schon da", "1 nmt", None),
+        ("de", b, b, "2 nmt", None),
+        ("de", c, c, "2 nmt", None),
+        ("de", None, None, None, "blank"),
+    ]
+    assert work.facts == {"1 nmt": 1, "2 nmt": 2}
+    assert fingerprint(config) != fingerprint(config.model_copy(update={"stage": 3}))
+
+
+def test_translations_that_exist_may_be_a_later_stage(tmp_path):
+    german = table_artifact(tmp_path / "docs-de", DOCS, [row("a", "eins", lang="de"), row("b", "zwei", lang="de")])
+    config = TranslateConfig(source_lang="en", target_lang="de", translator=Parallel(), stage=2)
+    rows = DOCS.of([row("a", "one", lang="en"), row("b", "two", lang="en")])
+    before = DOCS.of([row("a", "Eins!", lang="de", origin="1 nmt"), row("b", lang="de", reject="language")])
+    out = JoinTranslations(config, {"translations": german})(rows, before).to_pylist()
+    assert [(r["text"], r["origin"]) for r in out] == [("Eins!", "1 nmt"), ("zwei", "2 parallel")]
+
+
+def test_readers_of_texts_do_not_see_where_they_come_from(tmp_path):
+    from pipelines.docstore import Docstore
+
+    docs = table_artifact(tmp_path / "docs-de", DOCS, [row("a", "eins", lang="de", origin="2 llm")])
+    assert Docstore.open(docs).row("a") == {"doc_id": "a", "lang": "de", "title": None, "text": "eins"}
+
+
+def test_resources_of_a_stage_change_no_translation():
+    for kind, model in ((Nmt, {"model": "m"}), (Parallel, {}), (Llm, {"model": "m"})):
+        assert fingerprint(kind(**model, resources=Resources(cpus=4))) == fingerprint(kind(**model))

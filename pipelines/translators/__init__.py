@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipelines.translators.llm import Llm
 from pipelines.translators.nmt import Nmt
+from pipelines.translators.openai import OpenAi
 from pipelines.translators.parallel import Parallel
 
-Translator = Annotated[Parallel | Nmt, Field(discriminator="kind")]
+Translator = Annotated[Parallel | Nmt | Llm | OpenAi, Field(discriminator="kind")]

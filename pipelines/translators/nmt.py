@@ -13,15 +13,16 @@ How a model is told the languages:
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cluster.component import Speed, fingerprint
+from cluster.component import Resources, Speed, fingerprint
 from cluster.errors import RecipeError
 from cluster.nodecache import cached
 from pipelines import languages
 from pipelines.devices import device
+from pipelines.generation import Generated
 from pipelines.models import Pretrained, resolve
 from pipelines.translators.pieces import pieces, sentences
 
@@ -44,7 +45,7 @@ class Nmt(Pretrained):
     of a piece, and bounds source pieces too. ``sentences`` translates each sentence by itself. Set it for NLLB and
     M2M100, which were trained on single sentences and leave out some of a longer text; OPUS-MT models keep them all,
     and gain from what stands around a sentence. ``target_token`` overrides the token that names the target language,
-    for checkpoints whose codes are unusual.
+    for checkpoints whose codes are unusual. ``resources`` are of this stage's actors, None is ``resources.translate``.
     """
 
     may_be_student: ClassVar[bool] = False
@@ -57,17 +58,11 @@ class Nmt(Pretrained):
     max_output: int = Field(512, ge=1)
     sentences: bool = False
     target_token: str | None = None
+    resources: Resources | None = None
 
     def build(self, source_lang: str, target_lang: str) -> "NmtTranslator":
         """Load the model on the device of this process; convert it first when this node has not yet."""
         return NmtTranslator(self, source_lang, target_lang)
-
-
-class Translation(NamedTuple):
-    """A translated text. One that did not end was cut off: a piece of it reached ``max_output``."""
-
-    text: str
-    ended: bool
 
 
 class NmtTranslator:
@@ -102,14 +97,15 @@ class NmtTranslator:
         self._limit = int(min(*limits, self._max_output))
         self._glue = "" if languages.script(target_lang) in WITHOUT_SPACES else " "
 
-    def translate(self, texts: list[str]) -> list[Translation]:
-        """Translate each text; a text for which the model finds no words gives ""."""
+    def translate(self, texts: list[str]) -> list[Generated]:
+        """Translate each text; a text for which the model finds no words gives "". One of which a piece reached
+        ``max_output`` did not end."""
         cut = [[p.strip() for p in self._pieces(text) if p.strip()] for text in texts]
         done = iter(self._decode([p for parts in cut for p in parts]))
         return [self._joined([next(done) for _ in parts]) for parts in cut]
 
-    def _joined(self, parts: list[Translation]) -> Translation:
-        return Translation(self._glue.join(p.text for p in parts if p.text), all(p.ended for p in parts))
+    def _joined(self, parts: list[Generated]) -> Generated:
+        return Generated(self._glue.join(p.text for p in parts if p.text), all(p.ended for p in parts))
 
     def tokens(self, text: str) -> list[str]:
         """The model's input for one piece of text: its subword tokens, language token and end of sentence."""
@@ -120,7 +116,7 @@ class NmtTranslator:
         parts = sentences(text) if self._config.sentences else [text]
         return [piece for part in parts for piece in pieces(part, self._limit, lambda t: len(self.tokens(t)))]
 
-    def _decode(self, sources: list[str]) -> list[Translation]:
+    def _decode(self, sources: list[str]) -> list[Generated]:
         if not sources:
             return []
         prefix = [self._target_prefix] * len(sources) if self._target_prefix else None
@@ -137,10 +133,10 @@ class NmtTranslator:
         )
         return [self._text(result.hypotheses[0][len(self._target_prefix) :]) for result in results]
 
-    def _text(self, tokens: list[str]) -> Translation:
+    def _text(self, tokens: list[str]) -> Generated:
         ids = self._tokenizer.convert_tokens_to_ids(tokens)
         text = str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        return Translation(text, ended=tokens[-1:] == [self._tokenizer.eos_token])
+        return Generated(text, ended=tokens[-1:] == [self._tokenizer.eos_token])
 
 
 def language_tokens(tokenizer: Any, config: Nmt, source_lang: str, target_lang: str) -> tuple[str, list[str]]:
