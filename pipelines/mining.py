@@ -20,7 +20,8 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
 from cluster.component import Component
-from pipelines.docstore import Docstore, JoinedDocstore, hashes
+from pipelines.docstore import Docstore, JoinedDocstore
+from pipelines.ids import hash_ids
 from pipelines.positives import NO_POSITIVE, Names, Relevant, Wanted
 from pipelines.tables import RANKINGS
 from pipelines.tokenize import analyser
@@ -199,7 +200,7 @@ class MineNegatives:
         if self._mine.sampling_strategy == "top":
             return list(islice(passing, first, first + count))
         options = list(islice(passing, first, self._mine.last_rank(self._relevant.most, has_teacher)))
-        key = np.array([self._mine.seed, hashes([query_id])[0]], np.uint64)
+        key = np.array([self._mine.seed, hash_ids([query_id])[0]], np.uint64)
         drawn = np.random.Generator(np.random.Philox(key=key)).permutation(len(options))[:count]
         return [options[i] for i in sorted(drawn)]
 

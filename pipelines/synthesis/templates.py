@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pipelines import languages
-from pipelines.docstore import hashes
+from pipelines.ids import hash_ids
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writing, Written
 from pipelines.synthesis.phrases import find_templates
 from pipelines.tokenize import analyser
@@ -49,7 +49,7 @@ class TemplateWriter:
         if not words:
             return Written(reject=EMPTY)
         phrases = self._wording.phrases
-        phrase = phrases[int(hashes([passage.doc_id])[0]) % len(phrases)]
+        phrase = phrases[int(hash_ids([passage.doc_id])[0]) % len(phrases)]
         parts = [sentence.strip() for sentence in sentences(passage.text)]
         title = passage.title.strip() or self._shorten(next(filter(None, parts)))
         return Written(

@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines import languages
-from pipelines.docstore import hashes
+from pipelines.ids import hash_ids
 from pipelines.ids import IdSet
 from pipelines.synthesis import Synthesis
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writer, Written
@@ -147,13 +147,13 @@ class Lowest:
     come or go, as far as they are not in it."""
 
     def __init__(self, table: Artifact, column: str, most: int) -> None:
-        hashed = [hashes(rows[column].to_pylist()) for rows in table.tables([column])]
+        hashed = [hash_ids(rows[column].to_pylist()) for rows in table.tables([column])]
         all_hashes = np.concatenate(hashed) if hashed else np.empty(0, np.uint64)
         self._last = np.partition(all_hashes, most - 1)[most - 1] if len(all_hashes) > most else None
 
     def find_reject(self, row_id: str) -> str | None:
         """The reason why a row is not among them; None where it is."""
-        return BEYOND if self._last is not None and hashes([row_id])[0] > self._last else None
+        return BEYOND if self._last is not None and hash_ids([row_id])[0] > self._last else None
 
 
 def find_repeated(queries: Artifact) -> IdSet:
