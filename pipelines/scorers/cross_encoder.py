@@ -68,8 +68,8 @@ class CrossEncoderTeacher:
         if outputs != OUTPUTS[config.score]:
             raise RecipeError(
                 f"scorer 'cross_encoder': {config.model} is a {type(self._model.transformers_model).__name__} with "
-                f"{outputs or 'untrained'} outputs; score = {config.score!r} needs a sequence-classification model with "
-                f"{OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
+                f"{outputs or 'untrained'} outputs; score = {config.score!r} needs a sequence-classification model "
+                f"with {OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
             )
         self._model.set_keep_in_fp32_modules(self._last_layer(outputs))
         self._batch_tokens = config.batch_tokens or TOKENS_PER_BATCH[self._model.device.type]
