@@ -31,6 +31,7 @@ REQUIRED: dict[str, Any] = {
     "id": {"en": "a/{split}"},
     "model": "some/model",
     "base": {"kind": "checkpoint", "model": "some/model"},
+    "of": [{"kind": "bm25"}, {"kind": "bm25", "k1": 1.2}],
 }
 MEMBERS = [
     pytest.param(role, member, id=f"{role}-{member.model_fields['kind'].default}")

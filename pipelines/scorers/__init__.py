@@ -7,6 +7,9 @@ from pydantic import Field
 from pipelines.scorers.bm25 import Bm25Scorer
 from pipelines.scorers.cross_encoder import CrossEncoderScorer
 from pipelines.scorers.dense import DenseScorer
+from pipelines.scorers.ensemble import EnsembleScorer
 from pipelines.scorers.monot5 import MonoT5Scorer
 
-Scorer = Annotated[CrossEncoderScorer | MonoT5Scorer | DenseScorer | Bm25Scorer, Field(discriminator="kind")]
+Scorer = Annotated[
+    CrossEncoderScorer | MonoT5Scorer | DenseScorer | Bm25Scorer | EnsembleScorer, Field(discriminator="kind")
+]
