@@ -31,7 +31,7 @@ from pipelines.precision import Wanted, autocast, require_resolved
 from pipelines.scorers.base import Collection, score_in_windows
 
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # as for cross-encoders; of this model not measured
-PROMPT, END = "Query: {query} Document: {document}", " Relevant:"
+PROMPT, END = "Query: {query} Document: {document}", "Relevant:"
 WORDS = {"t5": ("▁true", "▁false"), "mt5": ("▁yes", "▁no")}
 TRUE_OR_NOTHING = ("unicamp-dl/mt5-13b-mmarco-100k", "unicamp-dl/mt5-3B-mmarco-en-pt")
 
