@@ -7,7 +7,7 @@ whole or not at all and a unit done twice (by an orphan of a killed run) writes 
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,6 +84,21 @@ def merge_rejects(receipts: Iterable[Receipt]) -> dict[str, Rejected]:
         for reason, new in receipt.rejects.items():
             old = merged.get(reason, Rejected(count=0))
             merged[reason] = Rejected(count=old.count + new.count, examples=(*old.examples, *new.examples)[:EXAMPLES])
+    return merged
+
+
+def merge_facts(facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts of several units as one: numbers are added, mappings merged, of anything else the first is kept."""
+    merged: dict[str, Any] = {}
+    for one in facts:
+        for name, value in one.items():
+            before = merged.get(name)
+            if isinstance(value, Mapping):
+                merged[name] = merge_facts([before or {}, value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                merged[name] = (before or 0) + value
+            else:
+                merged.setdefault(name, value)
     return merged
 
 

@@ -14,7 +14,7 @@ The fingerprint covers the name of the work, its version, the config and the inp
 ``Speed`` and ``max_rejects`` decide how a step runs, not what it makes, and are left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -31,7 +31,8 @@ class RowWork(Protocol):
     """Maps a part to a part: the same keys in the same order. Built once per actor, so models load in ``__init__``.
 
     Called with the same part of each table that the step's ``rows`` name, in that order. ``inputs`` holds the other
-    artifacts, nested as the step's inputs are.
+    artifacts, nested as the step's inputs are. An attribute ``facts``, a dictionary, says something of the last call
+    that no row holds (JSON); the manifest has the sum over the parts (``cluster.receipt.merge_facts``).
     """
 
     def __init__(self, config: Any, inputs: Mapping[str, Any]) -> None: ...
@@ -104,16 +105,12 @@ class Step:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits of all that can change the content."""
-        version = {"version": self.version} if self.version > 1 else {}
-        return fingerprint(
-            {
-                "work": self.work.__name__,
-                "config": self.config,
-                "inputs": {role: step.fingerprint for role, step in self.parents.items()},
-                "rows": list(self.rows),
-                "table": self.table.name if self.table else None,
-            }
-            | version
+        return fingerprint_step(
+            self.work,
+            self.config,
+            {role: step.fingerprint for role, step in self.parents.items()},
+            self.rows,
+            self.table.name if self.table else None,
         )
 
     @property
@@ -133,6 +130,15 @@ class Step:
     def input_artifacts(self, root: Place) -> dict[str, Any]:
         """The artifacts that this step reads, nested as its inputs are."""
         return map_leaves(self.inputs, lambda step: step.artifact(root))
+
+
+def fingerprint_step(
+    work: Any, config: Component, inputs: Mapping[str, str], rows: Sequence[str], table: str | None
+) -> str:
+    """The fingerprint of a step of this form; ``inputs`` holds the fingerprints of its inputs by their paths."""
+    version = int(getattr(work, "version", 1))
+    form = {"work": work.__name__, "config": config, "inputs": dict(inputs), "rows": list(rows), "table": table}
+    return fingerprint(form | ({"version": version} if version > 1 else {}))
 
 
 def flatten(inputs: Mapping[str, Any], before: str = "") -> dict[str, Any]:

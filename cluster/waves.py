@@ -20,7 +20,7 @@ from cluster.capacity import Capacity, Grant
 from cluster.errors import LeaseLostError, StepError
 from cluster.lease import Holder, Lease, Leases
 from cluster.progress import Progress
-from cluster.receipt import READERS, RECEIPTS, Receipt, merge_rejects, read_receipts
+from cluster.receipt import READERS, RECEIPTS, Receipt, merge_facts, merge_rejects, read_receipts
 from cluster.software import describe_software
 from cluster.step import Step
 from cluster.stop import Stop, StoppedError
@@ -207,7 +207,7 @@ def describe(step: Step, receipts: Sequence[Receipt], facts: Any, seconds: float
         seconds=round(sum(r.seconds for r in receipts) if seconds is None else seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         software=tuple({json.dumps(versions, sort_keys=True): versions for versions in software}.values()),
-        facts=facts or {},
+        facts=facts or merge_facts(receipt.facts for receipt in receipts),
     )
 
 

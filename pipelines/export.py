@@ -2,25 +2,31 @@
 
     TREC run      query_id Q0 doc_id rank score tag       ranks from 1, blanks between the fields
     TREC qrels    query_id 0 doc_id relevance
-    ColBERT       ["q",["d",score],["d",score],…]         one JSON list per query, best first
+    ColBERT       ["q",["d",score],["d",score],…]         one JSON list per query, best first: a score file, which
+                                                          ``pipelines.score_file`` reads
     MS MARCO      collection and queries id<TAB>text, qrels query_id<TAB>0<TAB>doc_id<TAB>relevance,
                   run query_id<TAB>doc_id<TAB>rank
 
 trec_eval ignores the rank and orders ties by doc id, the greatest first: a run with ties may measure differently there.
-Each function takes tables as ``Artifact.tables()`` gives them and returns the number of lines written.
+Each function takes tables as ``Artifact.tables()`` gives them and returns the number of lines written. A file whose
+name ends with ``.gz`` is compressed.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from cluster.artifact import Artifact
 from cluster.errors import TableError
 from cluster.storage import Place
 from cluster.table import good
+from pipelines.tables import RANKINGS
 from pipelines.text import join_title
 
 TAB = "\t"
@@ -48,6 +54,17 @@ def trec_run(rankings: Iterable[pa.Table], file: Place, tag: str = "babelray") -
 def trec_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
     """Write QRELS as TREC judgements. Raises TableError for an id that is empty or holds a blank."""
     return _write(file, _judgements(qrels, " "))
+
+
+def export_scores(scores: Artifact, file: Place) -> int:
+    """Write a teacher's RANKINGS as a score file (``babelray export RECIPE score FILE``).
+
+    Raises:
+        TableError: the artifact is another table.
+    """
+    if scores.manifest.table != RANKINGS.name:
+        raise TableError(f"{scores.name}: expected a table of {RANKINGS.name}, got {scores.manifest.table}")
+    return colbert_examples(scores.tables(), file)
 
 
 def colbert_examples(rankings: Iterable[pa.Table], file: Place) -> int:
@@ -129,8 +146,15 @@ def _whole(value: str) -> int | str:
 
 def _write(file: Place, lines: Iterable[str]) -> int:
     count = 0
-    with file.writing() as out:
+    with file.writing() as draft, _compress(draft, file.name) as out:
         for line in lines:
             out.write(f"{line}\n".encode())
             count += 1
     return count
+
+
+def _compress(draft: Any, name: str) -> AbstractContextManager[Any]:
+    """What to write into: the file, or gzip around it, without the time, so that equal tables give equal bytes."""
+    if name.endswith(".gz"):
+        return gzip.GzipFile(filename="", mode="wb", fileobj=draft, mtime=0)
+    return nullcontext(draft)

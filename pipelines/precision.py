@@ -58,12 +58,16 @@ def resolve_compute_type(wanted: str, gpus: float) -> str:
 
 
 def with_precision(component: AnyComponent, gpus: float) -> AnyComponent:
-    """The component with its ``precision`` or ``compute_type`` resolved for actors with ``gpus`` GPUs each."""
+    """The component, and those ``of`` an ensemble, with ``precision`` or ``compute_type`` resolved for actors with
+    ``gpus`` GPUs each."""
     update: dict[str, Any] = {}
     if getattr(component, "precision", None) == AUTO:
         update["precision"] = resolve(AUTO, gpus)
     if getattr(component, "compute_type", None) == AUTO:
         update["compute_type"] = resolve_compute_type(AUTO, gpus)
+    members = _members(component)
+    if members != (resolved := tuple(with_precision(member, gpus) for member in members)):
+        update["of"] = resolved
     return component.model_copy(update=update) if update else component
 
 
@@ -75,6 +79,14 @@ def refuse_auto(component: Component, key: str) -> None:
                 f'{key}.{name} = "auto" depends on the machine and cannot name a table: resolve it first with '
                 "pipelines.precision.with_precision"
             )
+    for number, member in enumerate(_members(component)):
+        refuse_auto(member, f"{key}.of.{number}")
+
+
+def _members(component: Component) -> tuple[Component, ...]:
+    """The components that an ensemble is made of; of others none."""
+    members = getattr(component, "of", ())
+    return members if isinstance(members, tuple) else ()
 
 
 @lru_cache(maxsize=1)

@@ -3,10 +3,11 @@
 The languages of the teacher's inputs are its own: the artifacts given as ``queries`` and ``docs`` decide what it reads,
 whatever the selector searched and whatever the student will see. Scores fall along a row; ties stand in the order of
 doc ids. A document without text (its translation was rejected) is left out. The rankings of a search are ordered again
-in the same way (retrieve and rerank), as deep as ``depth``.
+in the same way (retrieve and rerank), as deep as ``depth``. Pairs that the same teacher has scored in a finished step
+are copied (``pipelines.scored``): a deeper selection costs its new pairs alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +17,14 @@ from pydantic import Field, model_validator
 
 from cluster.artifact import Artifact
 from cluster.component import Component
+from cluster.errors import StepError
 from pipelines.docstore import Docstore
 from pipelines.models import locate
 from pipelines.precision import refuse_auto
+from pipelines.scored import ScoredPairs
 from pipelines.scorers import Scorer
 from pipelines.scorers.base import Collection, Teacher
+from pipelines.scorers.ensemble import Merging
 from pipelines.tables import RANKINGS
 
 
@@ -43,9 +47,13 @@ class Score:
 
     ``inputs["queries"]`` is a QUERIES artifact and ``inputs["docs"]`` a DOCS artifact, in the teacher's languages.
     Queries are held in memory as one Arrow table, documents are memory-mapped; the pairs of a part are scored together.
+    ``facts`` holds how many pairs of a part the teacher ``scored``, and how many were ``copied`` from which step.
     """
 
+    facts: dict[str, Any]
+
     def __init__(self, config: ScoreConfig, inputs: Mapping[str, Artifact]) -> None:
+        self._scored = ScoredPairs.find(type(self), config, inputs)
         config = locate(config, inputs)
         self._depth = config.depth
         self._docs = Docstore.open(inputs["docs"])
@@ -74,22 +82,63 @@ class Score:
         return _Selection(row["query_id"], query, doc_ids, None if doc_ids else "no selected document has a text")
 
     def _scores(self, selections: "list[_Selection]") -> np.ndarray:
-        """The teacher's scores for all documents of all selections, one after another."""
-        if not selections:
+        """The teacher's scores for all documents of all selections, one after another; copied where they are there."""
+        pairs = [(s.query_id, s.query, doc_id) for s in selections for doc_id in s.doc_ids]
+        scores_P, copied = self._scored.look_up([s.query_id for s in selections], [s.doc_ids for s in selections])
+        new = np.flatnonzero(np.isnan(scores_P))
+        scores_P[new] = self._ask([pairs[k] for k in new.tolist()])
+        self.facts = {"scored": len(new)} | ({"copied": copied} if copied else {})
+        return scores_P
+
+    def _ask(self, pairs: list[tuple[str, str, str]]) -> np.ndarray:
+        """The teacher's scores of (query id, query, doc id): each text is given once."""
+        if not pairs:
             return np.empty(0, np.float32)
-        doc_ids = list(dict.fromkeys(doc_id for s in selections for doc_id in s.doc_ids))
-        place = {doc_id: j for j, doc_id in enumerate(doc_ids)}
-        pairs_P2 = np.array([(i, place[doc_id]) for i, s in enumerate(selections) for doc_id in s.doc_ids])
-        queries = [s.query for s in selections]
-        scores_P = self._teacher.score(queries, self._docs.texts(doc_ids), pairs_P2)
+        queries = {query_id: text for query_id, text, _ in pairs}
+        query_places = {query_id: i for i, query_id in enumerate(queries)}
+        doc_places = {doc_id: j for j, doc_id in enumerate(dict.fromkeys(doc_id for _, _, doc_id in pairs))}
+        pairs_P2 = np.array([(query_places[query_id], doc_places[doc_id]) for query_id, _, doc_id in pairs])
+        scores_P = self._teacher.score(list(queries.values()), self._docs.texts(doc_places), pairs_P2)
         if not np.isfinite(scores_P).all():
             bad = int((~np.isfinite(scores_P)).argmax())
-            i, j = pairs_P2[bad]
             raise FloatingPointError(
-                f"the teacher's score of query {selections[i].query_id} with document {doc_ids[j]} is {scores_P[bad]}: "
+                f"the teacher's score of query {pairs[bad][0]} with document {pairs[bad][2]} is {scores_P[bad]}: "
                 'its model overflows. Set score.scorer.precision = "fp32" (or "bf16", which has the range of fp32)'
             )
         return scores_P
+
+
+class MergeConfig(Merging):
+    """How the scores of several teachers become one: see ``pipelines.scorers.ensemble``."""
+
+
+class MergeScores:
+    """RowWork: RANKINGS of several teachers over one selection -> their ensemble. ``rows`` names one table for each.
+
+    A document that a teacher did not score (its translation into that teacher's language was rejected) is left out.
+    """
+
+    def __init__(self, config: MergeConfig, inputs: Mapping[str, Artifact]) -> None:
+        self._config = config
+
+    def __call__(self, *tables: pa.Table) -> pa.Table:
+        """Merge a part."""
+        if self._config.weights is not None and len(self._config.weights) != len(tables):
+            raise StepError(f"expected a weight for each of {len(tables)} teachers, got {list(self._config.weights)}")
+        aligned = zip(*(table.to_pylist() for table in tables), strict=True)
+        return RANKINGS.of([self._merge(rows) for rows in aligned])
+
+    def _merge(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        query_id = rows[0]["query_id"]
+        if reject := next((row["reject"] for row in rows if row["reject"] is not None), None):
+            return _ranked(_Selection(query_id, "", [], reject), [])
+        scores = [dict(zip(row["doc_ids"], row["scores"], strict=True)) for row in rows]
+        shared = [doc_id for doc_id in scores[0] if all(doc_id in others for others in scores)]
+        if not shared:
+            reject = "no document has a score of every teacher" if any(scores) else None
+            return _ranked(_Selection(query_id, "", [], reject), [])
+        merged_K = self._config.merge(np.array([[of_teacher[doc_id] for doc_id in shared] for of_teacher in scores]))
+        return _ranked(_Selection(query_id, "", shared, None), merged_K.tolist())
 
 
 class _Selection(NamedTuple):

@@ -34,6 +34,7 @@ REQUIRED: dict[str, Any] = {
     "model": "some/model",
     "url": "https://host/v1",
     "base": {"kind": "checkpoint", "model": "some/model"},
+    "of": [{"kind": "bm25"}, {"kind": "bm25", "k1": 1.2}],
 }
 MEMBERS = [
     pytest.param(role, member, id=f"{role}-{member.model_fields['kind'].default}")

@@ -7,6 +7,11 @@ from pydantic import Field
 from pipelines.scorers.bm25 import Bm25Scorer
 from pipelines.scorers.cross_encoder import CrossEncoderScorer
 from pipelines.scorers.dense import DenseScorer
+from pipelines.scorers.ensemble import EnsembleScorer
 from pipelines.scorers.llm import LlmScorer
+from pipelines.scorers.monot5 import MonoT5Scorer
 
-Scorer = Annotated[CrossEncoderScorer | DenseScorer | Bm25Scorer | LlmScorer, Field(discriminator="kind")]
+Scorer = Annotated[
+    CrossEncoderScorer | MonoT5Scorer | LlmScorer | DenseScorer | Bm25Scorer | EnsembleScorer,
+    Field(discriminator="kind"),
+]

@@ -26,10 +26,9 @@ from pipelines.batching import by_length
 from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
 from pipelines.precision import Wanted, autocast, require_resolved
-from pipelines.scorers.base import Collection
+from pipelines.scorers.base import Collection, score_in_windows
 
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # of the first more leave the caches; the second was not measured
-WINDOW = 16_384  # pairs tokenised at a time: sorting over more saves no padding, and their tokens stay below 100 MB
 OUTPUTS = {"logit": 1, "log_sigmoid": 1, "log_probability": 2}
 
 
@@ -69,22 +68,15 @@ class CrossEncoderTeacher:
         if outputs != OUTPUTS[config.score]:
             raise RecipeError(
                 f"scorer 'cross_encoder': {config.model} is a {type(self._model.transformers_model).__name__} with "
-                f"{outputs} outputs; score = {config.score!r} needs a sequence-classification model with "
-                f"{OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
+                f"{outputs or 'untrained'} outputs; score = {config.score!r} needs a sequence-classification model "
+                f"with {OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
             )
         self._model.set_keep_in_fp32_modules(self._last_layer(outputs))
         self._batch_tokens = config.batch_tokens or TOKENS_PER_BATCH[self._model.device.type]
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:
         """Scores, float32, on the scale that the config names."""
-        scores_P = np.empty(len(pairs_P2), np.float32)
-        order_P = np.argsort([len(queries[i]) + len(docs[j]) for i, j in pairs_P2.tolist()], kind="stable")
-        for start in range(0, len(order_P), WINDOW):
-            window = order_P[start : start + WINDOW]
-            scores_P[window] = self._scores(
-                [queries[i] for i in pairs_P2[window, 0]], [docs[j] for j in pairs_P2[window, 1]]
-            )
-        return scores_P
+        return score_in_windows(self._scores, queries, docs, pairs_P2)
 
     def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
         import torch
@@ -108,11 +100,13 @@ class CrossEncoderTeacher:
         return logits_B if self._config.score == "logit" else logsigmoid(logits_B)
 
     def _count_outputs(self) -> int | None:
-        """The outputs of a sequence-classification model; None of any other."""
-        architecture = self._model.transformers_model
-        if "ForSequenceClassification" not in type(architecture).__name__:
+        """The outputs of a sequence-classification model; None of any other, to which transformers would give a head of
+        random weights."""
+        config = getattr(self._model.transformers_model, "config", None)
+        trained = getattr(config, "architectures", None) or [type(self._model.transformers_model).__name__]
+        if not any("ForSequenceClassification" in name for name in trained):
             return None
-        return getattr(getattr(architecture, "config", None), "num_labels", None)
+        return getattr(config, "num_labels", None)
 
     def _last_layer(self, outputs: int) -> list[str]:
         """The name of the linear layer whose output the logits are; none where a model's head has another form."""
