@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-slow check format bench lock clean
+.PHONY: help setup demo serve test test-slow test-vllm check format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,12 @@ test: setup  ## the test suite
 test-slow: setup  ## the tests that take minutes each: chaos on an object store
 	@$(BIN)/python -m pytest -m slow --timeout 1800
 
+test-vllm: setup .venv-vllm/ready  ## the tests with real vLLM on a processor, in an environment of its own
+	@BABELRAY_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py --timeout 1200
+
+.venv-vllm/ready: tests/vllm_environment.py
+	@$(BIN)/python tests/vllm_environment.py .venv-vllm && touch $@
+
 check: setup  ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -50,10 +56,10 @@ bench: setup  ## the benchmarks of docs/results.md
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[demo,nmt,datasets,dev]'
+	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[demo,gates,nmt,datasets,dev]'
 	@head -1 requirements.lock > requirements.new
 	@$(VENV)-lock/bin/python -m pip freeze --exclude babelray | sed 's/+cpu$$//' >> requirements.new
 	@mv requirements.new requirements.lock && rm -rf $(VENV)-lock
 
 clean:  ## remove the virtual environment (artifacts stay: they may have cost days)
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-vllm

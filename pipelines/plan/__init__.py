@@ -1,9 +1,11 @@
 """The whole system on one page: which steps a recipe becomes, and what each reads.
 
     ingest ─ docs, queries, qrels of every language and split                      (tables)
-    translate ─ the training passages, into each language that is read             (tables)
+    translate → gate ─ the training passages, into each language that is read      (tables)
+    synth → keep ─ questions written for the passages, where the source has none   (tables)
     select ─ the k passages of the training collection that look best per query    (a search)
     score ─ what the teacher thinks of them, in the teacher's languages            (rankings)
+    mine ─ hard negatives, where labels are read                                   (rankings)
     start ─ the untrained student                                                  (a directory)
     train ─ the student, on the teacher's scores, or on judgements                 (a directory)
     encode → index → search → evaluate ─ for the student and for each other system, on each evaluation set
@@ -11,8 +13,9 @@
 A step is known by its name and the fingerprint of all that can change it, so two recipes that differ only in the
 student share their translations and scores, and a selection is made by the same steps as a search.
 
-    steps      what every part is built from       training   translate, select, score, start, train
-    systems    index, search, rerank, evaluate
+    steps      what every part is built from       translation   stages of translators, gates
+    questions  passages, questions, the selector   data          select, score, mine
+    training   start, train                        systems       index, search, rerank, evaluate
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,7 @@ from pipelines.plan.steps import Collection, plan_collection, plan_documents
 from pipelines.plan.systems import System, encoder_of, plan_evaluation, plan_examples, plan_searches, plan_systems
 from pipelines.plan.training import Training, plan_training
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
+from pipelines.score_file import ScoreFileConfig
 from pipelines.sources.splits import describe_splits
 
 __all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "encoder_of", "plan"]
@@ -69,7 +73,7 @@ class Plan:
     @property
     def absent(self) -> list[str]:
         """Which files of the sources and which models are not here: such a plan can be looked at, and not run."""
-        contents = [step.config.content for step in self.steps if isinstance(step.config, IngestConfig)]
+        contents = [s.config.content for s in self.steps if isinstance(s.config, IngestConfig | ScoreFileConfig)]
         files = [content.removeprefix(ABSENT) for content in contents if content.startswith(ABSENT)]
         return list(dict.fromkeys([*files, *(line for step in self.steps for line in find_absent(step.config))]))
 

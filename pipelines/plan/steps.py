@@ -11,12 +11,10 @@ from cluster.component import Component
 from cluster.step import Step
 from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.models import pin, references
-from pipelines.precision import with_precision
 from pipelines.recipe import EvaluationSet, Recipe
 from pipelines.sources import AnySource
 from pipelines.sources.files import TableName
 from pipelines.tables import DOCS, QRELS, QUERIES
-from pipelines.translate import JoinTranslations, Translate, TranslateConfig
 
 INGEST = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrels": (IngestQrels, QRELS)}
 
@@ -33,13 +31,14 @@ class Collection:
 def make_step(
     recipe: Recipe, verb: str, name: str, work: Any, config: Component, inputs: Mapping[str, Any], **form: Any
 ) -> Step:
-    """A step with the resources of its verb. ``form`` holds ``table`` and ``rows`` of table steps."""
-    resources = getattr(recipe.resources, verb)
+    """A step with the resources of its verb. ``form`` holds ``table`` and ``rows`` of table steps, and what is not as
+    the recipe has it for all: ``resources``, ``max_rejects``."""
+    form.setdefault("resources", getattr(recipe.resources, verb))
     students = {path: other_student(recipe, reference.recipe) for path, reference in references(config).items()}
     models = {"models": students} if students else {}
     if form.get("table"):
-        form["max_rejects"] = recipe.run.max_rejects
-    return Step(name, work, config, {**inputs, **models}, resources=resources, verb=verb, **form)
+        form.setdefault("max_rejects", recipe.run.max_rejects)
+    return Step(name, work, config, {**inputs, **models}, verb=verb, **form)
 
 
 def other_student(recipe: Recipe, name: str) -> Step:
@@ -56,20 +55,6 @@ def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split
     size = recipe.run.queries_per_part if table == "queries" else recipe.run.rows_per_part
     config = IngestConfig.of(source, lang, split, size, table)
     return make_step(recipe, "ingest", f"{table}-{lang}", work, config, inputs, table=contract)
-
-
-def translate_docs(recipe: Recipe, docs: Step, lang: str) -> Step:
-    """Documents in another language: translated, or joined with those that the source has in the same split."""
-    given = config_of(docs)
-    translator = with_precision(recipe.translate, recipe.resources.translate.gpus)
-    config = TranslateConfig(source_lang=given.lang, target_lang=lang, translator=translator)
-    if recipe.translate.kind == "parallel":
-        translations = ingest(recipe, "docs", given.source, lang, given.split)
-        work: Any = JoinTranslations
-        inputs = {"docs": docs, "translations": translations}
-    else:
-        work, inputs = Translate, {"docs": docs}
-    return make_step(recipe, "translate", f"translate-{lang}", work, config, inputs, table=DOCS, rows=("docs",))
 
 
 def config_of(step: Step) -> IngestConfig:

@@ -16,7 +16,8 @@ from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import Pretrained
-from pipelines.plan.steps import Collection, config_of, make_step, other_student, translate_docs
+from pipelines.plan.steps import Collection, config_of, make_step, other_student
+from pipelines.plan.translation import translate_docs
 from pipelines.precision import resolve, with_precision
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, ReadyStudent, Recipe, SystemSpec
 from pipelines.scorers import Scorer

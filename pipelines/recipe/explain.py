@@ -32,8 +32,8 @@ def _path(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
     """Where an error stands, as a key of the file: pydantic also names the kind that it took a table for."""
     path = []
     for part in loc:
-        if isinstance(tree, dict) and tree.get("kind") == part and part not in tree:
-            continue
+        if isinstance(tree, dict) and part not in tree and (tree.get("kind") == part or part == 0):
+            continue  # the kind, or the number of the only stage
         path.append(str(part))
         tree = tree.get(part) if isinstance(tree, dict) else None
     return path

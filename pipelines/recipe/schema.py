@@ -1,12 +1,15 @@
 """The recipe: what one TOML file may say, and what must fit together in it."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cluster.component import Component
+from pipelines.gates import Gates
 from pipelines.indexes import Index
 from pipelines.indexes.base import SearchOptions
+from pipelines.mining import Mine
 from pipelines.recipe.tables import (
     Encoding,
     EvaluationSet,
@@ -15,15 +18,23 @@ from pipelines.recipe.tables import (
     Mix,
     ReadyStudent,
     Run,
-    Score,
     Select,
     StepResources,
     SystemSpec,
+    Teacher,
 )
+from pipelines.score_file import ScoreFile
 from pipelines.sources import AnySource
+from pipelines.synthesis import Synthesis
 from pipelines.training.config import TrainConfig
 from pipelines.translators import Parallel, Translator
 
+# [translate] is one stage, [[translate]] several: each translates what those before it could not
+Stages = Annotated[
+    tuple[Translator, ...],
+    BeforeValidator(lambda stages: (stages,) if isinstance(stages, Mapping) else stages),
+    Field(min_length=1),
+]
 STUDENT, BM25, UNTRAINED = "student", "bm25", "untrained"  # systems that every recipe may have
 
 
@@ -41,9 +52,12 @@ class Recipe(Component):
     source: AnySource
     train_split: str = "train"
     languages: Languages
-    translate: Translator = Parallel()
+    translate: Stages = (Parallel(),)
+    gates: Gates | None = None
     select: Select = Select()
-    score: Score | None = None
+    score: Teacher | None = None
+    synthesis: Synthesis | None = None  # writes the training questions; None: the source has them
+    mine: Mine | None = None  # chooses the negatives of labelled questions; None: the selection's other passages
     mix: Mix | None = None
     train: TrainConfig | None = None
     student: ReadyStudent | None = None
@@ -79,12 +93,32 @@ class Recipe(Component):
         """What would otherwise be found after hours, by the step that fails."""
         if train.loss.reads == "scores" and not self.score and not self.mix:
             raise ValueError(f"train.loss.kind = {train.loss.kind} reads the scores of a teacher: add [score]")
-        if (ways := train.draw.ways) > self.select.k and not self.mix:
+        is_selected = not isinstance(self.score, ScoreFile)
+        if (ways := train.draw.ways) > self.select.k and not self.mix and is_selected:
             raise ValueError(f"train.ways = {ways} passages cannot be drawn from select.k = {self.select.k}")
+        if self.mine and train.loss.reads == "labels" and ways > 1 + self.mine.num_negatives:
+            raise ValueError(
+                f"train.ways = {ways}: a relevant passage and mine.num_negatives = {self.mine.num_negatives} others "
+                "are fewer; raise mine.num_negatives, or lower train.ways"
+            )
         if self.index.kind == "faiss" and train.student.kind != "dense":
             raise ValueError(
                 f"index.kind = faiss cannot hold the vectors of a {train.student.kind} student: choose plaid or exact"
             )
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> "Recipe":
+        if any(stage.kind == "parallel" for stage in self.translate[1:]):
+            raise ValueError("translate.kind = parallel takes what the source has: make it the first of the stages")
+        return self
+
+    @model_validator(mode="after")
+    def _check_questions(self) -> "Recipe":
+        if self.synthesis and isinstance(self.score, ScoreFile):
+            raise ValueError("score.kind = file scores the questions of the source: leave out [synthesis]")
+        if self.mine and isinstance(self.score, ScoreFile):
+            raise ValueError("[mine] compares a teacher's scores with those of the positives: give score.scorer")
+        return self
 
     @model_validator(mode="after")
     def _check_passages(self) -> "Recipe":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.component import Component, Resources, Speed
 from pipelines import languages
@@ -11,6 +11,7 @@ from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import OptionalModel, Pretrained
 from pipelines.precision import Wanted
+from pipelines.score_file import ScoreFile
 from pipelines.scorers import Scorer
 from pipelines.sources import AnySource
 
@@ -64,6 +65,16 @@ class Score(Component):
     scorer: Scorer
     query_lang: LanguageCode = "en"
     doc_lang: LanguageCode = "en"
+
+
+def _kind_of_score(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "file" if kind == "file" else "teacher"
+
+
+Teacher = Annotated[
+    Annotated[Score, Tag("teacher")] | Annotated[ScoreFile, Tag("file")], Discriminator(_kind_of_score)
+]  # [score] of a recipe
 
 
 class ReadyStudent(Pretrained):
@@ -183,6 +194,9 @@ class StepResources(Component):
 
     ingest: Resources = Resources()
     translate: Resources = Resources()
+    gate: Resources = Resources()
+    synthesise: Resources = Resources()
+    mine: Resources = Resources()
     start: Resources = Resources()
     encode: Resources = Resources()
     index: Resources = Resources()

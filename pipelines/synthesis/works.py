@@ -26,8 +26,7 @@ from pydantic import Field, field_validator
 from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines import languages
-from pipelines.ids import hash_ids
-from pipelines.ids import IdSet
+from pipelines.ids import IdSet, hash_ids
 from pipelines.synthesis import Synthesis
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writer, Written
 from pipelines.synthesis.language import LanguageCheck, check_detectable

@@ -4,7 +4,6 @@ A data set is ``queries``, ``docs`` by language, and what the loss reads: ``scor
 ``qrels`` by language and ``rankings``, the selection, whose passages that are not relevant are the negatives.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from cluster.artifact import Artifact
 from cluster.errors import StepError
 from cluster.step import flatten
 from pipelines.docstore import Docstore, RowStore
+from pipelines.positives import Positives
 from pipelines.training.batches import Candidates, Passages
 
 NEEDS = {  # what a data set holds, by what the loss reads
@@ -72,22 +72,18 @@ class ScoredPassages:
 
 
 class LabelledPassages:
-    """The relevant passages of each query that has one, then the selection's best others: its negatives.
+    """The relevant passages of each query that has one, then the others of its ranking, best first: its negatives.
 
-    An id is the same passage in every language, so a passage that is relevant in one is relevant in all. A query
-    without a relevant passage, or without a selection, has no row.
+    ``qrels`` are judgements by language; an id is the same passage in every language, so a passage that is relevant in
+    one is relevant in all. Without any, a query's relevant passage is that of its own id: it was written from it. A
+    query without a relevant passage, or without a ranking, has no row.
     """
 
     def __init__(self, qrels: Mapping[str, Artifact], rankings: RowStore):
-        self.name, self._rankings = f"{rankings.name} with {', '.join(a.name for a in qrels.values())}", rankings
-        relevant: dict[str, dict[str, None]] = defaultdict(dict)
-        for lang in sorted(qrels):
-            for table in qrels[lang].tables(["query_id", "doc_id", "relevance"]):
-                for row in table.to_pylist():
-                    if row["relevance"] > 0:
-                        relevant[row["query_id"]][row["doc_id"]] = None
-        self._relevant = {query: tuple(doc_ids) for query, doc_ids in relevant.items()}
-        found = rankings.positions(list(self._relevant))
+        judged = f" with {', '.join(artifact.name for artifact in qrels.values())}" if qrels else ""
+        self.name, self._rankings = f"{rankings.name}{judged}", rankings
+        self._positives = Positives(qrels)
+        found = rankings.positions(self._positives.judged) if qrels else np.arange(len(rankings))
         self._rows = np.sort(found[found >= 0])
 
     def __len__(self) -> int:
@@ -96,7 +92,7 @@ class LabelledPassages:
     def candidates(self, row: int, pool: int) -> Candidates:
         """The relevant passages and ``pool`` others."""
         ranking = self._rankings.row_at(int(self._rows[row]))
-        relevant = self._relevant[ranking["query_id"]]
+        relevant = self._positives.of(ranking["query_id"])
         others = [doc_id for doc_id in ranking["doc_ids"] if doc_id not in relevant][:pool]
         scores = np.array([1.0] * len(relevant) + [0.0] * len(others), np.float32)
         return Candidates(ranking["query_id"], [*relevant, *others], scores, positives=len(relevant))

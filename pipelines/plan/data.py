@@ -1,0 +1,123 @@
+"""What a training reads of one recipe: questions, passages by language, and a teacher's scores or labelled passages.
+
+    scores    select → score            the teacher's, of the selection; or a file of published scores alone
+    labels    select → (positives → score →) mine
+
+What nothing reads is not planned: with labels a teacher is asked only where ``[mine]`` compares scores.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.errors import RecipeError
+from cluster.step import Step
+from pipelines.ingest import ABSENT
+from pipelines.mining import Mine, MineConfig, MineNegatives
+from pipelines.plan.questions import plan_docs, plan_queries, plan_selector
+from pipelines.plan.steps import config_of, ingest, make_step
+from pipelines.plan.systems import plan_search
+from pipelines.plan.translation import ALL
+from pipelines.positives import PositivesConfig, WithPositives
+from pipelines.precision import with_precision
+from pipelines.recipe import Recipe, Score
+from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
+from pipelines.scorers import EnsembleScorer, Scorer
+from pipelines.scoring import MergeConfig, MergeScores, ScoreConfig
+from pipelines.scoring import Score as ScorePairs
+from pipelines.tables import RANKINGS
+
+
+def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
+    """The tables of a training that ``reads`` scores or labels."""
+    score = recipe.score
+    data = {
+        "queries": plan_queries(recipe, recipe.languages.query),
+        "docs": {lang: plan_docs(recipe, lang) for lang in recipe.languages.docs},
+    }
+    if reads == "scores" and isinstance(score, ScoreFile):
+        return {**data, "scores": _plan_score_file(recipe, score)}
+    selection = _plan_selection(recipe)
+    if reads == "scores":
+        if score is None or isinstance(score, ScoreFile):
+            raise RecipeError(f"recipe {recipe.name}: the loss reads the scores of a teacher, so add [score]")
+        return {**data, "scores": _plan_scores(recipe, score, selection)}
+    qrels = {} if recipe.synthesis else _plan_labels(recipe)
+    rankings = _plan_negatives(recipe, recipe.mine, selection, qrels) if recipe.mine else selection
+    return {**data, "qrels": qrels, "rankings": rankings}
+
+
+def _plan_selection(recipe: Recipe) -> Step:
+    """The k best passages per training question: a search of the training collection by the selector."""
+    select = recipe.select
+    system, index = plan_selector(recipe)
+    options = select.search.model_copy(update={"k": select.k})
+    queries = plan_queries(recipe, select.query_lang)
+    return plan_search(recipe, "select", system, index, queries, select.doc_lang, options)
+
+
+def _plan_scores(recipe: Recipe, score: Score, selection: Step) -> Step:
+    """What the teacher thinks of the selection; of an ensemble a step for each member, and one that merges."""
+    inputs = {
+        "rankings": selection,
+        "queries": plan_queries(recipe, score.query_lang),
+        "docs": plan_docs(recipe, score.doc_lang),
+    }
+
+    def plan_teacher(name: str, scorer: Scorer) -> Step:
+        scorer = with_precision(scorer, recipe.resources.score.gpus)
+        config = ScoreConfig(scorer=scorer, query_lang=score.query_lang, doc_lang=score.doc_lang)
+        return make_step(recipe, "score", name, ScorePairs, config, inputs, table=RANKINGS, rows=("rankings",))
+
+    ensemble = score.scorer
+    if not isinstance(ensemble, EnsembleScorer):
+        return plan_teacher("score", ensemble)
+    members = {str(n): plan_teacher(f"score-{n}", member) for n, member in enumerate(ensemble.of)}
+    merging = MergeConfig(normalise=ensemble.normalise, weights=ensemble.weights)
+    rows = tuple(f"scores.{n}" for n in members)
+    return make_step(recipe, "score", "score", MergeScores, merging, {"scores": members}, table=RANKINGS, rows=rows)
+
+
+def _plan_score_file(recipe: Recipe, file: ScoreFile) -> Step:
+    """Published scores of the training questions: no selection and no teacher."""
+    lang, split = recipe.languages.original, recipe.train_split
+    inputs = {
+        "queries": ingest(recipe, "queries", recipe.source, lang, split),
+        "docs": ingest(recipe, "docs", recipe.source, lang, split),
+    }
+    config = ScoreFileConfig.of(file, recipe.run.queries_per_part)
+    return make_step(recipe, "ingest", "score", ReadScores, config, inputs, table=RANKINGS)
+
+
+def _plan_labels(recipe: Recipe) -> dict[str, Step]:
+    """The judgements of the training questions, by the language of the documents that they judge."""
+    lang = recipe.languages.original
+    docs = ingest(recipe, "docs", recipe.source, lang, recipe.train_split)
+    queries = ingest(recipe, "queries", recipe.source, lang, recipe.train_split)
+    qrels = ingest(recipe, "qrels", recipe.source, lang, recipe.train_split, docs=docs, queries=queries)
+    absent = config_of(qrels).content.removeprefix(ABSENT)
+    if absent != config_of(qrels).content and not config_of(docs).content.startswith(ABSENT):
+        raise RecipeError(
+            "train.loss.kind reads judgements, and the source has none for the training questions: "
+            f"{absent}. Choose a loss that reads a teacher's scores (kl, mse)"
+        )
+    return {lang: qrels}
+
+
+def _plan_negatives(recipe: Recipe, mine: Mine, selection: Step, qrels: Mapping[str, Step]) -> Step:
+    """The hard negatives of a selection. A teacher, where scores decide and there is one, scores the positives too."""
+    lang = recipe.select.doc_lang
+    names: dict[str, Any] = {"query_lang": recipe.select.query_lang}
+    labels = {"qrels": qrels} if qrels else {}
+    inputs: dict[str, Any] = {"rankings": selection, "docs": plan_docs(recipe, lang), **labels}
+    if isinstance(recipe.score, Score) and mine.reads_scores:
+        depth = PositivesConfig(depth=mine.depth, languages=mine.languages, **names)
+        complete = make_step(
+            recipe, "mine", "positives", WithPositives, depth, {"rankings": selection, **labels},
+            table=RANKINGS, rows=("rankings",), max_rejects=ALL,
+        )  # fmt: skip
+        inputs["scores"] = _plan_scores(recipe, recipe.score, complete)
+    rows = ("rankings", "scores") if "scores" in inputs else ("rankings",)
+    config = MineConfig(mine=mine, doc_lang=lang, **names)
+    return make_step(
+        recipe, "mine", "mine", MineNegatives, config, inputs, table=RANKINGS, rows=rows, max_rejects=ALL
+    )  # fmt: skip
