@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from artifacts import table_artifact
 from cluster.errors import RecipeError
-from pipelines.docstore import hashes
+from pipelines.ids import hash_ids
 from pipelines.synthesis.base import EMPTY
 from pipelines.synthesis.language import OTHERS, LanguageCheck
 from pipelines.synthesis.works import BEYOND, DUPLICATE, LANGUAGE, Cap, CapConfig, Keep, KeepConfig, normalise
@@ -118,7 +118,7 @@ def test_the_cap_keeps_the_lowest_hashes_of_those_that_are_good(tmp_path):
     rows = queries_of({f"q{i}": None if i % 5 == 0 else f"query {i}" for i in range(100)})
     every = table_artifact(tmp_path / "kept", QUERIES, rows[:30], rows[30:])
     good = [row["query_id"] for row in rows if row["reject"] is None]
-    expected = set(sorted(good, key=lambda i: hashes([i])[0])[:17])
+    expected = set(sorted(good, key=lambda i: hash_ids([i])[0])[:17])
     for most, left in ((17, expected), (80, set(good)), (1000, set(good))):
         out = []
         for part in (rows[30:], rows[:30]):
