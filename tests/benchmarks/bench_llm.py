@@ -4,8 +4,8 @@
 
 Ours is the step's work on a part, the check of its table and the writing of the part. The peer gets finished prompts
 and their limits, and its texts are thrown away. Both use one engine, in turns; prompts are in its prefix cache for
-both. The weights are random (4 layers of 256), so that hardly a translation ends before its limit of tokens. Exits with an
-error below a ratio of 0.9. Where vLLM is not installed it says so and measures nothing.
+both. The weights are random (4 layers of 256), so that hardly a translation ends before its limit of tokens. Exits
+with an error below a ratio of 0.9. Where vLLM is not installed it says so and measures nothing.
 """
 
 import argparse
@@ -40,7 +40,8 @@ def make_model(folder: Path, lines: list[str]) -> str:
 
     checkpoints.qwen2(folder, lines, PROMPT)
     config = AutoConfig.from_pretrained(folder)
-    config.update({"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4})
+    config.update({"hidden_size": 256, "intermediate_size": 512})
+    config.update({"num_attention_heads": 4, "num_key_value_heads": 4})
     config.update({"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4})
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return str(folder)
