@@ -9,8 +9,9 @@ place, which counts as an attempt of the part (``cluster.pool``).
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +22,7 @@ from pipelines.generation import Generated
 from pipelines.models import Pretrained, resolve
 
 log = logging.getLogger("babelray")
+WATCH_S = 1.0  # between two looks at the engine
 EXIT_CODE = 1  # of the process whose engine died
 TOO_LONG = "the prompt is longer than the model reads"
 
@@ -157,11 +159,27 @@ class VllmGenerator:
 
         if not tokens:
             return []
+        is_done = threading.Event()
+        threading.Thread(target=_watch, args=(self._llm.llm_engine.engine_core, is_done), daemon=True).start()
         try:
             return self._llm.generate([{"prompt_token_ids": ids} for ids in tokens], options, use_tqdm=False)
         except EngineDeadError:
-            log.exception("the engine died; its process ends so that another takes its place")
-            os._exit(EXIT_CODE)
+            _end()
+        finally:
+            is_done.set()
+
+
+def _watch(engine: Any, is_done: threading.Event) -> None:
+    """End this process when the engine's dies before ``is_done`` is set. vLLM 0.32 marks an engine that was killed (by
+    the kernel, out of memory) as dead, but does not wake the call that waits for it, which would wait for ever."""
+    while not is_done.wait(WATCH_S):
+        if getattr(getattr(engine, "resources", None), "engine_dead", False):
+            _end()
+
+
+def _end() -> NoReturn:
+    log.error("the engine died; its process ends so that another takes its place")
+    os._exit(EXIT_CODE)
 
 
 _loaded: dict[str, VllmGenerator] = {}  # of this process: one at most
