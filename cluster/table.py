@@ -26,6 +26,7 @@ class Table:
     columns: pa.Schema
     key: tuple[str, ...]
     check: Callable[[pa.Table], None] = lambda rows: None
+    optional: frozenset[str] = frozenset()  # text columns that are null where rows lack them
 
     @property
     def schema(self) -> pa.Schema:
@@ -38,8 +39,8 @@ class Table:
 
     def conform(self, rows: pa.Table) -> pa.Table:
         """Return ``rows`` in this schema's column order, or raise TableError. Types are never widened silently."""
-        if "reject" not in rows.column_names:
-            rows = rows.append_column(REJECT, pa.nulls(len(rows), pa.string()))
+        for name in sorted({REJECT.name, *self.optional} - set(rows.column_names)):
+            rows = rows.append_column(pa.field(name, pa.string()), pa.nulls(len(rows), pa.string()))
         missing = [n for n in self.schema.names if n not in rows.column_names]
         extra = [n for n in rows.column_names if n not in self.schema.names]
         if missing or extra:

@@ -21,6 +21,9 @@ from cluster.errors import TableError
 from cluster.table import Table
 
 
+ORIGIN = frozenset({"origin"})
+
+
 def _check_texts(rows: pa.Table) -> None:
     blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows["text"])), 0)).as_py() or 0
     if blank or rows["text"].null_count:
@@ -48,12 +51,14 @@ def _check_vectors(rows: pa.Table) -> None:
 DOCS = Table(
     "docs",
     pa.schema([(name, pa.string()) for name in ("doc_id", "lang", "title", "text", "origin")]),
+    optional=ORIGIN,
     key=("doc_id",),
     check=_check_texts,
 )
 QUERIES = Table(
     "queries",
     pa.schema([(name, pa.string()) for name in ("query_id", "lang", "text", "origin")]),
+    optional=ORIGIN,
     key=("query_id",),
     check=_check_texts,
 )

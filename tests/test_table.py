@@ -45,7 +45,7 @@ def test_rejected_rows_are_exempt_but_keep_their_key() -> None:
 
 def test_types_are_not_widened_and_columns_are_put_in_order() -> None:
     rows = pa.table({"text": ["t"], "title": [""], "doc_id": ["d"], "lang": ["en"]})
-    assert DOCS.conform(rows).column_names == ["doc_id", "lang", "title", "text", "reject"]
+    assert DOCS.conform(rows).column_names == ["doc_id", "lang", "title", "text", "origin", "reject"]
     with pytest.raises(TableError, match="expected string, got int64"):
         DOCS.conform(rows.set_column(2, "doc_id", pa.array([7])))
     with pytest.raises(TableError, match=r"missing \['title'\], extra \['colour'\]"):
