@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from cluster.errors import TableError
 from cluster.table import Table
 
-
 ORIGIN = frozenset({"origin"})
 
 
