@@ -73,6 +73,11 @@ _SCRIPT = {"ko": "Hang", "yue": "Hant"}  # FLORES writes Hangul alone where CLDR
 _M2M100_NAMES = {"fil": "tl", "nso": "ns", "nb": "no"}
 
 
+def is_known(code: str) -> bool:
+    """Whether ``code`` is the project's spelling of a known language."""
+    return _canonicalise(code) == code
+
+
 def check(code: str) -> str:
     """Return ``code`` if it is the project's spelling of a known language.
 

@@ -209,22 +209,14 @@ def _find_languages(root: Place, stems: str, suffix: str) -> tuple[str, ...]:
 
 
 def _is_language(text: str) -> bool:
-    return bool(text) and languages.normalise(text) == text and _is_known(text)
-
-
-def _is_known(code: str) -> bool:
-    try:
-        languages.check(code)
-    except RecipeError:
-        return False
-    return True
+    return bool(text) and languages.normalise(text) == text and languages.is_known(text)
 
 
 def _spoken(file: File, field: str, lang: str) -> tuple[str, ...]:
     """The languages that the records of a JSON file name, the most frequent first."""
     records = (record for _, record in read_json_lines(file) if isinstance(record, dict))
     counts = Counter(languages.normalise(str(record.get(field) or lang)) for record in islice(records, LOOK))
-    return tuple(code for code, _ in counts.most_common() if _is_known(code)) or (lang,)
+    return tuple(code for code, _ in counts.most_common() if languages.is_known(code)) or (lang,)
 
 
 def _first_record(file: File) -> dict[str, Any]:

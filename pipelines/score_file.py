@@ -125,17 +125,24 @@ class ReadScores:
 
 
 def _read_line(where: str, text: str | None, rejects: list[Reject]) -> _Line | None:
-    """Parse a line, or note why it cannot be used."""
+    """Parse a line; one that cannot be used is added to ``rejects``."""
     try:
-        query, *pairs = json.loads(text or "")
-        query_id = read_id(query)
-        doc_ids = [found for doc, _ in pairs if (found := read_id(doc))]
-        if query_id and pairs and len(doc_ids) == len(pairs) and all(isinstance(pair, list) for pair in pairs):
-            return _Line(where, query_id, doc_ids, [score for _, score in pairs])
+        line = _parse_line(where, text or "")
     except (ValueError, TypeError, RecursionError):  # no JSON, no list, no pairs, brackets a thousand deep
-        pass
-    rejects.append(Reject(NOT_UTF8 if text is None else MALFORMED, where, (text or "")[:SHOWN]))
-    return None
+        line = None
+    if line is None:
+        rejects.append(Reject(NOT_UTF8 if text is None else MALFORMED, where, (text or "")[:SHOWN]))
+    return line
+
+
+def _parse_line(where: str, text: str) -> _Line | None:
+    """The line, or None where it has no documents or an id that is none. Raises what JSON and unpacking raise."""
+    query, *pairs = json.loads(text)
+    query_id = read_id(query)
+    doc_ids = [found for doc, _ in pairs if (found := read_id(doc))]
+    if not query_id or not pairs or len(doc_ids) < len(pairs) or not all(isinstance(pair, list) for pair in pairs):
+        return None
+    return _Line(where, query_id, doc_ids, [score for _, score in pairs])
 
 
 def _make_row(line: _Line, rejects: list[Reject]) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from cluster.component import Component, Resources
-from cluster.errors import RecipeError
 from pipelines import languages
 from pipelines.generation import Generated, Generator
 from pipelines.prompts import fill_prompt, read_prompt
@@ -70,12 +69,7 @@ class PromptedTranslator:
 def _is_pair(text: str) -> bool:
     """Whether a text is two codes of languages with a hyphen between; a code may have one itself (zh-Hant)."""
     words = text.split("-")
-    return any(_is_known("-".join(words[:i])) and _is_known("-".join(words[i:])) for i in range(1, len(words)))
-
-
-def _is_known(code: str) -> bool:
-    try:
-        languages.check(code)
-    except RecipeError:
-        return False
-    return True
+    return any(
+        languages.is_known("-".join(words[:i])) and languages.is_known("-".join(words[i:]))
+        for i in range(1, len(words))
+    )
