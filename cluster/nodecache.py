@@ -1,12 +1,14 @@
 """Things built once per node and found again: copies of artifacts, converted models, statistics of a collection.
 
 They are derived from what never changes, named by a hash of it, and may be deleted at any time. The first process on a
-node builds an entry under its lock; the others wait and find it. A process that has asked for an entry holds a shared
-lock on it until it ends: what it has open stays. When a new entry makes the cache larger than ``BABELRAY_CACHE_GB``
-(half of the disk where that is not set), the entries that were not asked for longest, and that nobody holds, go.
+node builds an entry under a lock for builders; the others wait and find it. A process that has asked for an entry holds
+a shared lock on it until it ends: what it has open stays. When a new entry makes the cache larger than
+``BABELRAY_CACHE_GB`` (half of the disk where that is not set), the entries that were not asked for longest, and that
+nobody holds, go.
 
-``BABELRAY_CACHE`` names the directory. An entry is ``<kind>/<hash>``; beside it are ``<hash>.lock``, whose time of
-change is that of the last use, and ``<hash>.size``, its bytes.
+``BABELRAY_CACHE`` names the directory. An entry is ``<kind>/<hash>``. Beside it are ``<hash>.lock``, which its users
+hold and whose time of change is that of the last use; ``<hash>.build``, which its builder holds; and ``<hash>.size``,
+its bytes.
 """
 
 import fcntl
@@ -36,8 +38,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     entry.parent.mkdir(parents=True, exist_ok=True)
     is_new = False
     while not _hold(entry):  # again where another process made room in the moment between
-        _build(entry, build)
-        is_new = True
+        is_new = _build(entry, build)
     if is_new:
         _make_room()
     return entry
@@ -57,7 +58,7 @@ def _hold(entry: Path) -> bool:
         if entry in _held:  # deleted by hand
             _held.pop(entry).close()
     lock = entry.with_suffix(".lock").open("a")
-    fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who builds it; no other thread may have to wait for that
+    fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who deletes it
     if not entry.exists():
         lock.close()
         return False
@@ -68,16 +69,19 @@ def _hold(entry: Path) -> bool:
     return True
 
 
-def _build(entry: Path, build: Callable[[Path], None]) -> None:
-    with entry.with_suffix(".lock").open("a") as lock:
+def _build(entry: Path, build: Callable[[Path], None]) -> bool:
+    """Build an entry; False where another thread or process did so meanwhile. Builders wait for each other on a lock of
+    their own: who uses an entry keeps ``.lock`` until its process ends."""
+    with entry.with_suffix(".build").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if entry.exists():
-            return
+            return False
         draft = entry.with_suffix(".tmp")
         _delete(draft)
         build(draft)
         entry.with_suffix(".size").write_text(str(_measure(draft)))
         os.replace(draft, entry)
+        return True
 
 
 def _make_room() -> None:

@@ -5,8 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,23 +50,33 @@ def test_least_recently_used_entries_go_first() -> None:
     assert cached("blobs", "b", blob(3000)).exists(), "what went is made again"
 
 
-def test_entry_that_a_process_uses_stays(caplog: pytest.LogCaptureFixture) -> None:
+@contextmanager
+def process_that_uses(name: str, size: int) -> Iterator[None]:
+    """Another process that makes an entry and holds it."""
     code = (
         "import sys, time; from cluster.nodecache import cached; "
-        "cached('blobs', 'a', lambda path: path.write_bytes(bytes(9000))); print('here', flush=True); time.sleep(100)"
+        f"cached('blobs', {name!r}, lambda path: path.write_bytes(bytes({size}))); print('here', flush=True); "
+        "time.sleep(100)"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
-    assert process.stdout
-    assert process.stdout.readline() == b"here\n"
-    second = cached("blobs", "b", blob(9000))
-    first = cached("blobs", "a", lambda path: pytest.fail("was there"))
-    let_go()
-    assert first.exists()
-    assert second.exists(), "this process uses it"
-    assert "more than its limit" in caplog.text
-    process.kill()
-    process.wait()
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_entry_that_a_process_uses_stays(caplog: pytest.LogCaptureFixture) -> None:
+    with process_that_uses("a", 9000):
+        second = cached("blobs", "b", blob(9000))
+        first = cached("blobs", "a", lambda path: pytest.fail("was there"))
+        let_go()
+        assert first.exists()
+        assert second.exists(), "this process uses it"
+        assert "more than its limit" in caplog.text
     cached("blobs", "c", blob(100))
     assert [path.exists() for path in (second, first)] == [False, True], (
         "the one not used for longest goes, then it fits"
@@ -96,6 +107,14 @@ def test_many_at_once_make_it_once() -> None:
     with ThreadPoolExecutor(8) as threads:
         assert len(set(threads.map(lambda _: cached("blobs", "a", slow), range(8)))) == 1
     assert len(made) == 1
+
+
+@pytest.mark.timeout(30)
+def test_who_uses_an_entry_keeps_nobody_from_making_it(cache: Path) -> None:
+    with process_that_uses("a", 10):
+        (entry,) = (file.with_suffix("") for file in cache.glob("blobs/*.size"))
+        entry.unlink()
+        assert cached("blobs", "a", blob(20)).stat().st_size == 20
 
 
 def test_entry_deleted_by_hand_is_made_again() -> None:
