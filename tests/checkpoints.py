@@ -45,6 +45,32 @@ def marian_tokenizer(folder: Path, spm: Path, extra: tuple[str, ...] = ()):
     return MarianTokenizer(*(str(folder / f) for f in ("source.spm", "target.spm", "vocab.json")))
 
 
+def opus_sized_marian(folder: Path, words: tuple[str, ...]) -> None:
+    """A MarianMTModel of the size of OPUS-MT's (6 + 6 layers of 512) with these words and random weights, which never
+    ends a translation: what it costs depends on the limit of tokens alone."""
+    from transformers import MarianConfig, MarianMTModel
+
+    folder.mkdir(parents=True)
+    tokenizer = marian_tokenizer(folder, sentencepiece_model(folder, sentences()), words)
+    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
+    shape = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
+    pad = tokenizer.pad_token_id
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        d_model=512,
+        **shape,
+        max_position_embeddings=512,
+        pad_token_id=pad,
+        decoder_start_token_id=pad,
+        eos_token_id=0,
+        forced_eos_token_id=None,
+    )
+    model = MarianMTModel(config)
+    model.final_logits_bias[0, 0] = -1e4  # of the end of sentence
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def marian(folder: Path, spm: Path, lines: list[str]) -> None:
     """A MarianMTModel of 50 k weights, trained for two seconds to copy, so that its outputs are words and they end."""
     from transformers import MarianConfig, MarianMTModel

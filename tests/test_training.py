@@ -137,7 +137,7 @@ def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     out = shared / "killed"
     config = CONFIG.model_copy(update={"checkpoint_every": 20})  # before the first validation: it has no score
     process = start(config, inputs, out)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list((out / "checkpoints").glob("step-*/records.json")) and process.poll() is None:
         assert time.monotonic() < deadline
         os.sched_yield()

@@ -81,7 +81,7 @@ def test_marian_says_what_transformers_says(marian, lines):
 
 
 def test_a_compute_type_is_what_runs_here_or_an_error(marian):
-    with pytest.raises(RecipeError, match=r"compute_type = 'float16' does not run on this cpu; it has float32, int8"):
+    with pytest.raises(RecipeError, match=r"compute_type = 'float16' does not run on this cpu; it has float32, "):
         Nmt(model=str(marian), compute_type="float16").build("en", "de")
     for name in ("float32", "int8_float32"):
         assert Nmt(model=str(marian), compute_type=name).build("en", "de")._model.compute_type == name

@@ -27,37 +27,15 @@ ROOT = Path(__file__).parents[2]
 ROWS, WORDS, MOST = 32, 32_000, 0.05
 
 
-def build_translator(folder: Path):
-    """A converted Marian model of the usual size."""
-    from ctranslate2 import Translator
-    from ctranslate2.converters import TransformersConverter
-    from transformers import MarianConfig, MarianMTModel
-
-    spm = checkpoints.sentencepiece_model(folder, checkpoints.sentences())
-    tokenizer = checkpoints.marian_tokenizer(folder / "model", spm, tuple(f"word{i}" for i in range(WORDS)))
-    sizes = {"layers": 6, "attention_heads": 8, "ffn_dim": 2048}
-    shape = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
-    pad = tokenizer.pad_token_id
-    config = MarianConfig(
-        vocab_size=len(tokenizer),
-        d_model=512,
-        **shape,
-        max_position_embeddings=512,
-        pad_token_id=pad,
-        decoder_start_token_id=pad,
-        eos_token_id=0,
-        forced_eos_token_id=None,
-    )
-    MarianMTModel(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    TransformersConverter(str(folder / "model")).convert(str(folder / "converted"), quantization="int8")
-    return Translator(str(folder / "converted"), compute_type="int8", intra_threads=1)
-
-
 def translated_per_second(tokens: int) -> float:
     """Rows that a processor translates in a second."""
+    from ctranslate2 import Translator
+    from ctranslate2.converters import TransformersConverter
+
     with tempfile.TemporaryDirectory() as folder:
-        translator = build_translator(Path(folder))
+        checkpoints.opus_sized_marian(Path(folder) / "model", tuple(f"word{i}" for i in range(WORDS)))
+        TransformersConverter(f"{folder}/model").convert(f"{folder}/converted", quantization="int8")
+        translator = Translator(f"{folder}/converted", compute_type="int8", intra_threads=1)
         texts = [[f"word{random.randrange(WORDS)}" for _ in range(tokens)] for _ in range(ROWS)]
         started = time.process_time()
         translator.translate_batch(texts, beam_size=1, min_decoding_length=tokens, max_decoding_length=tokens)
