@@ -19,7 +19,7 @@ from pipelines.plan.systems import plan_search
 from pipelines.plan.translation import ALL
 from pipelines.positives import PositivesConfig, WithPositives
 from pipelines.precision import with_precision
-from pipelines.recipe import Recipe, Score
+from pipelines.recipe import EVERY_LANGUAGE, Recipe, Score
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
 from pipelines.scorers import EnsembleScorer, Scorer
 from pipelines.scoring import MergeConfig, MergeScores, ScoreConfig
@@ -49,6 +49,12 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
 def _plan_selection(recipe: Recipe) -> Step:
     """The k best passages per training question: a search of the training collection by the selector."""
     select = recipe.select
+    if select.doc_lang == EVERY_LANGUAGE:
+        raise RecipeError(
+            f"recipe {recipe.name}: select.doc_lang = {EVERY_LANGUAGE!r}, but a teacher, [mine] and training find the "
+            "passages of a selection by id, in one language. Set select.doc_lang to one, "
+            f"{recipe.languages.original!r} say: the student reads the same passages in all of languages.docs"
+        )
     system, index = plan_selector(recipe)
     options = select.search.model_copy(update={"k": select.k})
     queries = plan_queries(recipe, select.query_lang)
