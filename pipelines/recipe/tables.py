@@ -149,8 +149,8 @@ class SystemSpec(Component):
             raise ValueError("a system with rerank takes its rankings from the system `of`: leave out the other keys")
         if isinstance(self.rerank, EnsembleScorer) and sum(isinstance(of, LlmScorer) for of in self.rerank.of) > 1:
             raise ValueError(
-                "rerank: all teachers of an ensemble are loaded in one actor, which runs one language model: leave one of "
-                "kind llm in rerank.of. As a recipe's teacher ([score]) each has actors of its own"
+                "rerank: all teachers of an ensemble are loaded in one actor, which runs one language model: leave one "
+                "of kind llm in rerank.of. As a recipe's teacher ([score]) each has actors of its own"
             )
         if not self.rerank and not self.recipe and self.index is None:
             raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), or rerank")
