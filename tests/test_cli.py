@@ -236,7 +236,7 @@ def test_what_cannot_be_exported_is_told(root: Path, tmp_path: Path) -> None:
 def test_calibration_compares_teachers_and_the_student(root: Path, tmp_path: Path) -> None:
     lexical = tmp_path / "lexical.toml"
     lexical.write_text(
-        'extends = "atlas"\n[score]\nscorer = { kind = "ensemble", of = [{ kind = "bm25" }, { kind = "bm25", k1 = 2 }] }\n'
+        'extends = "atlas"\n[score.scorer]\nkind = "ensemble"\nof = [{ kind = "bm25" }, { kind = "bm25", k1 = 2 }]\n'
     )
     shown = json.loads(ray_cli(root, "calibration", "atlas", str(lexical), "--json"))
     assert list(shown["teachers"]) == ["atlas", str(lexical), f"{lexical} 0", f"{lexical} 1"]
