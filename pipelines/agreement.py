@@ -23,8 +23,9 @@ def calibrate(name: str, others: Sequence[str], with_student: bool, sets: Sequen
         StepError: the teacher has scored fewer passages than the training draws.
     """
     loaded = {recipe: load_plan(recipe, sets) for recipe in [name, *others]}
-    plans = {recipe: plan for recipe, (plan, _) in loaded.items()}
     plan, root = loaded[name]
+    named = {plan.recipe.name: plan for plan, _ in loaded.values()}  # shorter than a path
+    plans = named if len(named) == len(loaded) else {recipe: plan for recipe, (plan, _) in loaded.items()}
     if elsewhere := [recipe for recipe, (_, other) in loaded.items() if other != root]:
         raise RecipeError(
             f"{', '.join(elsewhere)} and {name} have different roots, so that scores would be made twice: give all of "

@@ -239,11 +239,11 @@ def test_calibration_compares_teachers_and_the_student(root: Path, tmp_path: Pat
         'extends = "atlas"\n[score.scorer]\nkind = "ensemble"\nof = [{ kind = "bm25" }, { kind = "bm25", k1 = 2 }]\n'
     )
     shown = json.loads(ray_cli(root, "calibration", "atlas", str(lexical), "--json"))
-    assert list(shown["teachers"]) == ["atlas", str(lexical), f"{lexical} 0", f"{lexical} 1"]
+    assert list(shown["teachers"]) == ["atlas", "lexical", "lexical 0", "lexical 1"]
     assert (shown["ways"], shown["pool"]) == (12, 50)
     assert list(shown["teachers"]["atlas"]["temperatures"]) == ["0.0125", "0.025", "0.05", "0.1", "0.2"]
     assert Path(shown["png"]).read_bytes().startswith(b"\x89PNG")
-    assert shown["tau"][f"{lexical} 0 and {lexical} 1"]["tau"] > shown["tau"][f"atlas and {lexical}"]["tau"] > 0
+    assert shown["tau"]["lexical 0 and lexical 1"]["tau"] > shown["tau"]["atlas and lexical"]["tau"] > 0
     assert set(shown["students"]) == {"en", "fa", "zh"}
     for lang, agreement in shown["students"].items():
         (scored,) = [Artifact(Place.of(path)) for path in root.glob(f"score-atlas-{lang}@*")]
