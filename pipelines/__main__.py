@@ -224,10 +224,10 @@ def calibration(
 ) -> None:
     """Show how sharp a recipe's teacher is, and how far the student and other teachers agree with it.
 
-    For several temperatures: over how many of the passages that training draws the teacher's probability is spread; and
-    the temperature at which it is half of them (a loss has T = temperature / alpha). Between teachers, and with the
-    finished student per language: Kendall's tau, and for the student KL. Makes what is missing first: the teachers'
-    scores, and, for the student, the teacher's scores of what it found.
+    Of the passages that training draws, how many share the teacher's probability, by temperature (a loss has
+    T = temperature / alpha), and at which T half of them do. Kendall's tau between teachers; tau and KL between teacher
+    and student, by language, where it is trained. Makes the teachers' scores that are missing, also of what the student
+    found.
 
     Example: `babelray calibration atlas`
     """

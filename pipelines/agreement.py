@@ -9,7 +9,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines.plan import Plan
-from pipelines.plan.calibration import find_searches, plan_calibration
+from pipelines.plan.calibration import find_searches, find_teachers, plan_calibration
 from pipelines.recipe import Score
 from pipelines.verbs import Report, load_plan, make
 
@@ -32,6 +32,8 @@ def calibrate(name: str, others: Sequence[str], with_student: bool, sets: Sequen
             "them the same one with --set root=…"
         )
     found, note = _find_finished(plan, root) if with_student else ({}, "")
+    for label, other in plans.items():  # with its own environments
+        make(other, list(find_teachers(label, other).values()), root, console)
     step = plan_calibration(plans, found)
     make(plan, [step], root, console)
     from rich.console import Group
@@ -52,7 +54,10 @@ def _find_finished(plan: Plan, root: Place) -> tuple[dict[str, Step], str]:
     if found:
         return found, ""
     if not isinstance(plan.recipe.score, Score):
-        return {}, "the teacher's scores are a file: nobody scores what the student finds, so the two are not compared"
+        return (
+            {},
+            "no teacher is here to score what the student finds ([score] names none), so the two are not compared",
+        )
     if not searches:
         return {}, "the recipe has no evaluation set, so student and teacher are not compared"
     return (

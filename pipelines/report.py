@@ -113,7 +113,8 @@ def calibration_page(measured: Mapping[str, Any]) -> "RenderableType":
     for name, teacher in teachers.items():
         passages = [f"{teacher['temperatures'][t]['passages']:.2f}" for t in temperatures]
         sharp.add_row(name, *passages, _number(teacher["half_temperature"]), f"{teacher['queries']:,}")
-    pairs = measured["tau"] | {f"student and teacher, {lang}": of for lang, of in measured["students"].items()}
+    teacher_pairs = {name: {**pair, "kl": None} for name, pair in measured["tau"].items()}  # their scales may differ
+    pairs = teacher_pairs | {f"teacher and student, {lang}": of for lang, of in measured["students"].items()}
     if not pairs:
         return sharp
     agree = _table("Agreement on the same documents, means over queries", "pair", ["tau", "KL", "queries"])

@@ -26,7 +26,7 @@ AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # times the temperature of the training
 def plan_calibration(plans: Mapping[str, Plan], found: Mapping[str, Step]) -> Step:
     """The comparison of the teachers of these recipes; ``found`` are rankings of the first one's student by language
     (``find_searches``), which may be none. What a training draws, and its temperature, are the first recipe's."""
-    teachers = {label: step for name, plan in plans.items() for label, step in _find_teachers(name, plan).items()}
+    teachers = {label: step for name, plan in plans.items() for label, step in find_teachers(name, plan).items()}
     first = next(iter(plans.values()))
     compared = {"students": found, "dev": _plan_dev_scores(first, found)} if found else {}
     return Step("calibration", calibrate, _configure(first.recipe.train), {"scores": teachers, **compared})
@@ -34,14 +34,14 @@ def plan_calibration(plans: Mapping[str, Plan], found: Mapping[str, Step]) -> St
 
 def find_searches(plan: Plan) -> Mapping[str, Step]:
     """The student's rankings by language on the first evaluation set with questions; none where there is no such set,
-    and where the teacher's scores are a file, so that there is none to score what the student found."""
+    and where the recipe names no teacher that could score what the student found: its scores are a file."""
     if not isinstance(plan.recipe.score, Score) or not plan.recipe.evaluate:
         return {}
     rankings: Mapping[str, Step] = plan.evaluations[next(iter(plan.recipe.evaluate)), STUDENT].inputs["rankings"]
     return rankings
 
 
-def _find_teachers(name: str, plan: Plan) -> dict[str, Step]:
+def find_teachers(name: str, plan: Plan) -> dict[str, Step]:
     """The teachers whose scores a recipe's training reads, and the members of ensembles, by the recipe's name."""
     data = plan.training.train.inputs["data"] if plan.training else {}
     teachers: dict[str, Step] = {}
