@@ -21,6 +21,7 @@ from cluster.errors import RecipeError, StepError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines import export
+from pipelines.ingest import IngestConfig
 from pipelines.scored import STEP
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
 from pipelines.verbs import Report, load_plan
@@ -73,9 +74,11 @@ def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[st
 
 
 def _choose_one(wanted: str, steps: Sequence[Step]) -> Step:
-    """The only step; several of one name are told apart by their fingerprints."""
+    """The only step; several of one name are told apart by their fingerprints, and mostly are of different splits."""
     if len(steps) > 1:
-        raise RecipeError(f"several steps are named {wanted}: choose one of {', '.join(step.id for step in steps)}")
+        splits = {step.id: f" ({step.config.split})" for step in steps if isinstance(step.config, IngestConfig)}
+        known = ", ".join(f"{step.id}{splits.get(step.id, '')}" for step in steps)
+        raise RecipeError(f"several steps are named {wanted}: choose one of {known}")
     return steps[0]
 
 
