@@ -1,4 +1,4 @@
-"""The verbs of recipes: ``babelray new|run|status|show|search|evaluate|prune``, also as ``python -m pipelines``."""
+"""The verbs of recipes: ``babelray new|run|status|show|search|evaluate|export|…``, also as ``python -m pipelines``."""
 
 import json
 import logging
@@ -181,6 +181,59 @@ def evaluate(
     from pipelines import comparison
 
     _echo(comparison.evaluate(recipe, others or [], system, sets or [], _console(as_json)), as_json)
+
+
+@app.command()
+@report_errors
+def export(
+    recipe: RecipeName,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="A finished step's name, as `status` prints it.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: a path or an s3:// URI; .gz is compressed.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="trec, colbert or msmarco. Default: colbert for a teacher's scores, else trec."),
+    ] = "",
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Write a finished step's table in a format of the field.
+
+    Rankings become a TREC run, ColBERT's scored examples or an MS MARCO run, judgements TREC or MS MARCO qrels,
+    documents and queries MS MARCO's files. A file of scores takes the teacher's place in any recipe with the same
+    queries and documents: `--set 'score={kind="file", path="FILE"}'`.
+
+    Example: `babelray export atlas score scores.jsonl.gz`
+    """
+    from pipelines import formats
+
+    _echo(formats.export_table(recipe, step, file, form, sets or []), as_json)
+
+
+@app.command()
+@report_errors
+def calibration(
+    recipe: RecipeName,
+    others: Annotated[
+        list[str] | None, typer.Argument(metavar="[OTHER]…", help="Recipes of which the teachers are compared with it.")
+    ] = None,
+    student: Annotated[
+        bool, typer.Option("--student/--no-student", help="Compare the teacher with the student, where it is trained.")
+    ] = True,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Show how sharp a recipe's teacher is, and how far the student and other teachers agree with it.
+
+    Of the passages that training draws, how many share the teacher's probability, by temperature (a loss has
+    T = temperature / alpha), and at which T half of them do. Kendall's tau between teachers; tau and KL between teacher
+    and student, by language, where it is trained. Makes the teachers' scores that are missing, also of what the student
+    found.
+
+    Example: `babelray calibration atlas`
+    """
+    from pipelines import agreement
+
+    _echo(agreement.calibrate(recipe, others or [], student, sets or [], _console(as_json)), as_json)
 
 
 @app.command()

@@ -196,7 +196,7 @@ def _plot(report: Mapping[str, Any]) -> bytes:
         xscale="log", xlabel="temperature", ylabel=f"effective passages of {report['ways']}", ylim=(1, report["ways"])
     )
     ticks = sorted({float(t) for teacher in report["teachers"].values() for t in teacher["temperatures"]})
-    left.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
+    left.set_xticks(ticks, labels=[f"{t:g}" for t in ticks], rotation=45)
     left.minorticks_off()
     left.legend()
     student = {f"student, {lang}": found for lang, found in report["students"].items()}

@@ -106,7 +106,7 @@ class MineConfig(Names):
         if self.mine.languages != "any" and not self.are_pooled:
             raise ValueError(
                 f"mine.languages = {self.mine.languages!r} chooses among the languages of a selection, and this one is "
-                "of one language: let select.doc_lang pool several, or leave mine.languages out"
+                "of one language, select.doc_lang: leave mine.languages out"
             )
         return self
 

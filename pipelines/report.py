@@ -98,6 +98,35 @@ def systems_page(set_name: str, results: Sequence[SystemResult], measure: str | 
     return Group(means, "", *([differences, note, ""] if len(systems) > 1 else []))
 
 
+def calibration_page(measured: Mapping[str, Any]) -> "RenderableType":
+    """A calibration (``pipelines.calibration``): teachers by temperature, and the agreement of pairs."""
+    from rich.console import Group
+
+    teachers, ways = measured["teachers"], measured["ways"]
+    temperatures = sorted({t for teacher in teachers.values() for t in teacher["temperatures"]}, key=float)
+    half = f"T of {ways / 2:g}"
+    sharp = _table(
+        f"Effective passages of {ways}, by temperature",
+        "teacher",
+        [*(f"T = {t}" for t in temperatures), half, "queries"],
+    )
+    for name, teacher in teachers.items():
+        passages = [f"{teacher['temperatures'][t]['passages']:.2f}" for t in temperatures]
+        sharp.add_row(name, *passages, _number(teacher["half_temperature"]), f"{teacher['queries']:,}")
+    teacher_pairs = {name: {**pair, "kl": None} for name, pair in measured["tau"].items()}  # their scales may differ
+    pairs = teacher_pairs | {f"teacher and student, {lang}": of for lang, of in measured["students"].items()}
+    if not pairs:
+        return sharp
+    agree = _table("Agreement on the same documents, means over queries", "pair", ["tau", "KL", "queries"])
+    for name, pair in pairs.items():
+        agree.add_row(name, _number(pair["tau"]), _number(pair["kl"]), f"{pair['queries']:,}")
+    return Group(sharp, agree)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
 def _mean(result: SystemResult | None) -> str:
     if result is None:
         return "–"

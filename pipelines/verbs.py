@@ -17,6 +17,7 @@ from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
 from cluster.step import Step
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
+from pipelines.keys import check_keys, find_lacking_keys
 from pipelines.plan import STUDENT, Plan, encoder_of
 from pipelines.recipe import load
 
@@ -39,7 +40,13 @@ def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple
 
 
 def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
-    """Run what is missing of some targets of a plan."""
+    """Run what is missing of some targets of a plan.
+
+    Raises:
+        RecipeError: a step that is missing asks an endpoint, and its key is not in the environment.
+    """
+    if lacking := find_lacking_keys(plan.steps, plan.recipe.environments):
+        check_keys(executor.find_missing(targets, root), lacking)
     executor.run(targets, root, Progress(console), environments=plan.recipe.environments)
 
 

@@ -69,8 +69,8 @@ class Checkout:
 
     @classmethod
     def read(cls, root: Path) -> "Checkout":
-        """Import the plan, which imports every work and component that can be in one, and hash their modules."""
-        importlib.import_module("pipelines.plan")
+        """Import the plans, which import every work and component that can be in one, and hash their modules."""
+        importlib.import_module("pipelines.plan.calibration")  # of a verb alone; imports pipelines.plan
         works = find_works()
         components = find_components(works)
         sources = {module_name(root, path): path for path in sorted((root / "pipelines").rglob("*.py"))}

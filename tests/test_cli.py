@@ -1,6 +1,7 @@
 """The command line: its verbs are frozen, it goes on where it was, and it prints what people and machines read."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -8,12 +9,18 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 from click.testing import Result
+from scipy.special import softmax
+from scipy.stats import entropy, kendalltau
 from typer.testing import CliRunner
 
+from cluster.artifact import Artifact
+from cluster.storage import Place
 from pipelines.__main__ import QUIET, app
+from pipelines.training.data import open_passages
 from serving.cli import app as babelray
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +71,8 @@ RECIPE_VERBS = {
     "show": ["recipe", "step", "--set", "--json"],
     "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
     "evaluate": ["recipe", "others", "--system", "--set", "--json"],
+    "export": ["recipe", "step", "file", "--format", "--set", "--json"],
+    "calibration": ["recipe", "others", "--student", "--set", "--json"],
     "prune": ["recipes", "--dry-run", "--set", "--json"],
 }
 OTHER_VERBS = {
@@ -171,6 +180,107 @@ def test_status_and_show_tell_what_is_there(root: Path) -> None:
     wrong = cli(root, "show", "atlas", "translate-xx", code=1)
     assert "no step 'translate-xx'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_exported_scores_are_read_again_as_the_same_training_input(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scores.jsonl.gz"
+    written = json.loads(cli(root, "export", "atlas", "score", str(file), "--json").stdout)
+    assert (written["format"], written["rejected"]) == ("colbert", 0)
+    teacher = Artifact(Place.of(root / written["step"]))
+    assert written["lines"] == teacher.manifest.rows > 100
+    with_file = ["--set", f'score={{kind="file", path="{file}"}}']
+    ray_cli(root, "run", "atlas", "score", *with_file)
+    rows = json.loads(cli(root, "status", "atlas", "--json", *with_file).stdout)
+    steps = {row["step"].partition("@")[0]: row["step"] for row in rows}
+    assert not {"select", "index-select"} & set(steps)
+    published = Artifact(Place.of(root / steps["score"]))
+    assert published.name != teacher.name
+    assert published.read().equals(teacher.read())
+    theirs, ours = open_passages({"scores": published}), open_passages({"scores": teacher})
+    for row in (0, len(ours) - 1):
+        one, other = theirs.candidates(row, 50), ours.candidates(row, 50)
+        assert (one.query_id, one.doc_ids) == (other.query_id, other.doc_ids)
+        assert one.scores.tolist() == other.scores.tolist()
+
+
+def test_tables_are_exported_in_the_formats_of_the_field(root: Path, tmp_path: Path) -> None:
+    def exported(step: str, *options: str) -> list[list[str]]:
+        cli(root, "export", "atlas", step, str(tmp_path / "out"), *options)
+        return [
+            line.split("\t" if "msmarco" in options else " ") for line in (tmp_path / "out").read_text().splitlines()
+        ]
+
+    run = exported("search-student-fa")
+    assert [(len(line), line[1], line[5]) for line in run[:1]] == [(6, "Q0", "search-student-fa")]
+    assert exported("search-student-fa", "--format", "msmarco")[0] == [run[0][0], run[0][2], "1"]
+    assert json.loads(" ".join(exported("select", "--format", "colbert")[0]))[0]
+    (evaluation,) = json.loads(cli(root, "show", "atlas", "evaluate-atlas-student", "--json").stdout)
+    assert {len(line) for line in exported(evaluation["inputs"]["qrels.fa"])} == {4}
+    translations = exported("translate-fa", "--format", "msmarco")
+    assert {len(line) for line in translations} == {2}
+    assert all(line[1] for line in translations)
+
+
+def test_what_cannot_be_exported_is_told(root: Path, tmp_path: Path) -> None:
+    def told(where: Path, *words: str) -> str:
+        return " ".join(cli(where, "export", "atlas", *words, code=1).stderr.split())
+
+    out = str(tmp_path / "out")
+    assert re.search(r"step score@\w+ is not finished in .*`babelray run atlas score`", told(tmp_path, "score", out))
+    assert "encode-student-fa makes a table of vectors, which has no format" in told(root, "encode-student-fa", out)
+    assert "step train makes a directory of files" in told(root, "train", out)
+    assert "--format trec: a table of docs is written as msmarco" in told(root, "translate-fa", out, "--format", "trec")
+    several = told(root, "docs-en", out)
+    assert re.search(
+        r"several steps are named docs-en: choose one of docs-en@\w+ \(train\), docs-en@\w+ \(all\)", several
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_compares_teachers_and_the_student(root: Path, tmp_path: Path) -> None:
+    lexical = tmp_path / "lexical.toml"
+    lexical.write_text(
+        'extends = "atlas"\n[score.scorer]\nkind = "ensemble"\nof = [{ kind = "bm25" }, { kind = "bm25", k1 = 2 }]\n'
+    )
+    shown = json.loads(ray_cli(root, "calibration", "atlas", str(lexical), "--json"))
+    assert list(shown["teachers"]) == ["atlas", "lexical", "lexical 0", "lexical 1"]
+    assert (shown["ways"], shown["pool"]) == (12, 50)
+    assert list(shown["teachers"]["atlas"]["temperatures"]) == ["0.0125", "0.025", "0.05", "0.1", "0.2"]
+    assert Path(shown["png"]).read_bytes().startswith(b"\x89PNG")
+    assert shown["tau"]["lexical 0 and lexical 1"]["tau"] > shown["tau"]["atlas and lexical"]["tau"] > 0
+    assert set(shown["students"]) == {"en", "fa", "zh"}
+    for lang, agreement in shown["students"].items():
+        (scored,) = [Artifact(Place.of(path)) for path in root.glob(f"score-atlas-{lang}@*")]
+        assert scored.manifest.inputs["docs"].startswith("docs-en@")
+        assert scored.manifest.config["doc_lang"] == "en"
+        (found,) = [Artifact(Place.of(path)) for path in root.glob(f"search-student-{lang}@*")]
+        assert agreement == pytest.approx(agree(scored, found, alpha=40, temperature=2), rel=1e-6)
+    page = ray_cli(root, "calibration", "atlas", "--no-student")
+    assert "Effective passages of 12" in page
+    assert "student" not in page
+
+
+def agree(teacher: Artifact, student: Artifact, alpha: float, temperature: float) -> dict[str, float]:
+    """Mean tau-b and KL over queries, by scipy, of the first 50 documents by the teacher."""
+    taus, divergences = [], []
+    theirs = {
+        row["query_id"]: dict(zip(row["doc_ids"], row["scores"], strict=True)) for row in student.read().to_pylist()
+    }
+    for row in teacher.read().to_pylist():
+        found = theirs[row["query_id"]]
+        mine = [score for doc, score in zip(row["doc_ids"], row["scores"], strict=True) if doc in found][:50]
+        others = [found[doc] for doc in row["doc_ids"] if doc in found][:50]
+        if len(set(mine)) > 1 and len(set(others)) > 1:
+            taus.append(kendalltau(mine, others).statistic)
+            p, q = softmax(np.array(mine) * alpha / temperature), softmax(np.array(others) / temperature)
+            divergences.append(entropy(p, q))
+    return {"queries": len(taus), "tau": float(np.mean(taus)), "kl": float(np.mean(divergences))}
+
+
+def test_calibration_needs_a_teacher(root: Path) -> None:
+    labels = ["--set", 'train.loss={kind="infonce", in_batch=false}']
+    told = " ".join(cli(root, "calibration", "atlas", *labels, code=1).stderr.split())
+    assert "recipe atlas has no teacher to calibrate: expected a training on scores" in told
 
 
 def test_prune_deletes_what_no_named_recipe_needs(tmp_path: Path) -> None:

@@ -106,3 +106,45 @@ def test_published_scores_need_no_selection_and_no_teacher(tmp_path: Path) -> No
     assert not made.absent
     assert "score" in names(made)
     assert not {"select", "index-select"} & names(made)
+
+
+def test_languages_of_selector_and_teacher_follow_from_those_of_the_recipe(tmp_path: Path) -> None:
+    sets = parallel(tmp_path)
+    named = [f"{table}.{key}=en" for table in ("select", "score") for key in ("query_lang", "doc_lang")]
+    assert ids(plan(load("xquad", [*sets, *named]))) == ids(plan(load("xquad", sets)))
+    own = [*sets, "languages.original=zh", "languages.query=de"]
+    steps = steps_of("xquad", own)
+    assert steps["index-select"].parents["docs.zh"].name == "docs-zh"
+    assert steps["select"].inputs["rows"].name == "queries-de"
+    assert steps["score"].parents["queries"].name == "queries-de"
+    assert steps["score"].parents["docs"].name == "docs-zh"
+    recipe = load("xquad", [*own, "select.query_lang=en", "score.doc_lang=ru"])
+    assert (recipe.select.query_lang, recipe.select.doc_lang) == ("en", "zh")
+    assert (recipe.score.query_lang, recipe.score.doc_lang) == ("de", "ru")
+    with pytest.raises(RecipeError, match=r"unknown language code 'zho'.*did you mean"):
+        load("xquad", [*sets, "select.doc_lang=zho"])
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("xquad", []), ("xquad-mtt", ["mine.num_negatives=7"]), ("xquad-mtt", [])],
+)
+def test_a_selection_of_all_languages_says_what_to_set(name: str, own: list[str], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"select\.doc_lang = 'all'.*Set select\.doc_lang to one, 'en' say"):
+        plan(load(name, [*parallel(tmp_path), *own, "select.doc_lang=all"]))
+
+
+def test_a_language_model_is_a_member_of_an_ensemble_in_a_step_of_its_own(tmp_path: Path) -> None:
+    judge = '{kind="llm", model="some/model"}'
+    sets = [*parallel(tmp_path), "score.scorer.kind=ensemble"]
+    steps = steps_of("xquad", [*sets, f'score.scorer.of=[{{kind="bm25"}}, {judge}, {judge}]'])
+    assert steps["score"].rows == ("scores.0", "scores.1", "scores.2")
+    assert steps["score-1"].config.scorer.kind == "llm"
+    assert steps["score-1"].parents["rankings"] is steps["select"]
+    together = '[systems.judged]\nof = "bm25"\nrerank = { kind = "ensemble", of = [%s] }\n'
+    one = together % '{kind="bm25"}, {kind="llm", model="some/model"}'
+    steps = steps_of(write(tmp_path, "one", f'extends = "xquad"\n{one}'), parallel(tmp_path))
+    assert steps["rerank-judged-zh"].config.scorer.of[1].kind == "llm"
+    two = together % '{kind="llm", model="some/model"}, {kind="llm", model="other/model"}'
+    with pytest.raises(RecipeError, match=r"systems\.judged: rerank: .*leave one of kind llm"):
+        load(write(tmp_path, "two", f'extends = "xquad"\n{two}'), parallel(tmp_path))

@@ -53,7 +53,9 @@ def sets_of(name: str, directory: Path) -> list[str]:
     """Small data for a recipe, below ``directory``, and the override that names them."""
     if name == "atlas":
         return SMALL
-    return (parallel if name.startswith(("xquad", "serve-model")) else msmarco)(directory)
+    if name.startswith(("xquad", "serve-model")):
+        return parallel(directory)
+    return msmarco(directory) if name.startswith("translate-") else []  # the others are planned without their data
 
 
 @pytest.mark.parametrize("name", names())
@@ -64,28 +66,17 @@ def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
     if name != "serve-model":
         expected |= {"queries", "qrels", "search", "evaluate"}
     if name not in ("serve-model", "xquad-zero-shot"):
-        expected |= {"select", "start", "train"}
-        expected |= {"score"} if load(name, sets_of(name, tmp_path)).train.loss.reads == "scores" else set()
+        recipe = load(name, sets_of(name, tmp_path))
+        expected |= {"start", "train"} | (set() if recipe.score.kind == "file" else {"select"})
+        expected |= {"score"} if recipe.train.loss.reads == "scores" else set()
+    if name == "retrofit-synthetic":
+        expected |= {"synth", "keep", "cap", "mine"}
     assert expected <= kinds
     assert len({step.id for step in steps}) == len(steps)
     seen: set[str] = set()
     for step in steps:  # inputs come first
         assert {parent.id for parent in step.parents.values()} <= seen
         seen.add(step.id)
-
-
-def test_recipes_of_the_papers_have_the_papers_settings() -> None:
-    for name in ("translate-distill", "multilingual-translate-distill"):
-        recipe = load(name, ["source.path=x"])
-        train, student = recipe.train, recipe.train.student
-        # MTD §4 and the released checkpoints' metadata
-        assert (train.steps, train.batch, train.ways, train.pool) == (200_000, 64, 6, 50)
-        assert (train.lr, train.clip) == (5e-6, 2.0)
-        assert (train.schedule, train.warmup, train.weight_decay) == ("none", 0, 0.0)
-        assert (train.loss.kind, recipe.select.k) == ("kl", 50)
-        assert (student.dim, student.query_length, student.doc_length) == (128, 32, 220)
-        assert (recipe.passage_length, recipe.passage_stride, recipe.index.bits) == (180, 90, 1)
-        assert (recipe.score.query_lang, recipe.score.doc_lang) == ("en", "en")
 
 
 def test_two_students_share_translations_and_scores(tmp_path: Path) -> None:
@@ -151,7 +142,8 @@ def test_a_default_that_follows_from_a_wrong_key_is_not_told_too() -> None:
 
 def test_a_plan_can_be_read_where_the_data_are_not(tmp_path: Path) -> None:
     models = ("translate", "select.encoder", "score.scorer", "train.student.base")
-    there = [f"source.path={tmp_path}/msmarco", *(f"{model}.revision={'a' * 40}" for model in models)]
+    there = [f"source.path={tmp_path}/msmarco", 'translate={kind="nmt", model="facebook/nllb-200-distilled-1.3B"}']
+    there += [f"{model}.revision={'a' * 40}" for model in models]
     before = plan(load("translate-distill", there))
     assert {"translate-zh", "train", "index-student", "evaluate-msmarco-bm25"} <= {step.name for step in before.steps}
     assert any("expected collection.tsv" in absent and "msmarco" in absent for absent in before.absent)

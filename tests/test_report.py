@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines.report import comparison_page, examples_page, measures_page, next_page, systems_page
+from pipelines.report import calibration_page, comparison_page, examples_page, measures_page, next_page, systems_page
 from pipelines.significance import Estimate, SystemResult, compare_values, correct
 
 SYSTEMS = {
@@ -135,3 +135,24 @@ def test_systems_stand_side_by_side_with_intervals_and_differences_to_the_first(
 
 def test_the_next_command_is_named():
     assert "python -m serving atlas" in shown(next_page("python -m serving atlas", "atlas"))
+
+
+def test_a_calibration_shows_teachers_by_temperature_and_how_pairs_agree():
+    half = {"atlas": 0.25, "flat": None}
+    temperatures = {"2": {"passages": 5.5}, "0.5": {"passages": 1.25}}
+    measured = {
+        "ways": 6,
+        "teachers": {
+            n: {"temperatures": temperatures, "half_temperature": t, "queries": 1200} for n, t in half.items()
+        },
+        "tau": {"atlas and flat": {"tau": 0.5, "kl": 9.0, "queries": 7}},
+        "students": {"fa": {"tau": 0.75, "kl": 1.5, "queries": 8}, "zh": {"tau": None, "kl": None, "queries": 0}},
+    }
+    lines = [" ".join(line.split()) for line in shown(calibration_page(measured)).splitlines()]
+    assert "teacher T = 0.5 T = 2 T of 3 queries" in lines
+    assert "atlas 1.25 5.50 0.25 1,200" in lines
+    assert "flat 1.25 5.50 – 1,200" in lines
+    assert "atlas and flat 0.5 – 7" in lines
+    assert "teacher and student, fa 0.75 1.5 8" in lines
+    assert "teacher and student, zh – – 0" in lines
+    assert "Agreement" not in shown(calibration_page({**measured, "tau": {}, "students": {}}))

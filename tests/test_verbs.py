@@ -1,13 +1,17 @@
 """The verbs in this process, on recipes of which nothing or little has been run."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from artifacts import table_artifact
 from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines import verbs
+from pipelines.formats import export_table
+from pipelines.tables import RANKINGS
 from test_recipe import parallel
 
 SMALL = ["source.territories=12"]
@@ -41,3 +45,16 @@ def test_the_command_that_is_printed_holds_no_keys() -> None:
     assert "root=s3://bucket/runs" in printed
     assert "train.steps=5" in printed
     assert "hidden" not in printed
+
+
+def test_an_export_goes_to_a_store_compressed(tmp_path: Path, s3_root: str) -> None:
+    sets = [*SMALL, f"root={tmp_path}"]
+    plan, root = verbs.load_plan("atlas", sets)
+    (select,) = plan.find_steps("select")
+    ranked = {"query_id": "q1", "doc_ids": ["b", "a"], "scores": [2.0, 1.5]}
+    table_artifact((root / select.id).path, RANKINGS, [ranked], [{"query_id": "q2", "reject": "no words"}])
+    file = Place.of(s3_root) / f"run-{tmp_path.name}.trec.gz"
+    written = export_table("atlas", select.id, file.uri, "", sets)
+    assert gzip.decompress(file.read()).decode() == "q1 Q0 b 1 2.0 select\nq1 Q0 a 2 1.5 select\n"
+    assert written.data["lines"] == 2
+    assert "secret_key" not in f"{written.data}{written.page}"

@@ -19,7 +19,7 @@ from pipelines.plan.systems import plan_search
 from pipelines.plan.translation import ALL
 from pipelines.positives import PositivesConfig, WithPositives
 from pipelines.precision import with_precision
-from pipelines.recipe import Recipe, Score
+from pipelines.recipe import EVERY_LANGUAGE, Recipe, Score
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
 from pipelines.scorers import EnsembleScorer, Scorer
 from pipelines.scoring import MergeConfig, MergeScores, ScoreConfig
@@ -40,7 +40,7 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
     if reads == "scores":
         if score is None or isinstance(score, ScoreFile):
             raise RecipeError(f"recipe {recipe.name}: the loss reads the scores of a teacher, so add [score]")
-        return {**data, "scores": _plan_scores(recipe, score, selection)}
+        return {**data, "scores": plan_scores(recipe, score, _read_by_teacher(recipe, score, selection))}
     qrels = {} if recipe.synthesis else _plan_labels(recipe)
     rankings = _plan_negatives(recipe, recipe.mine, selection, qrels) if recipe.mine else selection
     return {**data, "qrels": qrels, "rankings": rankings}
@@ -49,32 +49,43 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
 def _plan_selection(recipe: Recipe) -> Step:
     """The k best passages per training question: a search of the training collection by the selector."""
     select = recipe.select
+    if select.doc_lang == EVERY_LANGUAGE:
+        raise RecipeError(
+            f"recipe {recipe.name}: select.doc_lang = {EVERY_LANGUAGE!r}, but a teacher, [mine] and training find the "
+            "passages of a selection by id, in one language. Set select.doc_lang to one, "
+            f"{recipe.languages.original!r} say: the student reads the same passages in all of languages.docs"
+        )
     system, index = plan_selector(recipe)
     options = select.search.model_copy(update={"k": select.k})
     queries = plan_queries(recipe, select.query_lang)
     return plan_search(recipe, "select", system, index, queries, select.doc_lang, options)
 
 
-def _plan_scores(recipe: Recipe, score: Score, selection: Step) -> Step:
-    """What the teacher thinks of the selection; of an ensemble a step for each member, and one that merges."""
-    inputs = {
-        "rankings": selection,
-        "queries": plan_queries(recipe, score.query_lang),
-        "docs": plan_docs(recipe, score.doc_lang),
-    }
+def plan_scores(
+    recipe: Recipe, score: Score, inputs: Mapping[str, Any], name: str = "score", depth: int | None = None
+) -> Step:
+    """What the teacher thinks of ``rankings``, which is one of ``inputs`` beside the ``queries`` and ``docs`` that it
+    reads; of an ensemble a step for each member, and one that merges. ``depth`` as in ``ScoreConfig``."""
 
     def plan_teacher(name: str, scorer: Scorer) -> Step:
         scorer = with_precision(scorer, recipe.resources.score.gpus)
-        config = ScoreConfig(scorer=scorer, query_lang=score.query_lang, doc_lang=score.doc_lang)
+        langs = {"query_lang": score.query_lang, "doc_lang": score.doc_lang}
+        config = ScoreConfig(scorer=scorer, depth=depth, **langs)
         return make_step(recipe, "score", name, ScorePairs, config, inputs, table=RANKINGS, rows=("rankings",))
 
     ensemble = score.scorer
     if not isinstance(ensemble, EnsembleScorer):
-        return plan_teacher("score", ensemble)
-    members = {str(n): plan_teacher(f"score-{n}", member) for n, member in enumerate(ensemble.of)}
+        return plan_teacher(name, ensemble)
+    members = {str(n): plan_teacher(f"{name}-{n}", member) for n, member in enumerate(ensemble.of)}
     merging = MergeConfig(normalise=ensemble.normalise, weights=ensemble.weights)
     rows = tuple(f"scores.{n}" for n in members)
-    return make_step(recipe, "score", "score", MergeScores, merging, {"scores": members}, table=RANKINGS, rows=rows)
+    return make_step(recipe, "score", name, MergeScores, merging, {"scores": members}, table=RANKINGS, rows=rows)
+
+
+def _read_by_teacher(recipe: Recipe, score: Score, rankings: Step) -> dict[str, Step]:
+    """What a teacher reads of the training data: rankings of it, and the texts in the teacher's languages."""
+    queries, docs = plan_queries(recipe, score.query_lang), plan_docs(recipe, score.doc_lang)
+    return {"rankings": rankings, "queries": queries, "docs": docs}
 
 
 def _plan_score_file(recipe: Recipe, file: ScoreFile) -> Step:
@@ -115,7 +126,7 @@ def _plan_negatives(recipe: Recipe, mine: Mine, selection: Step, qrels: Mapping[
             recipe, "mine", "positives", WithPositives, depth, {"rankings": selection, **labels},
             table=RANKINGS, rows=("rankings",), max_rejects=ALL,
         )  # fmt: skip
-        inputs["scores"] = _plan_scores(recipe, recipe.score, complete)
+        inputs["scores"] = plan_scores(recipe, recipe.score, _read_by_teacher(recipe, recipe.score, complete))
     rows = ("rankings", "scores") if "scores" in inputs else ("rankings",)
     config = MineConfig(mine=mine, doc_lang=lang, **names)
     return make_step(

@@ -24,6 +24,7 @@ from pipelines.scorers import Scorer
 from pipelines.scoring import Score, ScoreConfig
 from pipelines.search import Search, SearchConfig, ShardSearchConfig, search_shards
 from pipelines.searcher import ExamplesConfig, find_examples
+from pipelines.sources import IrDatasets
 from pipelines.survey import example_queries
 from pipelines.tables import RANKINGS, VECTORS
 
@@ -205,8 +206,11 @@ def plan_examples(
 
 
 def _own_examples(collection: Collection) -> tuple[str, ...]:
-    """Some questions of a collection, in the language in which they are asked."""
+    """Some questions of a collection, in the language in which they are asked. None where ir_datasets would have to
+    download them first: a plan fetches nothing."""
     if collection.queries is None:
         return ()
     asked = config_of(collection.queries)
+    if isinstance(asked.source, IrDatasets):
+        return ()
     return tuple(example_queries(asked.source, EXAMPLES, asked.lang))

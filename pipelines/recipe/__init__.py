@@ -10,10 +10,11 @@ Importing this loads neither torch, transformers nor ray.
 
 from pipelines.recipe.loading import RECIPES, find_members, load, names, variant
 from pipelines.recipe.schema import BM25, STUDENT, UNTRAINED, Recipe
-from pipelines.recipe.tables import EvaluationSet, ReadyStudent, Score, Select, SystemSpec
+from pipelines.recipe.tables import EVERY_LANGUAGE, EvaluationSet, ReadyStudent, Score, Select, SystemSpec
 
 __all__ = [
     "BM25",
+    "EVERY_LANGUAGE",
     "RECIPES",
     "STUDENT",
     "UNTRAINED",

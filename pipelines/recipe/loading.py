@@ -112,6 +112,9 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from error
     tree.setdefault("name", path.stem)
+    score = tree.get("score")
+    if isinstance(score, dict) and "scorer" in score:
+        score.setdefault("kind", "teacher")  # said, so that a score file starts this table afresh, and the other way
     _find_beside(tree, path.parent)
     parent = tree.pop("extends", None)
     if parent is None:

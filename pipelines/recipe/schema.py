@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.component import Component
 from pipelines.gates import Gates
@@ -16,6 +16,7 @@ from pipelines.recipe.tables import (
     Languages,
     Measures,
     Mix,
+    Reading,
     ReadyStudent,
     Run,
     Select,
@@ -35,6 +36,8 @@ Stages = Annotated[
     BeforeValidator(lambda stages: (stages,) if isinstance(stages, Mapping) else stages),
     Field(min_length=1),
 ]
+# TOML has no null: gates = "none" takes away those of the recipe that is extended
+AnyGates = Annotated[Gates | None, BeforeValidator(lambda value: None if value == "none" else value)]
 STUDENT, BM25, UNTRAINED = "student", "bm25", "untrained"  # systems that every recipe may have
 
 
@@ -53,7 +56,7 @@ class Recipe(Component):
     train_split: str = "train"
     languages: Languages
     translate: Stages = (Parallel(),)
-    gates: Gates | None = None
+    gates: AnyGates = None
     select: Select = Select()
     score: Teacher | None = None
     synthesis: Synthesis | None = None  # writes the training questions; None: the source has them
@@ -76,6 +79,12 @@ class Recipe(Component):
     run: Run = Run()
     resources: StepResources = StepResources()
     environments: dict[str, dict[str, Any]] = {}  # Ray runtime environments by name, for resources.STEP.environment
+
+    @field_validator("select", "score")
+    @classmethod
+    def _fill_in_languages(cls, table: Any, info: ValidationInfo) -> Any:
+        spoken = info.data.get("languages")  # absent where it is wrong, which is told
+        return table.fill_in(spoken) if spoken and isinstance(table, Reading) else table
 
     @model_validator(mode="after")
     def _check_student(self) -> "Recipe":

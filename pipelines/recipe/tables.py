@@ -1,8 +1,8 @@
 """The tables of a recipe file, each a frozen component: languages, selection, teacher, systems, mixture, evaluation."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.component import Component, Resources, Speed
 from pipelines import languages
@@ -12,7 +12,7 @@ from pipelines.indexes.base import SearchOptions
 from pipelines.models import OptionalModel, Pretrained
 from pipelines.precision import Wanted
 from pipelines.score_file import ScoreFile
-from pipelines.scorers import Scorer
+from pipelines.scorers import EnsembleScorer, LlmScorer, Scorer
 from pipelines.sources import AnySource
 
 LanguageCode = Annotated[str, Field(min_length=2)]
@@ -20,6 +20,15 @@ LanguageCode = Annotated[str, Field(min_length=2)]
 LanguageCodes = Annotated[
     tuple[LanguageCode, ...], BeforeValidator(lambda codes: (codes,) if isinstance(codes, str) else codes)
 ]
+EVERY_LANGUAGE = "all"  # of doc_lang: a selection that pools the languages
+
+
+def _check_code(code: str) -> str:
+    """A language that is known, or none."""
+    return languages.check(code) if code else code
+
+
+OptionalLanguage = Annotated[str, AfterValidator(_check_code)]  # "": none is named
 
 
 class Languages(Component):
@@ -42,7 +51,20 @@ class Languages(Component):
         return tuple(languages.check(code) for code in codes)
 
 
-class Select(Component):
+class Reading(Component):
+    """In which languages questions and passages are read. Where a recipe does not say, questions are read in
+    ``languages.query`` and passages in ``languages.original``: a whole recipe has both filled in."""
+
+    query_lang: OptionalLanguage = ""
+    doc_lang: OptionalLanguage = ""
+
+    def fill_in(self, spoken: Languages) -> Self:
+        """This table with the languages of the recipe where it names none."""
+        found = {"query_lang": self.query_lang or spoken.query, "doc_lang": self.doc_lang or spoken.original}
+        return self.model_copy(update=found)
+
+
+class Select(Reading):
     """Which ``k`` passages of the training collection a teacher scores for each query: a search by any system, with
     options of its own, so that another depth of the student's search keeps the teacher's scores."""
 
@@ -50,8 +72,6 @@ class Select(Component):
     encoder: OptionalModel = None
     search: SearchOptions = SearchOptions()
     k: int = Field(50, ge=2)
-    query_lang: LanguageCode = "en"
-    doc_lang: LanguageCode = "en"
 
     @model_validator(mode="after")
     def _check_encoder(self) -> "Select":
@@ -59,12 +79,11 @@ class Select(Component):
         return self
 
 
-class Score(Component):
+class Score(Reading):
     """The teacher, and the languages in which it reads queries and passages (English in both papers)."""
 
+    kind: Literal["teacher"] = "teacher"
     scorer: Scorer
-    query_lang: LanguageCode = "en"
-    doc_lang: LanguageCode = "en"
 
 
 def _kind_of_score(value: Any) -> str:
@@ -119,20 +138,20 @@ class SystemSpec(Component):
     recipe: str = ""
     index: Index | None = None
     encoder: OptionalModel = None
-    docs_in: str = ""
+    docs_in: OptionalLanguage = ""
     rerank: Scorer | None = None
     of: str = "student"
     depth: int = Field(100, ge=1)
-
-    @field_validator("docs_in")
-    @classmethod
-    def _known(cls, code: str) -> str:
-        return languages.check(code) if code else code
 
     @model_validator(mode="after")
     def _check_kind(self) -> "SystemSpec":
         if self.rerank and (self.recipe or self.index or self.encoder or self.docs_in):
             raise ValueError("a system with rerank takes its rankings from the system `of`: leave out the other keys")
+        if isinstance(self.rerank, EnsembleScorer) and sum(isinstance(of, LlmScorer) for of in self.rerank.of) > 1:
+            raise ValueError(
+                "rerank: all teachers of an ensemble are loaded in one actor, which runs one language model: leave one "
+                "of kind llm in rerank.of. As a recipe's teacher ([score]) each has actors of its own"
+            )
         if not self.rerank and not self.recipe and self.index is None:
             raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), or rerank")
         if not self.rerank and not self.recipe and self.index is not None:

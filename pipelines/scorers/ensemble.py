@@ -25,10 +25,13 @@ from pipelines.scorers.base import Collection, Teacher
 from pipelines.scorers.bm25 import Bm25Scorer
 from pipelines.scorers.cross_encoder import CrossEncoderScorer
 from pipelines.scorers.dense import DenseScorer
+from pipelines.scorers.llm import LlmScorer
 from pipelines.scorers.monot5 import MonoT5Scorer
 
 Scale = Literal["z", "min_max", "rank", "none"]
-Member = Annotated[CrossEncoderScorer | MonoT5Scorer | DenseScorer | Bm25Scorer, Field(discriminator="kind")]
+Member = Annotated[
+    CrossEncoderScorer | MonoT5Scorer | LlmScorer | DenseScorer | Bm25Scorer, Field(discriminator="kind")
+]
 
 
 class Merging(Component):
