@@ -122,7 +122,7 @@ def write_cross_encoder(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def models(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A translation model that nearly copies what it reads, and a teacher."""
     folder = tmp_path_factory.mktemp("models")
     lines = checkpoints.sentences()
@@ -132,7 +132,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def describe_tables(recipe: str, root: Path) -> dict[str, Any]:
-    """All that must be the same of the artifacts below a root: the files, and what the manifests count."""
+    """All that must be the same of the artifacts below a root: the files, and what the manifests count. A driver that
+    is killed in the moment after it has completed an artifact leaves receipts there, which nothing reads."""
     plan, place = verbs.load_plan(recipe, [f"root={root}"])
     wanted = {step.id for target in TARGETS for found in plan.find_steps(target) for step in ancestors(found)}
     assert {child.name for child in place.list()} == wanted, "other artifacts than the plan's"
@@ -194,8 +195,8 @@ def test_a_hundred_kills_at_random_leave_the_same_tables(
             storm.rage(partial(start, name, nodes.cluster.address), began + SECONDS)
             found = describe_tables(recipe, tmp_path / name)
             print(f"root {roots}: {dict(storm.kills)}, given up {storm.given_up}, {time.monotonic() - began:.0f} s")
-            assert list(found) == list(expected)
-            assert [key for key in expected if found[key] != expected[key]] == []
+            assert [key for key in expected if found.get(key) != expected[key]] == []
+            assert [key for key in found.keys() - expected.keys() if key.endswith(".parquet")] == []
     finally:
         nodes.cluster.shutdown()
         endpoint.kill()
