@@ -32,7 +32,7 @@ serve: setup  ## serve what the demo made: a search page on http://127.0.0.1:800
 test: setup  ## the test suite
 	@$(BIN)/python -m pytest
 
-test-slow: setup  ## the tests that take minutes each: chaos on an object store
+test-slow: setup  ## the tests that take minutes each: runs under kills at random
 	@$(BIN)/python -m pytest -m slow --timeout 1800
 
 test-vllm: setup .venv-vllm/ready  ## the tests with real vLLM on a processor, in an environment of its own

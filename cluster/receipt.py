@@ -7,15 +7,16 @@ whole or not at all and a unit done twice (by an orphan of a killed run) writes 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from cluster.artifact import Part, Rejected
 from cluster.storage import Place
 
+Item = TypeVar("Item")
 RECEIPTS = "receipts"
 EXAMPLES = 5  # rejected records shown per reason
 READERS = 16  # threads for many small files: in an object store each is a round trip
@@ -88,18 +89,32 @@ def merge_rejects(receipts: Iterable[Receipt]) -> dict[str, Rejected]:
 
 
 def merge_facts(facts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of several units as one: numbers are added, mappings merged, of anything else the first is kept."""
-    merged: dict[str, Any] = {}
+    """The facts of several units as one: numbers are added, mappings merged, and lists, which hold examples, joined, of
+    which a few are kept, evenly spaced. Of anything else the first is kept."""
+    values: dict[str, list[Any]] = {}
     for one in facts:
         for name, value in one.items():
-            before = merged.get(name)
-            if isinstance(value, Mapping):
-                merged[name] = merge_facts([before or {}, value])
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                merged[name] = (before or 0) + value
-            else:
-                merged.setdefault(name, value)
-    return merged
+            values.setdefault(name, []).append(value)
+    return {name: _merge_values(of_units) for name, of_units in values.items()}
+
+
+def _merge_values(values: Sequence[Any]) -> Any:
+    """One fact of several units, in their order."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return merge_facts(values)
+    if isinstance(first, (list, tuple)):
+        return take_spaced([item for value in values for item in value], EXAMPLES)
+    if isinstance(first, (int, float)) and not isinstance(first, bool):
+        return sum(values)
+    return first
+
+
+def take_spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly spaced, the first and the last among them: neighbours are often alike."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i * (len(items) - 1) // max(1, most - 1)] for i in range(most)]
 
 
 def write_receipt(receipts: Place, receipt: Receipt) -> None:

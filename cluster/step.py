@@ -32,7 +32,7 @@ class RowWork(Protocol):
 
     Called with the same part of each table that the step's ``rows`` name, in that order. ``inputs`` holds the other
     artifacts, nested as the step's inputs are. An attribute ``facts``, a dictionary, says something of the last call
-    that no row holds (JSON); the manifest has the sum over the parts (``cluster.receipt.merge_facts``).
+    that no row holds (JSON); the manifest has those of all parts as one (``cluster.receipt.merge_facts``).
     """
 
     def __init__(self, config: Any, inputs: Mapping[str, Any]) -> None: ...

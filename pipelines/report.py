@@ -153,6 +153,49 @@ def next_page(command: str, recipe: str) -> "RenderableType":
     return Group(_line((f"{recipe} is ready. Serve it:  ", ""), (command, "bold green")))
 
 
+def gates_page(gated: Mapping[str, tuple[int, int]], command: str) -> "RenderableType":
+    """How many translations the gates rejected: (rejected, rows) by step; and the command that shows which."""
+    from rich.console import Group
+
+    rejected, rows = (sum(column) for column in zip(*gated.values(), strict=True))
+    each = ", ".join(f"{name} {count:,}" for name, (count, _) in gated.items())
+    said = _line((f"Gates rejected {rejected:,} of {rows:,} translations ({each}). See why:", ""))
+    return Group(said, _line((f"  {command}", "bold green")), "")
+
+
+def rejects_page(rejected: Mapping[str, Mapping[str, Any]], records: int) -> "RenderableType":
+    """What a step rejected of so many records: each reason with its count, and below it samples, the translation under
+    its source, or where some records stand if there are no texts. See ``pipelines.rejects.split_samples``."""
+    from rich.console import Group
+    from rich.padding import Padding
+
+    if not rejected:
+        return _line((f"none of {records:,} rejected", "dim"))
+    total = sum(found["count"] for found in rejected.values())
+    lines: list[RenderableType] = [_line((f"{total:,} of {records:,} rejected", "bold"))]
+    for reason, found in rejected.items():
+        lines += ["", _line((reason, "bold yellow"), (f"  {found['count']:,}", ""))]
+        if samples := found.get("samples"):
+            lines += [_sample(sample) for sample in samples]
+        else:
+            lines += [Padding(_line((example, "dim")), (0, 0, 0, 2)) for example in found["examples"]]
+    return Group(*lines)
+
+
+def _sample(sample: Mapping[str, str]) -> "RenderableType":
+    """A rejected row: its id, and below it the two texts, each behind what it is. Nothing stands behind a text: it may
+    run from right to left."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+
+    texts = Table.grid(padding=(0, 2))
+    for name, text in sample.items():
+        if name != "id":
+            texts.add_row(_line((name, "dim")), _line((" ".join(text.split()) or "–", "")))
+    return Group(Padding(_line((sample["id"], "dim")), (0, 0, 0, 2)), Padding(texts, (0, 0, 0, 4)))
+
+
 def _passage(rank: int, result: Mapping[str, Any]) -> "list[RenderableType]":
     from rich.padding import Padding
 

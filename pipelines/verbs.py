@@ -13,13 +13,14 @@ from cluster.artifact import MANIFEST, Artifact, read_part
 from cluster.errors import RecipeError
 from cluster.progress import Progress, read_progress, span
 from cluster.prune import prune as remove_unneeded
-from cluster.receipt import RECEIPTS, merge_rejects, read_receipts
+from cluster.receipt import RECEIPTS, merge_facts, merge_rejects, read_receipts
 from cluster.step import Step
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
 from pipelines.keys import check_keys, find_lacking_keys
 from pipelines.plan import STUDENT, Plan, encoder_of
 from pipelines.recipe import load
+from pipelines.rejects import count_gated, split_samples
 
 SHOWN_ROWS = 3
 
@@ -68,6 +69,9 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
     pages = [report.measures_page(name, systems) for name, systems in measures.items()]
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
+    if gated := count_gated(plan, root):
+        strictest = max(gated, key=lambda gate: gated[gate][0])
+        pages.append(report.gates_page(gated, _command(["show", name, strictest], sets)))
     pages.append(report.next_page(_serve_command(name, sets), name))
     return Report({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
 
@@ -76,9 +80,14 @@ def _serve_command(name: str, sets: Sequence[str]) -> str:
     """The command that serves this recipe, as the user would type it here."""
     if (name, list(sets)) == ("atlas", []) and Path("Makefile").is_file():
         return "make serve"
+    return _command(["serve", name], sets)
+
+
+def _command(words: Sequence[str], sets: Sequence[str]) -> str:
+    """A command line of babelray, with the overrides of this one."""
     own = Path(sys.executable).with_name("babelray")
     own = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else Path("babelray")
-    return shlex.join([str(own), "serve", name, *(word for s in sets for word in ("--set", _redact(s)))])
+    return shlex.join([str(own), *words, *(word for s in sets for word in ("--set", _redact(s)))])
 
 
 def _redact(override: str) -> str:
@@ -165,26 +174,34 @@ def show(name: str, wanted: str, sets: Sequence[str]) -> Report:
 
 
 def _show_step(step: Step, root: Place) -> Report:
+    from rich.console import Group
     from rich.json import JSON
     from rich.panel import Panel
+
+    from pipelines import report
 
     data: dict[str, Any] = {**_state(step, root), "config": redact_secrets(step.config.model_dump(mode="json"))}
     data["inputs"] = {role: parent.id for role, parent in step.parents.items()}
     if data["state"] == "done":
         artifact = Artifact(root / step.id)
-        data |= {
-            k: v for k, v in artifact.manifest.model_dump(mode="json").items() if k in ("facts", "created", "software")
-        }
-        data["rejected"] = {k: r.model_dump(mode="json") for k, r in artifact.manifest.rejects.items()}
+        manifest = artifact.manifest.model_dump(mode="json")
+        data |= {"created": manifest["created"], "software": manifest["software"]}
+        data["facts"], data["rejected"] = split_samples(artifact.manifest.facts, artifact.manifest.rejects)
         if artifact.parts:
             head = read_part(artifact.parts[0]).slice(0, SHOWN_ROWS)
             data["first rows"] = [{k: _brief(v) for k, v in row.items()} for row in head.to_pylist()]
         else:
             data["files"] = [place.name for place in artifact.place.list()]
     elif step.table:
-        receipts = read_receipts(root / step.id / RECEIPTS)
-        data["rejected"] = {k: r.model_dump(mode="json") for k, r in merge_rejects(receipts.values()).items()}
-    return Report(data, Panel(JSON.from_data(data, ensure_ascii=False), title=step.id, title_align="left"))
+        receipts = [receipt for _, receipt in sorted(read_receipts(root / step.id / RECEIPTS).items())]
+        facts = merge_facts(receipt.facts for receipt in receipts)
+        data["facts"], data["rejected"] = split_samples(facts, merge_rejects(receipts))
+    shown = JSON.from_data({k: v for k, v in data.items() if k != "rejected"}, ensure_ascii=False)
+    pages: list[Any] = [Panel(shown, title=step.id, title_align="left")]
+    if data.get("rejected") or (data["state"] == "done" and step.table):
+        records = data["rows"] if step.rows else data["rows"] + data["rejects"]  # a source's rejects are no rows
+        pages.append(report.rejects_page(data["rejected"], records))
+    return Report(data, Group(*pages))
 
 
 def _brief(value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.artifact import Artifact
+from cluster.receipt import take_spaced
 from pipelines.gates.config import GateConfig
 from pipelines.gates.detector import Detector
 from pipelines.gates.judge import LANGUAGE, judge
@@ -20,7 +21,7 @@ class Gate:
     """RowWork: the same part of DOCS (or QUERIES) and of their translation -> the translation, judged.
 
     A row that was rejected before keeps its reason; one that fails a gate keeps its text. ``facts`` of a part holds
-    under ``samples`` the first rows that each gate rejects: id, how the source begins, how the translation begins.
+    under ``samples`` a few rows that each gate rejects: id, how the source begins, how the translation begins.
     """
 
     def __init__(self, config: GateConfig, inputs: Mapping[str, Artifact]) -> None:
@@ -37,11 +38,12 @@ class Gate:
         reasons = [source["reject"] or target["reject"] for source, target in zip(sources, targets, strict=True)]
         good = [i for i, reason in enumerate(reasons) if reason is None]
         pairs = [_texts(sources[i], targets[i]) for i in good]
-        samples: dict[str, list[tuple[str, ...]]] = {}
+        rejected: dict[str, list[tuple[str, ...]]] = {}
         for i, pair, verdict in zip(good, pairs, self.judge(pairs), strict=True):
             reasons[i] = verdict
-            if verdict and len(shown := samples.setdefault(verdict, [])) < SAMPLES:
-                shown.append((translations[0][i].as_py(), *(text[:SAMPLE_LENGTH] for text in pair)))
+            if verdict:
+                rejected.setdefault(verdict, []).append((translations[0][i].as_py(), *map(_begin, pair)))
+        samples = {verdict: take_spaced(rows, SAMPLES) for verdict, rows in rejected.items()}
         self.facts = {"samples": samples} if samples else {}
         column = translations.column_names.index("reject")
         return translations.set_column(column, "reject", pa.array(reasons, pa.string()))
@@ -66,3 +68,8 @@ def _texts(source: dict[str, Any], target: dict[str, Any]) -> tuple[str, str]:
     if source.get("title") and target.get("title"):
         return join_title(source["title"], source["text"]), join_title(target["title"], target["text"])
     return source["text"], target["text"]
+
+
+def _begin(text: str) -> str:
+    """How a text begins."""
+    return text if len(text) <= SAMPLE_LENGTH else text[: SAMPLE_LENGTH - 1] + "…"
