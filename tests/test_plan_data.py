@@ -115,12 +115,12 @@ def test_languages_of_selector_and_teacher_follow_from_those_of_the_recipe(tmp_p
     own = [*sets, "languages.original=zh", "languages.query=de"]
     steps = steps_of("xquad", own)
     assert steps["index-select"].parents["docs.zh"].name == "docs-zh"
-    assert steps["select"].inputs["rows"].name == "queries-de"
-    assert steps["score"].parents["queries"].name == "queries-de"
+    assert steps["select"].inputs["rows"].name == "queries-zh"
+    assert steps["score"].parents["queries"].name == "queries-zh"
     assert steps["score"].parents["docs"].name == "docs-zh"
     recipe = load("xquad", [*own, "select.query_lang=en", "score.doc_lang=ru"])
     assert (recipe.select.query_lang, recipe.select.doc_lang) == ("en", "zh")
-    assert (recipe.score.query_lang, recipe.score.doc_lang) == ("de", "ru")
+    assert (recipe.score.query_lang, recipe.score.doc_lang) == ("zh", "ru")
     with pytest.raises(RecipeError, match=r"unknown language code 'zho'.*did you mean"):
         load("xquad", [*sets, "select.doc_lang=zho"])
 

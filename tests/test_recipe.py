@@ -169,20 +169,20 @@ def test_selector_teacher_and_student_read_languages_of_their_own() -> None:
     steps = {step.name: step for step in made.steps}
     index = steps["index-select"]
     assert set(index.parents) == {"docs.de"}
-    assert index.parents["docs.de"].name == "translate-de"
+    assert index.parents["docs.de"].name == "gate-de"
     assert steps["select"].inputs["rows"].name == "queries-en"
     score = steps["score"]
     assert {role: score.inputs[role].name for role in ("queries", "docs")} == {
         "queries": "queries-fr",
-        "docs": "translate-zh",
+        "docs": "gate-zh",
     }
     read = {role: step.name for role, step in made.training.train.parents.items() if not role.startswith("dev.")}
     assert read == {
         "start": "start",
         "data.main.queries": "queries-en",
         "data.main.scores": "score",
-        "data.main.docs.fa": "translate-fa",
-        "data.main.docs.ru": "translate-ru",
+        "data.main.docs.fa": "gate-fa",
+        "data.main.docs.ru": "gate-ru",
     }
 
 

@@ -83,8 +83,8 @@ class Recipe(Component):
     @field_validator("select", "score")
     @classmethod
     def _fill_in_languages(cls, table: Any, info: ValidationInfo) -> Any:
-        spoken = info.data.get("languages")  # absent where it is wrong, which is told
-        return table.fill_in(spoken) if spoken and isinstance(table, Reading) else table
+        languages = info.data.get("languages")  # absent where it is wrong, which is an error of its own
+        return table.fill_in(languages) if languages and isinstance(table, Reading) else table
 
     @model_validator(mode="after")
     def _check_student(self) -> "Recipe":

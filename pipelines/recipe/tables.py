@@ -52,15 +52,16 @@ class Languages(Component):
 
 
 class Reading(Component):
-    """In which languages questions and passages are read. Where a recipe does not say, questions are read in
-    ``languages.query`` and passages in ``languages.original``: a whole recipe has both filled in."""
+    """In which languages questions and passages are read: ``languages.original`` where a recipe does not say, in which
+    both are there without translation, whatever the student reads. A whole recipe has both filled in."""
 
     query_lang: OptionalLanguage = ""
     doc_lang: OptionalLanguage = ""
 
-    def fill_in(self, spoken: Languages) -> Self:
-        """This table with the languages of the recipe where it names none."""
-        found = {"query_lang": self.query_lang or spoken.query, "doc_lang": self.doc_lang or spoken.original}
+    def fill_in(self, languages: Languages) -> Self:
+        """This table with the original language of the recipe where it names none."""
+        original = languages.original
+        found = {"query_lang": self.query_lang or original, "doc_lang": self.doc_lang or original}
         return self.model_copy(update=found)
 
 
