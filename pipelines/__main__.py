@@ -1,4 +1,4 @@
-"""The verbs of recipes: ``babelray new|run|status|show|search|evaluate|prune``, also as ``python -m pipelines``."""
+"""The verbs of recipes: ``babelray new|plan|run|status|show|search|evaluate|prune``, also as ``python -m pipelines``."""
 
 import json
 import logging
@@ -83,6 +83,47 @@ def new(
     from pipelines.new import write_recipe
 
     _echo(write_recipe(name, source, lang, force), as_json)
+
+
+@app.command()
+@report_errors
+def plan(
+    recipe: RecipeName,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="FILE", help="A Ray cluster file. Default: this machine, which is free.")
+    ] = "",
+    calibrate: Annotated[
+        int, typer.Option("--calibrate", metavar="N", min=0, help="First measure each step on N training questions.")
+    ] = 0,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="NAME=N", help="Rows of a table or step: docs=8841823. Repeatable."),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option("--price", metavar="TYPE=N", help="Dollars per hour of a machine. Repeatable."),
+    ] = None,
+    spot: Annotated[
+        float, typer.Option("--spot", min=0, max=1, help="Spot price, as a share of the list price.")
+    ] = 0.35,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a recipe will take: rows, tokens, GPU-hours, time, storage, requests and money, step by step.
+
+    Runs nothing and needs no data: what is not here is taken as published, or said with --rows. Each number says where
+    it comes from: a finished step (run), a calibration, or an estimate; the assumptions stand below the table.
+
+    With --calibrate the recipe is run on a sample below its root, and the rates are kept in rates.json there, for every
+    later plan. A few hundred questions will do; the accuracy is that of the machine it runs on, so calibrate where the
+    recipe will run.
+
+    Example: `babelray plan translate-distill --cluster ray_cluster.yaml --set source.path=DIR`
+    """
+    from pipelines.costs import verb
+
+    options = verb.Options(cluster, rows or [], price or [], spot, calibrate)
+    _echo(verb.plan_costs(recipe, sets or [], options, _console(as_json)), as_json)
 
 
 @app.command()
