@@ -1,4 +1,4 @@
-"""The verbs of recipes: ``babelray new|plan|run|status|show|search|evaluate|prune``, also as ``python -m pipelines``."""
+"""The verbs of recipes: ``babelray new|plan|run|status|show|search|evaluate|prune``, or ``python -m pipelines``."""
 
 import json
 import logging

@@ -30,6 +30,7 @@ class NodeType:
     gpu: str = ""
     price: float | None = None
     is_spot: bool = False
+    gbps: float = 10.0
 
     def fits(self, resources: Resources) -> int:
         """How many actors of these resources one such machine holds."""
@@ -121,7 +122,7 @@ def read_cluster(file: str, prices: Sequence[str] = (), spot: float = SPOT) -> C
     if unused := set(given) - {word for node in nodes.values() for word in (node.name, node.instance)}:
         there = ", ".join(f"{node.name} ({node.instance})" for node in nodes.values())
         raise RecipeError(f"--price {min(unused)}: {file} has no such type; it has {there}")
-    head = nodes.pop(head_name)
+    head = nodes.pop(str(head_name))
     workers = [node for node in nodes.values() if node.count]
     if head.cpus:  # a head that works is one machine more
         workers.insert(0, head)
@@ -175,8 +176,8 @@ def _read_type(file: str, name: str, tree: Mapping[str, Any], prices: Mapping[st
     if known is None:
         if "CPU" not in named:
             raise RecipeError(
-                f"{file}: {name} is a {instance}, which is not known here. Known are {', '.join(INSTANCES)}; of another "
-                'say what it holds, as resources: {CPU: 16, GPU: 1, memory: 68719476736, "accelerator_type:L4": 1}'
+                f"{file}: {name} is a {instance}, which is not known here. Known are {', '.join(INSTANCES)}; of "
+                'another say what it holds: resources: {CPU: 16, GPU: 1, memory: 68719476736, "accelerator_type:L4": 1}'
             )
         known = Instance(0, float(named.get("memory", 0)) / 2**30 / RAY_MEMORY or 1e6)
     kinds = [key.partition(":")[2] for key in named if str(key).startswith("accelerator_type:")]
@@ -192,4 +193,6 @@ def _read_type(file: str, name: str, tree: Mapping[str, Any], prices: Mapping[st
         price = known.price * (spot if is_spot else 1.0)
     is_head = name == tree.get("head_node_type")
     count = 1 if is_head else int(entry.get("max_workers", tree.get("max_workers", 0)))
-    return NodeType(name, instance, count, known.cpus, known.memory_gb, known.gpus, known.gpu, price, is_spot)
+    return NodeType(
+        name, instance, count, known.cpus, known.memory_gb, known.gpus, known.gpu, price, is_spot, known.gbps
+    )

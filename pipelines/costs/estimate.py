@@ -138,9 +138,9 @@ def _look(
 ) -> StepEstimate:
     """A step before its turn is known."""
     if step.id in rates.done:
-        size = sum(size for _, size, _ in (root / step.id).files())
+        kept = float(sum(size for _, size, _ in (root / step.id).files()))
         manifest = Artifact(root / step.id).manifest
-        return StepEstimate(step, amount, Rate(0, 0, manifest.seconds, "run"), "done", float(size))
+        return StepEstimate(step, amount, Rate(0, 0, manifest.seconds, "run"), "done", kept)
     if not is_missing:
         return StepEstimate(step, amount, Rate(0, 0, 0, "run"), "not needed")
     rate = rates.find(step, amount, node or _nowhere(step))
@@ -158,7 +158,7 @@ def _look(
 def _load(estimate: StepEstimate, node: NodeType) -> Load:
     amount, rate = estimate.amount, estimate.rate
     work = rate.seconds(amount)
-    serial = work * (amount.extra or {}).get("serial", 0.0)
+    serial = work * amount.serial
     return Load(rate.fixed_s, work, amount.tasks, node, serial)
 
 

@@ -20,7 +20,7 @@ def group(estimate: Estimate, languages: set[str]) -> list[tuple[str, list[StepE
     for one in estimate.steps:
         key = (strip_languages(one.step.name, languages), work_name(one.step), one.state, one.rate.origin)
         groups.setdefault(key, []).append(one)
-    named = {}
+    named: dict[str, list[StepEstimate]] = {}
     for (name, *_), members in groups.items():
         langs = list(dict.fromkeys(m.step.name for m in members))
         shown = langs[0] if len(langs) == 1 else name
@@ -110,13 +110,17 @@ def assumptions(estimate: Estimate, calibration: Any) -> list[str]:
     if "calibration" in origins and calibration:
         with_gpu = f" with {calibration.accelerator}" if calibration.accelerator else ""
         lines.append(
-            f"calibration: measured {calibration.measured} on {calibration.rows} questions, on {calibration.cpu}{with_gpu}; "
-            "for other processors these rates are taken as they are"
+            f"calibration: measured {calibration.measured} on {calibration.rows} questions, on "
+            f"{calibration.cpu}{with_gpu}; for other processors these rates are taken as they are"
         )
     if "run" in origins:
         lines.append("run: seconds of finished steps of the same kind, by their manifests")
     if "estimate" in origins:
         lines.append(operations.describe())
+        lines.append(
+            "machines that train together exchange float32 gradients over their network, while they compute: the "
+            "longer of the two counts, and within one machine nothing"
+        )
         lines.append("steps without a model: seconds per row as measured on two CPUs; --calibrate measures them here")
     if not cluster.is_local:
         lines.append(

@@ -14,13 +14,15 @@ RAY_MEMORY = 0.7  # share of a node's memory that Ray hands out to actors
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance type: vCPUs, GiB of memory, GPUs and their kind, dollars per hour (None: not known)."""
+    """An instance type: vCPUs, GiB of memory, GPUs and their kind, dollars per hour (None: not known), and the network
+    that it has for hours, not for minutes, in Gbit/s (AWS: baseline)."""
 
     cpus: float
     memory_gb: float
     gpus: int = 0
     gpu: str = ""
     price: float | None = None
+    gbps: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,26 @@ INSTANCES = {
     "m7i.16xlarge": Instance(64, 256, price=3.2256),
     "m7i.24xlarge": Instance(96, 384, price=4.8384),
     "m7i.48xlarge": Instance(192, 768, price=9.6768),
-    "g5.xlarge": Instance(4, 16, 1, "A10G", 1.006),
-    "g5.2xlarge": Instance(8, 32, 1, "A10G", 1.212),
-    "g5.4xlarge": Instance(16, 64, 1, "A10G", 1.624),
-    "g5.8xlarge": Instance(32, 128, 1, "A10G", 2.448),
-    "g5.12xlarge": Instance(48, 192, 4, "A10G", 5.672),
-    "g5.48xlarge": Instance(192, 768, 8, "A10G", 16.288),
-    "g6.xlarge": Instance(4, 16, 1, "L4", 0.8048),
-    "g6.2xlarge": Instance(8, 32, 1, "L4", 0.9776),
-    "g6.4xlarge": Instance(16, 64, 1, "L4", 1.3232),
-    "g6.8xlarge": Instance(32, 128, 1, "L4", 2.0144),
-    "g6.12xlarge": Instance(48, 192, 4, "L4", 4.6016),
-    "g6.48xlarge": Instance(192, 768, 8, "L4", 13.3504),
-    "g6e.xlarge": Instance(4, 32, 1, "L40S", 1.861),
-    "g6e.2xlarge": Instance(8, 64, 1, "L40S", 2.24208),
-    "g6e.4xlarge": Instance(16, 128, 1, "L40S", 3.00424),
-    "g6e.8xlarge": Instance(32, 256, 1, "L40S", 4.52856),
-    "g6e.12xlarge": Instance(48, 384, 4, "L40S", 10.49264),
-    "g6e.48xlarge": Instance(192, 1536, 8, "L40S", 30.13118),
-    "p4d.24xlarge": Instance(96, 1152, 8, "A100", 21.9576),
-    "p5.48xlarge": Instance(192, 2048, 8, "H100", 55.04),
+    "g5.xlarge": Instance(4, 16, 1, "A10G", 1.006, 2.5),
+    "g5.2xlarge": Instance(8, 32, 1, "A10G", 1.212, 5),
+    "g5.4xlarge": Instance(16, 64, 1, "A10G", 1.624, 10),
+    "g5.8xlarge": Instance(32, 128, 1, "A10G", 2.448, 25),
+    "g5.12xlarge": Instance(48, 192, 4, "A10G", 5.672, 40),
+    "g5.48xlarge": Instance(192, 768, 8, "A10G", 16.288, 100),
+    "g6.xlarge": Instance(4, 16, 1, "L4", 0.8048, 2.5),
+    "g6.2xlarge": Instance(8, 32, 1, "L4", 0.9776, 5),
+    "g6.4xlarge": Instance(16, 64, 1, "L4", 1.3232, 10),
+    "g6.8xlarge": Instance(32, 128, 1, "L4", 2.0144, 25),
+    "g6.12xlarge": Instance(48, 192, 4, "L4", 4.6016, 40),
+    "g6.48xlarge": Instance(192, 768, 8, "L4", 13.3504, 100),
+    "g6e.xlarge": Instance(4, 32, 1, "L40S", 1.861, 2.5),
+    "g6e.2xlarge": Instance(8, 64, 1, "L40S", 2.24208, 5),
+    "g6e.4xlarge": Instance(16, 128, 1, "L40S", 3.00424, 10),
+    "g6e.8xlarge": Instance(32, 256, 1, "L40S", 4.52856, 25),
+    "g6e.12xlarge": Instance(48, 384, 4, "L40S", 10.49264, 100),
+    "g6e.48xlarge": Instance(192, 1536, 8, "L40S", 30.13118, 400),
+    "p4d.24xlarge": Instance(96, 1152, 8, "A100", 21.9576, 400),
+    "p5.48xlarge": Instance(192, 2048, 8, "H100", 55.04, 3200),
 }
 
 # Amazon S3, standard class

@@ -5,7 +5,7 @@ directory step those of what it reads. ``UNITS`` says for each work what its tim
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, log2
 from typing import Any
 
@@ -59,7 +59,12 @@ class Amount:
     read: float = 0.0
     written: float = 0.0
     depth: int = 0
-    extra: Mapping[str, float] | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def serial(self) -> float:
+        """The part of the work that one actor does."""
+        return self.extra.get("serial", 0.0)
 
 
 SizeOf = Callable[[Step], Size]
@@ -89,7 +94,7 @@ def ingest_config(step: Step) -> Any:
 def index_kind(step: Step) -> str:
     """The kind of index that a step builds or searches; empty where it does neither."""
     built = step if hasattr(step.config, "index") else step.parents.get("index")
-    return str(built.config.index.kind) if built is not None and hasattr(built.config, "index") else ""  # type: ignore[attr-defined]
+    return str(built.config.index.kind) if built is not None and hasattr(built.config, "index") else ""
 
 
 def unit_of(step: Step) -> str:
@@ -105,7 +110,7 @@ def _measure_step(step: Step, inputs: Mapping[str, Amount], size_of: SizeOf) -> 
         return replace(_ingested(step, size_of(step)), unit=unit)
     if step.rows:
         first = inputs[step.rows[0]]
-        base = replace(first, tasks=first.files, units=float(first.rows), unit=unit, read=0.0, written=0.0, extra=None)
+        base = replace(first, tasks=first.files, units=float(first.rows), unit=unit, read=0.0, written=0.0, extra={})
         return _ROWS.get(name, lambda *_: base)(step, base, inputs)
     return replace(_DIRECTORIES.get(name, _of_parents)(step, inputs), unit=unit)
 
@@ -172,8 +177,8 @@ def _passages(step: Step, tokens: float) -> tuple[float, int]:
 def _search(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
     """What is scored: every document, or as many candidates as PLAID keeps."""
     options, index = step.config.options, inputs["index"]  # type: ignore[attr-defined]
-    docs = index.rows / max(1.0, (index.extra or {}).get("languages", 1.0))
-    groups = (inputs["found"].extra or {}).get("groups", 1.0) if "found" in inputs else 1.0
+    docs = index.rows / max(1.0, index.extra.get("languages", 1.0))
+    groups = inputs["found"].extra.get("groups", 1.0) if "found" in inputs else 1.0
     scored = 1.0 if groups > 1 else scored_of(index_kind(step), docs, options)
     return replace(base, units=base.rows * scored, depth=int(min(options.k, docs)), extra={"groups": groups})
 
@@ -239,14 +244,16 @@ def _search_shards(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     from pipelines.costs.storage import bytes_of_index
 
     index, queries = inputs["index"], inputs["rows"]
-    languages = (index.extra or {}).get("languages", 1.0)
+    languages = index.extra.get("languages", 1.0)
     size = bytes_of_index(step.parents["index"], index) / languages
     groups = float(ceil(size / (step.config.group_gb * 1e9)))  # type: ignore[attr-defined]
     if groups <= 1:
         return Amount(0, tasks=0, extra={"groups": 1.0})
     scored = scored_of(index_kind(step), index.rows / languages, step.config.options)  # type: ignore[attr-defined]
     tasks = int(groups * languages * ceil(queries.rows / UNIT_OF_SEARCH))
-    return Amount(queries.rows, 0, tasks, queries.rows * scored * languages, extra={"groups": groups})
+    depth = int(step.config.options.k * languages)  # type: ignore[attr-defined]
+    units = queries.rows * scored * languages
+    return Amount(queries.rows, 0, tasks, units, depth=depth, extra={"groups": groups})
 
 
 def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:

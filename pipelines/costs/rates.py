@@ -21,7 +21,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines.costs.cluster import NodeType, name_gpu
-from pipelines.costs.operations import Operations, operations_of, seconds_of
+from pipelines.costs.operations import Operations, endpoint_of, operations_of, seconds_of
 from pipelines.costs.quantities import Amount, Amounts, index_kind, unit_of, work_name
 
 FILE = "rates.json"
@@ -59,7 +59,7 @@ class Rate:
     def seconds(self, amount: Amount) -> float:
         """Seconds at work, of all actors together, without what is fixed. Of a training, whose workers do everything at
         once, the seconds of all of them; each stop is a task."""
-        return self.task_s * (amount.extra or {}).get("stops", amount.tasks) + self.unit_s * amount.units
+        return self.task_s * amount.extra.get("stops", amount.tasks) + self.unit_s * amount.units
 
 
 @dataclass
@@ -161,14 +161,14 @@ def estimate(step: Step, amount: Amount, node: NodeType) -> Rate:
     hardware = f"{node.instance} + {node.gpu}" if step.resources.gpus else node.instance
     if operations is None:
         return Rate(0.0, 0.0, 0.0, "unknown", hardware)
-    kind = "endpoint" if getattr(getattr(step.config, "translator", None), "kind", "") == "openai" else "estimate"
+    origin: Origin = "endpoint" if endpoint_of(step) else "estimate"
     seconds = _model_seconds(step, amount, operations, node)
     if seconds is None:
         return Rate(0.0, 0.0, 0.0, "unknown", hardware)
     fixed = POOL_S + (4 * operations.parameters.total / BYTES_PER_S if operations.parameters else 0.0)
     if step.table is None and work_name(step) not in ("train", "build_start"):
         fixed = POOL_S if amount.tasks else 0.0
-    return Rate(fixed, _stop_seconds(step, operations), seconds, kind, hardware)
+    return Rate(fixed, _stop_seconds(step, operations), seconds, origin, hardware)
 
 
 def _model_seconds(step: Step, amount: Amount, operations: Operations, node: NodeType) -> float | None:
@@ -178,9 +178,17 @@ def _model_seconds(step: Step, amount: Amount, operations: Operations, node: Nod
     if operations.total:
         cpus = min(resources.cpus, node.cpus)
         seconds = seconds_of(operations, cpus * step.workers, resources.gpus * step.workers, node.gpu)
-        return None if seconds is None else seconds / units
-    basic = BASIC.get(work_name(step)) or BASIC.get(f"{work_name(step)}:{index_kind(step)}") or 1e-3
-    return basic
+        return None if seconds is None else max(seconds / units, _exchange_seconds(step, operations, node))
+    return BASIC.get(work_name(step)) or BASIC.get(f"{work_name(step)}:{index_kind(step)}") or 1e-3
+
+
+def _exchange_seconds(step: Step, operations: Operations, node: NodeType) -> float:
+    """Of one training step: the gradients, float32, around the ring of machines (each sends and receives them almost
+    twice). They travel while later ones are computed, so that the longer of the two counts."""
+    machines = -(-step.workers // max(1, node.fits(step.resources)))
+    if unit_of(step) != "steps" or machines < 2 or not operations.parameters:
+        return 0.0
+    return 2 * (machines - 1) / machines * 4 * operations.parameters.total * 8 / (node.gbps * 1e9)
 
 
 def _stop_seconds(step: Step, operations: Operations) -> float:

@@ -1,8 +1,8 @@
 """When each step of a plan would run on a cluster, by the rules of the executor.
 
-The books are those of ``cluster.executor``: ``Schedule`` says which steps are ready and which share a pool, ``Capacity``
-which pools run side by side. A pool takes what is fixed once; its parts are shared out among its actors, and it ends
-not before its longest part. A training takes all its workers at once. Seconds are simulated, nothing is started.
+The books are those of ``cluster.executor``: ``Schedule`` says which steps are ready and which share a pool,
+``Capacity`` which pools run side by side. A pool takes what is fixed once; its parts are shared out among its actors,
+and it ends not before its longest part. A training takes all its workers at once. Nothing is started.
 """
 
 import heapq

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from cluster.artifact import MANIFEST, Artifact
-from cluster.errors import BabelrayError, RecipeError
+from cluster.errors import RecipeError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines.ingest import ABSENT, IngestConfig
@@ -111,7 +111,7 @@ def count_rows(config: IngestConfig, table: str) -> tuple[int, str] | None:
     sizes = [file.place.size() for file in files]
     if sum(sizes) <= READ_WHOLE:
         return sum(1 for entry in getattr(source, table)(config.lang, config.split) if entry.row), "counted"
-    if source.kind in MARCO and (published := MARCO_ROWS[table].get(config.split, MARCO_ROWS[table].get(""))):
+    if config.source.kind in MARCO and (published := MARCO_ROWS[table].get(config.split, MARCO_ROWS[table].get(""))):
         return published, "published"
     if files[0].name.endswith(COMPRESSED):
         return None

@@ -26,7 +26,7 @@ def bytes_of(step: Step, amount: Amount) -> float:
         parameters = encoder_of_step(step).parameters
         return 2 * 4 * parameters.total if parameters else 0.0  # two students in float32
     if work_name(step) == "search_shards":
-        return amount.rows * (amount.extra or {}).get("groups", 1.0) * RANKED_BYTES if amount.tasks else 0.0
+        return amount.rows * amount.depth * amount.extra.get("groups", 1.0) * RANKED_BYTES
     if step.table is None:
         return 0.0
     per_row = {

@@ -31,7 +31,7 @@ def plan_costs(name: str, sets: Sequence[str], options: Options, console: Any) -
     given = parse_rows(options.rows)
     cluster = find_cluster(options)
     if options.calibrate:
-        from pipelines.costs.sample import calibrate
+        from pipelines.costs.calibrate import calibrate
 
         calibrate(name, sets, options.calibrate, console)
     plan, root = load_plan(name, sets, data_needed=False)
