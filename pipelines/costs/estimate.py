@@ -45,7 +45,6 @@ class Estimate:
     seconds: float
     machine_hours: Mapping[NodeType, float]
     sizes: Sequence[tuple[str, Size]] = field(default_factory=list)
-    ray_start_s: float = 0.0
 
     @property
     def machine_dollars(self) -> float | None:
@@ -117,14 +116,14 @@ def assemble(
         found[step.id] = _look(step, amounts[step.id], rates, node, around.root, step.id in to_do)
         if step.id in to_do:
             loads[step.id] = _load(found[step.id], node or _nowhere(step))
-    turns = simulate(missing, loads, cluster)
+    turns = simulate(missing, loads, cluster, around.ray_start_s)
     for turn in turns:
         for step in turn.steps:
             found[step.id] = _placed(found[step.id], turn, turn.share(step, loads))
-    seconds = max((turn.end_s for turn in turns), default=0.0) + around.ray_start_s
+    seconds = max((turn.end_s for turn in turns), default=0.0)
     hours = {node: paid / 3600 for node, paid in machine_seconds(turns, cluster.idle_minutes * 60).items()}
     return Estimate(
-        tuple(found.values()), tuple(turns), cluster, seconds, hours, around.sizes, around.ray_start_s
+        tuple(found.values()), tuple(turns), cluster, seconds, hours  , around.sizes
     )  # fmt: skip
 
 

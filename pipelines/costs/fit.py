@@ -110,7 +110,7 @@ def _work(step: Step, amount: Amount, artifact: Artifact) -> tuple[float, float]
     if unit_of(step) == "steps":
         every, stop = read_curve(artifact)
         stops = amount.extra["stops"]
-        return every * amount.units + stop * stops, stops
+        return every * amount.units + stop / amount.extra["stop_size"] * stops, stops
     if step.table is None and manifest.facts.get("pools"):
         return float(manifest.facts["unit_seconds"]), 0.0
     return manifest.seconds, 0.0

@@ -7,6 +7,7 @@ from pipelines.costs import operations, prices, sizes
 from pipelines.costs.estimate import Estimate, StepEstimate
 from pipelines.costs.quantities import work_name
 from pipelines.costs.rates import strip_languages
+from pipelines.costs.schedule import Turn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,8 +44,10 @@ def cost_page(title: str, estimate: Estimate, languages: set[str], notes: Sequen
         table.add_row(*_row(name, members), style=style)
     table.add_section()
     table.add_row(*_total(estimate), style="bold")
-    lines = [Text(line) for line in [*totals(estimate), "", *notes]]
-    return Group(table, *lines)
+    listed = Table.grid(padding=(0, 1, 0, 0))
+    for note in notes:
+        listed.add_row("•", Text(note))
+    return Group(table, *(Text(line) for line in totals(estimate)), "", listed)
 
 
 def _row(name: str, members: Sequence[StepEstimate]) -> list[str]:
@@ -118,10 +121,11 @@ def assumptions(estimate: Estimate, calibration: Any) -> list[str]:
     if "estimate" in origins:
         lines.append(operations.describe())
         lines.append(
-            "machines that train together exchange float32 gradients over their network, while they compute: the "
-            "longer of the two counts, and within one machine nothing"
+            "a training on several GPUs adds up float32 gradients while it computes, and the longer of the two counts: "
+            "10 GB/s over PCIe, more over NVLink, and between machines the bandwidth that these keep for hours"
         )
         lines.append("steps without a model: seconds per row as measured on two CPUs; --calibrate measures them here")
+    lines += [s.rate.note for s in estimate.steps if s.rate.note]
     if not cluster.is_local:
         lines.append(
             f"a machine is paid from the first step that needs it until {cluster.idle_minutes:g} minutes after the "
@@ -131,7 +135,7 @@ def assumptions(estimate: Estimate, calibration: Any) -> list[str]:
             f"prices: list prices on demand in {prices.REGION}, noted in {prices.NOTED}; they change (--price). Spot "
             "machines at a share of them (--spot); work lost with a spot machine is not counted"
         )
-    return [f"• {line}" for line in [*lines, *cluster.notes]]
+    return [*lines, *cluster.notes]
 
 
 def data_of(estimate: Estimate, languages: set[str], notes: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +143,7 @@ def data_of(estimate: Estimate, languages: set[str], notes: Sequence[str]) -> di
     dollars = estimate.machine_dollars
     return {
         "steps": [_data(one) for one in estimate.steps],
+        "turns": [_turn(turn) for turn in estimate.turns],
         "total": {
             "seconds": estimate.seconds,
             "gpu_hours": sum(s.gpu_hours for s in estimate.steps),
@@ -147,7 +152,17 @@ def data_of(estimate: Estimate, languages: set[str], notes: Sequence[str]) -> di
             "dollars": None if dollars is None else dollars + estimate.request_dollars,
             "storage_dollars_per_month": estimate.storage_dollars,
         },
-        "assumptions": [note.removeprefix("• ") for note in notes],
+        "assumptions": list(notes),
+    }
+
+
+def _turn(turn: Turn) -> Mapping[str, Any]:
+    return {
+        "steps": [step.id for step in turn.steps],
+        "start": turn.start_s,
+        "end": turn.end_s,
+        "actors": turn.actors,
+        "machines": {turn.node.name: turn.machines},
     }
 
 

@@ -257,7 +257,8 @@ def _search_shards(step: Step, inputs: Mapping[str, Amount]) -> Amount:
 
 
 def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
-    """Steps; the tokens of all batches; and the stops, at which the student is measured or saved."""
+    """Steps; the tokens of all batches; and the stops, at which the student is saved, or measured: as many as they
+    measure documents, where they do."""
     config = step.config.train  # type: ignore[attr-defined]
     docs = [amount for path, amount in inputs.items() if ".docs." in path and path.startswith("data.")]
     queries = [amount for path, amount in inputs.items() if path.startswith("data.") and path.endswith(".queries")]
@@ -267,13 +268,12 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     langs = len({path.rpartition(".")[2] for path in inputs if path.startswith("data.") and ".docs." in path})
     entries = config.batch * (langs if config.mixing == "round_robin_entries" else 1)
     read = config.steps * entries * (of_query + config.ways * of_doc)
-    measured = config.steps // config.validation.every if "dev.queries" in inputs else 0
-    stops = {float(n) for n in range(config.checkpoint_every, config.steps + 1, config.checkpoint_every)}
-    if measured:
-        stops |= {float(n) for n in range(config.validation.every, config.steps + 1, config.validation.every)}
     pool = sum(amount.rows for path, amount in inputs.items() if path.startswith("dev.docs."))
-    extra = {"stops": float(len(stops | {float(config.steps)})), "measured": float(measured + bool(measured)),
-             "pool": float(min(pool, config.validation.max_docs))}  # fmt: skip
+    size, every = (
+        (min(pool, config.validation.max_docs), config.validation.every) if pool else (1, config.checkpoint_every)
+    )
+    count = -(-config.steps // every) + bool(pool)  # it is measured before the first step too, and always at the end
+    extra = {"stops": float(count * size), "stop_size": float(size)}
     return Amount(sum(a.rows for a in queries), 0, 1, float(config.steps), tokens=of_doc, read=read, extra=extra)
 
 

@@ -22,6 +22,7 @@ from cluster.step import Step
 from cluster.storage import Place
 from pipelines.costs.cluster import NodeType, name_gpu
 from pipelines.costs.operations import Operations, endpoint_of, operations_of, seconds_of
+from pipelines.costs.prices import GPUS
 from pipelines.costs.quantities import Amount, Amounts, index_kind, unit_of, work_name
 
 FILE = "rates.json"
@@ -47,7 +48,8 @@ BASIC = {
 @dataclass(frozen=True)
 class Rate:
     """Seconds of a step: ``fixed_s`` once (the pool, a model's loading), ``task_s`` of each part, ``unit_s`` of each
-    unit, on one actor. ``bytes_per_row`` of what it keeps, where that was measured."""
+    unit, on one actor. ``bytes_per_row`` of what it keeps, where that was measured. ``note`` says what a person should
+    know of this rate."""
 
     fixed_s: float
     task_s: float
@@ -55,6 +57,7 @@ class Rate:
     origin: Origin
     hardware: str = ""
     bytes_per_row: float | None = None
+    note: str = ""
 
     def seconds(self, amount: Amount) -> float:
         """Seconds at work, of all actors together, without what is fixed. Of a training, whose workers do everything at
@@ -168,7 +171,8 @@ def estimate(step: Step, amount: Amount, node: NodeType) -> Rate:
     fixed = POOL_S + (4 * operations.parameters.total / BYTES_PER_S if operations.parameters else 0.0)
     if step.table is None and work_name(step) not in ("train", "build_start"):
         fixed = POOL_S if amount.tasks else 0.0
-    return Rate(fixed, _stop_seconds(step, operations), seconds, origin, hardware)
+    stop = _stop_seconds(step, operations) / amount.extra.get("stop_size", 1.0)
+    return Rate(fixed, stop, seconds, origin, hardware, note=_note(step, operations, node))
 
 
 def _model_seconds(step: Step, amount: Amount, operations: Operations, node: NodeType) -> float | None:
@@ -183,12 +187,29 @@ def _model_seconds(step: Step, amount: Amount, operations: Operations, node: Nod
 
 
 def _exchange_seconds(step: Step, operations: Operations, node: NodeType) -> float:
-    """Of one training step: the gradients, float32, around the ring of machines (each sends and receives them almost
-    twice). They travel while later ones are computed, so that the longer of the two counts."""
-    machines = -(-step.workers // max(1, node.fits(step.resources)))
-    if unit_of(step) != "steps" or machines < 2 or not operations.parameters:
+    """Of one training step: the gradients, float32, around a ring (each sends and receives them almost twice), of the
+    GPUs of a machine and of the machines. They travel while others are computed, so that the longest counts."""
+    if unit_of(step) != "steps" or not operations.parameters or not step.resources.gpus:
         return 0.0
-    return 2 * (machines - 1) / machines * 4 * operations.parameters.total * 8 / (node.gbps * 1e9)
+    machines = -(-step.workers // max(1, node.fits(step.resources)))
+    here = -(-step.workers // machines)
+    sent = 2 * 4 * operations.parameters.total
+    within = sent * (here - 1) / here / GPUS[node.gpu].link
+    return max(within, sent * (machines - 1) / machines * 8 / (node.gbps * 1e9))
+
+
+def _note(step: Step, operations: Operations, node: NodeType) -> str:
+    """Says where a training waits for its gradients."""
+    exchange = _exchange_seconds(step, operations, node)
+    resources = step.resources
+    computing = seconds_of(operations, resources.cpus, resources.gpus * step.workers, node.gpu) if exchange else None
+    if computing is None or exchange <= computing / step.config.train.steps:  # type: ignore[attr-defined]
+        return ""
+    every = computing / step.config.train.steps  # type: ignore[attr-defined]
+    return (
+        f"{step.name} waits for gradients: a step computes {every:.2f} s and adds up gradients of "
+        f"{4 * operations.parameters.total / 1e9:.2f} GB in {exchange:.2f} s"  # type: ignore[union-attr]
+    )
 
 
 def _stop_seconds(step: Step, operations: Operations) -> float:

@@ -7,7 +7,7 @@ and it ends not before its longest part. A training takes all its workers at onc
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from cluster.capacity import Capacity, Grant
@@ -61,8 +61,11 @@ class _Clock:
     numbers: "count[int]" = field(default_factory=count)
 
 
-def simulate(missing: Sequence[Step], loads: Mapping[str, Load], cluster: Cluster) -> list[Turn]:
-    """The turns of a run, in the order in which they start. ``missing`` has inputs before what reads them."""
+def simulate(
+    missing: Sequence[Step], loads: Mapping[str, Load], cluster: Cluster, ray_start_s: float = 0.0
+) -> list[Turn]:
+    """The turns of a run, in the order in which they start. ``missing`` has inputs before what reads them. The turns
+    that come first wait ``ray_start_s`` for Ray."""
     schedule = Schedule(missing)
     per_gpu = [s.resources.cpus / s.resources.gpus for s in missing if s.resources.gpus]
     capacity = Capacity(lambda: cluster.capacity, max(per_gpu, default=0.0))
@@ -76,6 +79,7 @@ def simulate(missing: Sequence[Step], loads: Mapping[str, Load], cluster: Cluste
                 continue
             schedule.start(steps)
             turn = _take_turn(steps, loads, clock.now, _actors(steps, loads, grant, capacity))
+            turn = replace(turn, end_s=turn.end_s + ray_start_s) if turn.start_s == 0 else turn
             turns.append(turn)
             heapq.heappush(clock.running, (turn.end_s, next(clock.numbers), turn, grant))
         clock.now, _, turn, grant = heapq.heappop(clock.running)
