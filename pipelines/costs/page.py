@@ -47,7 +47,8 @@ def cost_page(title: str, estimate: Estimate, languages: set[str], notes: Sequen
     listed = Table.grid(padding=(0, 1, 0, 0))
     for note in notes:
         listed.add_row("•", Text(note))
-    return Group(table, *(Text(line) for line in totals(estimate)), "", listed)
+    lines = totals(estimate)
+    return Group(table, *(Text(line) for line in lines), *([""] if lines else []), listed)
 
 
 def _row(name: str, members: Sequence[StepEstimate]) -> list[str]:
@@ -104,11 +105,11 @@ def totals(estimate: Estimate) -> list[str]:
     return lines
 
 
-def assumptions(estimate: Estimate, calibration: Any) -> list[str]:
+def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> list[str]:
     """What the numbers rest on, in words."""
     cluster = estimate.cluster
     origins = {s.rate.origin for s in estimate.steps if s.state == "to do"}
-    lines = list(sizes.describe_origins(estimate.sizes))
+    lines = sizes.describe_origins((strip_languages(name, languages), size) for name, size in estimate.sizes)
     lines.append("a row in is a row out; a translation has as many tokens as its source, and nothing is rejected")
     if "calibration" in origins and calibration:
         with_gpu = f" with {calibration.accelerator}" if calibration.accelerator else ""
@@ -120,12 +121,14 @@ def assumptions(estimate: Estimate, calibration: Any) -> list[str]:
         lines.append("run: seconds of finished steps of the same kind, by their manifests")
     if "estimate" in origins:
         lines.append(operations.describe())
+        lines.append("steps without a model: seconds per row as measured on two CPUs; --calibrate measures them here")
+    notes = [s.rate.note for s in estimate.steps if s.rate.note]
+    if notes:
         lines.append(
             "a training on several GPUs adds up float32 gradients while it computes, and the longer of the two counts: "
             "10 GB/s over PCIe, more over NVLink, and between machines the bandwidth that these keep for hours"
         )
-        lines.append("steps without a model: seconds per row as measured on two CPUs; --calibrate measures them here")
-    lines += [s.rate.note for s in estimate.steps if s.rate.note]
+    lines += notes
     if not cluster.is_local:
         lines.append(
             f"a machine is paid from the first step that needs it until {cluster.idle_minutes:g} minutes after the "

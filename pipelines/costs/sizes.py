@@ -5,6 +5,7 @@ files are here; what is published of the collection. Small files are read; of la
 bytes of a line at their beginning.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -154,14 +155,23 @@ def _size_of_score_file(step: Step, root: Place, given: Mapping[str, int]) -> Si
 
 
 def describe_origins(sizes: Iterable[tuple[str, Size]]) -> list[str]:
-    """In words: which rows and which lengths of texts come from where."""
-    rows: dict[str, list[str]] = {}
-    texts: dict[str, list[str]] = {}
+    """In words: which rows and which lengths of texts come from where. Names are without languages."""
+    rows: dict[str, Counter[str]] = {}
+    tokens: dict[str, dict[str, list[float]]] = {}
     for name, size in sizes:
-        rows.setdefault(size.origin, []).append(f"{name} {size.rows:,}")
+        rows.setdefault(size.origin, Counter())[f"{name} {size.rows:,}"] += 1
         if size.texts:
-            texts.setdefault(size.texts, []).append(f"{name} {size.tokens:.0f}")
-    lines = [f"rows, {origin}: {', '.join(dict.fromkeys(names))}" for origin, names in rows.items()]
-    return lines + [
-        f"tokens of a text, from {origin}: {', '.join(dict.fromkeys(names))}" for origin, names in texts.items()
+            tokens.setdefault(size.texts, {}).setdefault(name, []).append(size.tokens)
+    lines = [
+        f"rows, {origin}: {', '.join(f'{text} ×{n}' if n > 1 else text for text, n in counted.items())}"
+        for origin, counted in rows.items()
     ]
+    for origin, named in tokens.items():
+        found = ", ".join(f"{name} {_span(values)}" for name, values in named.items())
+        lines.append(f"tokens of a text, from {origin}: {found}")
+    return lines
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"

@@ -42,7 +42,7 @@ def plan_costs(name: str, sets: Sequence[str], options: Options, console: Any) -
         )
     estimate = estimate_plan(plan, root, cluster, given)
     languages = languages_of(plan.steps)
-    notes = assumptions(estimate, Calibration.read(root))
+    notes = assumptions(estimate, languages, Calibration.read(root))
     title = f"{plan.recipe.name} on {describe_cluster(cluster)}"
     return Report(data_of(estimate, languages, notes), cost_page(title, estimate, languages, notes))
 
