@@ -101,11 +101,10 @@ def plan(
     ] = None,
     price: Annotated[
         list[str] | None,
-        typer.Option("--price", metavar="TYPE=N", help="Dollars per hour of a machine. Repeatable."),
+        typer.Option(
+            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines, as a share."
+        ),
     ] = None,
-    spot: Annotated[
-        float, typer.Option("--spot", min=0, max=1, help="Spot price, as a share of the list price.")
-    ] = 0.35,
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
@@ -122,7 +121,7 @@ def plan(
     """
     from pipelines.costs import verb
 
-    options = verb.Options(cluster, rows or [], price or [], spot, calibrate)
+    options = verb.Options(cluster, rows or [], price or [], calibrate)
     _echo(verb.plan_costs(recipe, sets or [], options, _console(as_json)), as_json)
 
 

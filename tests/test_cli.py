@@ -59,7 +59,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 RECIPE_VERBS = {
     "new": ["name", "--source", "--lang", "--force", "--json"],
-    "plan": ["recipe", "--cluster", "--calibrate", "--rows", "--price", "--spot", "--set", "--json"],
+    "plan": ["recipe", "--cluster", "--calibrate", "--rows", "--price", "--set", "--json"],
     "run": ["recipe", "steps", "--set", "--json"],
     "status": ["recipe", "--set", "--json"],
     "show": ["recipe", "step", "--set", "--json"],

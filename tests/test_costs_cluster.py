@@ -26,9 +26,9 @@ def test_the_repositorys_own_file() -> None:
 
 
 def test_prices_and_the_share_of_spot_are_the_users_to_say() -> None:
-    dear = read_cluster(FILE, ["g6.2xlarge=2", "cpu=0.5"], spot=1.0)
+    dear = read_cluster(FILE, ["g6.2xlarge=2", "cpu=0.5"])
     assert {node.name: node.price for node in dear.workers} == {"cpu": 0.5, "gpu": 2.0}
-    assert read_cluster(FILE, spot=0.5).workers[1].price == pytest.approx(0.4888)
+    assert read_cluster(FILE, ["spot=0.5"]).workers[1].price == pytest.approx(0.4888)
 
 
 def test_steps_go_where_they_fit_and_cost_least() -> None:

@@ -106,14 +106,16 @@ def name_gpu(name: str) -> str:
     return next((kind for kind in GPUS if kind in words), name)
 
 
-def read_cluster(file: str, prices: Sequence[str] = (), spot: float = SPOT) -> Cluster:
-    """The cluster of a Ray cluster file. ``prices`` are ``TYPE=DOLLARS``, by instance type or by the file's own name.
+def read_cluster(file: str, prices: Sequence[str] = ()) -> Cluster:
+    """The cluster of a Ray cluster file. ``prices`` are ``TYPE=DOLLARS``, by instance type or by the file's own name,
+    and ``spot=SHARE``: what spot machines cost, as a share of the list price.
 
     Raises:
         RecipeError: the file is none, a type is not known and says nothing of itself, or a price is no number.
     """
     tree = _read_file(file)
     given = parse_prices(prices)
+    spot = given.pop("spot", SPOT)
     head_name = tree.get("head_node_type")
     types: Mapping[str, Any] = tree["available_node_types"]
     if head_name not in types:
@@ -144,7 +146,9 @@ def parse_prices(prices: Sequence[str]) -> dict[str, float]:
         except ValueError:
             found[name.strip()] = -1.0
         if not name.strip() or not 0 <= found[name.strip()] < float("inf"):
-            raise RecipeError(f"expected --price TYPE=DOLLARS per hour, as --price g6.2xlarge=0.9776, got {text!r}")
+            raise RecipeError(
+                f"expected --price TYPE=DOLLARS per hour, as --price g6.2xlarge=0.9776, or spot=SHARE, got {text!r}"
+            )
     return found
 
 

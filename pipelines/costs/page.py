@@ -136,7 +136,7 @@ def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> li
         )
         lines.append(
             f"prices: list prices on demand in {prices.REGION}, noted in {prices.NOTED}; they change (--price). Spot "
-            "machines at a share of them (--spot); work lost with a spot machine is not counted"
+            "machines at a share of them (--price spot=0.35); work lost with a spot machine is not counted"
         )
     return [*lines, *cluster.notes]
 

@@ -8,7 +8,6 @@ from cluster.errors import RecipeError
 from pipelines.costs.cluster import Cluster, read_cluster, this_machine
 from pipelines.costs.estimate import estimate_plan
 from pipelines.costs.page import assumptions, cost_page, data_of
-from pipelines.costs.prices import SPOT
 from pipelines.costs.rates import Calibration, languages_of
 from pipelines.costs.sizes import parse_rows
 from pipelines.verbs import Report, load_plan
@@ -16,13 +15,12 @@ from pipelines.verbs import Report, load_plan
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says: the cluster's file ("" for this machine), rows, prices, the share of a spot price, and on how
-    many questions to calibrate first (0: not)."""
+    """What the user says: the cluster's file ("" for this machine), rows, prices, and on how many questions to measure
+    first (0: not)."""
 
     cluster: str = ""
     rows: Sequence[str] = ()
     prices: Sequence[str] = ()
-    spot: float = SPOT
     calibrate: int = 0
 
 
@@ -50,7 +48,7 @@ def plan_costs(name: str, sets: Sequence[str], options: Options, console: Any) -
 def find_cluster(options: Options) -> Cluster:
     """The cluster that the options name. Raises RecipeError where they do not fit each other."""
     if options.cluster:
-        return read_cluster(options.cluster, options.prices, options.spot)
+        return read_cluster(options.cluster, options.prices)
     if options.prices:
         raise RecipeError("--price says what a machine of --cluster costs: give --cluster FILE too")
     return this_machine()
