@@ -15,13 +15,11 @@ from pipelines.costs.cluster import NodeType, this_machine
 from pipelines.costs.fit import Measured, TimedProgress, fit, read_run
 from pipelines.costs.quantities import measure
 from pipelines.costs.rates import Calibration, Rate, languages_of
-from pipelines.costs.sample import find_sizes, sample_plan
+from pipelines.costs.sample import QUARTER, Sample, find_sizes, sample_plan
 from pipelines.costs.sizes import Size
-from pipelines.plan import Plan
 from pipelines.verbs import load_plan
 
 LEAST = 8  # questions
-SMALLER = 4  # the first run has this part of the questions
 
 
 def calibrate(name: str, sets: Sequence[str], questions: int, console: Any) -> Calibration:
@@ -40,9 +38,10 @@ def calibrate(name: str, sets: Sequence[str], questions: int, console: Any) -> C
     session.connect()
     ray_start = time.monotonic() - began
     node = this_machine().workers[0]
+    bench = Bench(node, console, plan.recipe.environments)
     sizes = find_sizes(plan, root)
-    samples = (max(LEAST // 2, questions // SMALLER), questions)
-    runs = [_run_sample(plan, root, sizes, count, Bench(node, console)) for count in samples]
+    samples = [sample_plan(plan, sizes, questions, part) for part in (QUARTER, 1)]
+    runs = [_run_sample(sample, sizes, root / "rates" / plan.recipe.name, bench) for sample in samples]
     rates = _fit_by_hardware(plan.steps, runs, node)
     today = datetime.now(UTC).date().isoformat()
     calibration = Calibration(
@@ -54,10 +53,10 @@ def calibrate(name: str, sets: Sequence[str], questions: int, console: Any) -> C
 
 
 class Bench:
-    """Where a sample runs, and who hears of it."""
+    """Where a sample runs, who hears of it, and the runtime environments of the recipe."""
 
-    def __init__(self, node: NodeType, console: Any):
-        self.node, self.console = node, console
+    def __init__(self, node: NodeType, console: Any, environments: executor.Environments):
+        self.node, self.console, self.environments = node, console, environments
 
 
 def _fit_by_hardware(steps: Sequence[Step], runs: Sequence[dict[str, Measured]], node: NodeType) -> dict[str, Rate]:
@@ -68,15 +67,11 @@ def _fit_by_hardware(steps: Sequence[Step], runs: Sequence[dict[str, Measured]],
     return fit(on_cpu, runs, languages, node.instance) | fit(on_gpu, runs, languages, f"{node.instance} + {node.gpu}")
 
 
-def _run_sample(
-    plan: Plan, root: Place, sizes: Mapping[str, Size], questions: int, bench: Bench
-) -> dict[str, Measured]:
-    """Run the recipe on a sample and measure it; leaves nothing behind."""
-    sample = sample_plan(plan, sizes, questions)
-    place = root / "rates" / f"{plan.recipe.name}-{questions}"
+def _run_sample(sample: Sample, sizes: Mapping[str, Size], place: Place, bench: Bench) -> dict[str, Measured]:
+    """Run a sample and measure it; leaves nothing behind."""
     place.delete()
     progress = TimedProgress(bench.console)
-    executor.run(sample.targets, place, progress, environments=plan.recipe.environments)
+    executor.run(sample.targets, place, progress, environments=bench.environments)
     whole = {step.id: sizes[name] for name, step in sample.steps.items() if name in sizes}
 
     def size_of(step: Step) -> Size:

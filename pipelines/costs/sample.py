@@ -1,10 +1,10 @@
 """A calibration: the same recipe on a sample, in a root of its own, to measure how long each step takes.
 
-The sample has the first N training questions, and of every other table the same share (at least ``FEWEST`` rows): of
-the documents those that are relevant to the sampled questions, then the first ones. Trainings take ``STEPS`` steps. The
-plan is the recipe's own, step by step, but for that.
+The sample has the first N training questions, and of every other table the same share, or as many as ``FEWEST`` where
+that is more: of the documents those that are relevant to the sampled questions, then the first ones. Trainings take
+``STEPS`` steps. The plan is the recipe's own, step by step, but for that.
 
-It is run twice, on a quarter of N and on N, so that what every part costs is told from what every row costs
+It is run twice, the first time on a quarter, so that what every part costs is told from what every row costs
 (``pipelines.costs.fit``). Both runs are removed when ``rates.json`` is written.
 """
 
@@ -22,7 +22,8 @@ from pipelines.plan import Plan
 from pipelines.sources.base import Entry
 from pipelines.training.config import TrainingRun
 
-FEWEST = 64  # rows of a table of the sample
+FEWEST = 64  # rows of a table of the whole sample, where the source has so many
+QUARTER = 4  # the part of everything that the first run has
 STEPS = 40  # of a training, with a measurement at half
 QUESTIONS, DOCUMENTS, JUDGEMENTS = "queries", "docs", "qrels"
 
@@ -99,13 +100,13 @@ def find_sizes(plan: Plan, root: Place) -> dict[str, Size]:
     return {step.id: find_size(step, root, {}) for step in ingests}
 
 
-def sample_plan(plan: Plan, sizes: Mapping[str, Size], questions: int) -> Sample:
-    """Cut a plan down to so many training questions.
+def sample_plan(plan: Plan, sizes: Mapping[str, Size], questions: int, part: int = 1) -> Sample:
+    """Cut a plan down to so many training questions, or to that ``part`` of the sample (4: a quarter).
 
     Raises:
         RecipeError: it reads neither questions nor documents.
     """
-    ids = _choose_rows(plan.steps, sizes, _share(plan, sizes, questions))
+    ids = _choose_rows(plan.steps, _count_rows(sizes, _share(plan, sizes, questions), part))
     made: dict[str, Step] = {}
 
     def cut(step: Step) -> Step:
@@ -155,10 +156,16 @@ def _shorten(run: TrainingRun) -> TrainingRun:
     return run.model_copy(update={"train": train.model_copy(update=short)})
 
 
-def _choose_rows(steps: Sequence[Step], sizes: Mapping[str, Size], share: float) -> dict[str, tuple[str, ...]]:
+def _count_rows(sizes: Mapping[str, Size], share: float, part: int) -> dict[str, int]:
+    """How many rows of each table the sample has."""
+    whole = {name: min(size.rows, max(FEWEST, round(size.rows * share))) for name, size in sizes.items()}
+    return {name: max(1, rows // part) for name, rows in whole.items()}
+
+
+def _choose_rows(steps: Sequence[Step], counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     """The ids of the sample's rows, for each step that ingests questions or documents."""
-    ingests = [step for step in steps if step.id in sizes]
-    questions = {s.id: _first(s, _count(sizes[s.id], share), set()) for s in ingests if _table(s) == QUESTIONS}
+    ingests = [step for step in steps if step.id in counts]
+    questions = {s.id: _first(s, counts[s.id], set()) for s in ingests if _table(s) == QUESTIONS}
     wanted: dict[str, set[str]] = {}  # documents that are judged, by the step that ingests them
     for step in ingests:
         if _table(step) == JUDGEMENTS:
@@ -171,14 +178,9 @@ def _choose_rows(steps: Sequence[Step], sizes: Mapping[str, Size], share: float)
         if _table(step) == DOCUMENTS:
             config: Any = step.config
             shared = of_split.setdefault((config.source.model_dump_json(), config.split), set())
-            count = _count(sizes[step.id], share)
-            chosen[step.id] = _first(step, count, wanted.get(step.id, set()) | shared)
+            chosen[step.id] = _first(step, counts[step.id], wanted.get(step.id, set()) | shared)
             shared |= set(chosen[step.id])
     return chosen
-
-
-def _count(size: Size, share: float) -> int:
-    return min(size.rows, max(FEWEST, round(size.rows * share)))
 
 
 def _first(step: Step, count: int, wanted: set[str]) -> tuple[str, ...]:
