@@ -36,11 +36,11 @@ SAVED_PER_S = 0.2e9  # at which checkpoints are written: an assumption
 # seconds of one vCPU per unit, measured by `plan xquad --calibrate 70` (documents of 130 words) on an Intel Xeon
 BASIC = {
     "IngestDocs": 1e-4, "IngestQueries": 1e-4, "IngestQrels": 1e-4, "ReadScores": 1e-3,
-    "JoinTranslations": 1e-4, "Gate": 5e-3, "Keep": 1e-4, "Cap": 1e-4, "MergeScores": 1e-3, "WithPositives": 1e-3,
+    "JoinTranslations": 1e-4, "Gate": 1e-3, "Keep": 1e-4, "Cap": 1e-4, "MergeScores": 1e-3, "WithPositives": 1e-3,
     "MineNegatives": 1e-2, "Synthesise": 1e-3, "Encode": 1e-3, "Score": 1e-4,
     "build_start": 1e-2, "train": 0.2,
     "build_index:bm25": 1e-3, "build_index:exact": 1e-4, "build_index:faiss": 1e-3,
-    "Search:bm25": 1e-7, "Search:plaid": 1e-5, "Search:exact": 1e-5, "Search:faiss": 1e-3, "search_shards": 1e-5,
+    "Search:bm25": 5e-8, "Search:plaid": 1e-5, "Search:exact": 1.8e-5, "Search:faiss": 6e-4, "search_shards": 1e-5,
     "evaluate": 1e-3, "find_examples": 0.1,
 }  # fmt: skip
 
