@@ -41,14 +41,16 @@ def calibrate(name: str, sets: Sequence[str], questions: int, console: Any) -> C
     bench = Bench(node, console, plan.recipe.environments)
     sizes = find_sizes(plan, root)
     samples = [sample_plan(plan, sizes, questions, part) for part in (QUARTER, 1)]
-    runs = [_run_sample(sample, sizes, root / "rates" / plan.recipe.name, bench) for sample in samples]
+    place = root / "rates"
+    runs = [_run_sample(sample, sizes, place / plan.recipe.name, bench) for sample in samples]
+    place.delete()
     rates = _fit_by_hardware(plan.steps, runs, node)
     today = datetime.now(UTC).date().isoformat()
     calibration = Calibration(
         plan.recipe.name, questions, today, node.instance, node.gpu, round(ray_start, 2), rates
     )  # fmt: skip
-    place = calibration.write(root)
-    console.print(f"rates of {len(rates)} kinds of steps are in {place.redacted}", style="dim")
+    written = calibration.write(root)
+    console.print(f"rates of {len(rates)} kinds of steps are in {written.redacted}", style="dim")
     return calibration
 
 
@@ -68,7 +70,7 @@ def _fit_by_hardware(steps: Sequence[Step], runs: Sequence[dict[str, Measured]],
 
 
 def _run_sample(sample: Sample, sizes: Mapping[str, Size], place: Place, bench: Bench) -> dict[str, Measured]:
-    """Run a sample and measure it; leaves nothing behind."""
+    """Run a sample from nothing, and measure it."""
     place.delete()
     progress = TimedProgress(bench.console)
     executor.run(sample.targets, place, progress, environments=bench.environments)
@@ -79,6 +81,4 @@ def _run_sample(sample: Sample, sizes: Mapping[str, Size], place: Place, bench: 
         return replace(whole[step.id], rows=rows) if step.id in whole else Size(rows, "sampled")
 
     amounts = measure(list(sample.steps.values()), size_of)
-    found = read_run(sample.steps, place, amounts, progress, bench.node)
-    place.delete()
-    return found
+    return read_run(sample.steps, place, amounts, progress, bench.node)
