@@ -1,16 +1,10 @@
-"""The verbs of recipes: ``babelray new|run|status|show|search|evaluate|export|…``, also as ``python -m pipelines``."""
+"""The verbs of recipes: ``babelray new|plan|run|status|show|search|evaluate|…``, also as ``python -m pipelines``."""
 
-import json
-import logging
-import os
-import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cluster.errors import BabelrayError
+from pipelines.terminal import Json, RecipeName, Sets, console, echo, report_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,36 +22,6 @@ app = typer.Typer(
     **Your own collection**: `babelray new mine --source DIR`, then `babelray run mine.toml`
     """,
 )
-
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: --set train.steps=200. Repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
-
-
-def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print the message of an error that a user can act on, and exit with status 1."""
-
-    @wraps(command)
-    def run_command(*args: Any, **kwargs: Any) -> None:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("babelray").setLevel(logging.INFO)
-        try:
-            command(*args, **kwargs)
-        except BabelrayError as error:
-            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            typer.echo("\nstopped; run the same command again and it goes on from here", err=True)
-            raise typer.Exit(130) from None
-
-    return run_command
 
 
 @app.command()
@@ -82,7 +46,47 @@ def new(
     """
     from pipelines.new import write_recipe
 
-    _echo(write_recipe(name, source, lang, force), as_json)
+    echo(write_recipe(name, source, lang, force), as_json)
+
+
+@app.command()
+@report_errors
+def plan(
+    recipe: RecipeName,
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="FILE", help="A Ray cluster file. Default: this machine, which is free.")
+    ] = "",
+    calibrate: Annotated[
+        int, typer.Option("--calibrate", metavar="N", min=0, help="First measure each step on N training questions.")
+    ] = 0,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="NAME=N", help="Rows of a table or step: docs=8841823. Repeatable."),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines, as a share."
+        ),
+    ] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a recipe will take: rows, tokens, GPU-hours, time, storage, requests and money, step by step.
+
+    Runs nothing and needs no data: what is not here is taken as published, or said with --rows. Each number says where
+    it comes from: a finished step (run), a calibration, or an estimate; the assumptions stand below the table.
+
+    With --calibrate the recipe is run on a sample below its root, and the rates are kept in rates.json there, for every
+    later plan. A few hundred questions will do; the accuracy is that of the machine it runs on, so calibrate where the
+    recipe will run.
+
+    Example: `babelray plan translate-distill --cluster ray_cluster.yaml --set source.path=DIR`
+    """
+    from pipelines.costs import verb
+
+    options = verb.Options(cluster, rows or [], price or [], calibrate)
+    echo(verb.plan_costs(recipe, sets or [], options, console(as_json)), as_json)
 
 
 @app.command()
@@ -104,7 +108,7 @@ def run(
     """
     from pipelines import verbs
 
-    _echo(verbs.run(recipe, steps or [], sets or [], _console(as_json)), as_json)
+    echo(verbs.run(recipe, steps or [], sets or [], console(as_json)), as_json)
 
 
 @app.command()
@@ -118,7 +122,7 @@ def status(recipe: RecipeName, sets: Sets = None, as_json: Json = False) -> None
     """
     from pipelines import verbs
 
-    _echo(verbs.status(recipe, sets or []), as_json)
+    echo(verbs.status(recipe, sets or []), as_json)
 
 
 @app.command()
@@ -135,7 +139,7 @@ def show(
     """
     from pipelines import verbs
 
-    _echo(verbs.show(recipe, step, sets or []), as_json)
+    echo(verbs.show(recipe, step, sets or []), as_json)
 
 
 @app.command()
@@ -156,7 +160,7 @@ def search(
     """
     from pipelines import verbs
 
-    _echo(verbs.search(recipe, query, k, lang or [], sets or []), as_json)
+    echo(verbs.search(recipe, query, k, lang or [], sets or []), as_json)
 
 
 @app.command()
@@ -180,7 +184,7 @@ def evaluate(
     """
     from pipelines import comparison
 
-    _echo(comparison.evaluate(recipe, others or [], system, sets or [], _console(as_json)), as_json)
+    echo(comparison.evaluate(recipe, others or [], system, sets or [], console(as_json)), as_json)
 
 
 @app.command()
@@ -206,7 +210,7 @@ def export(
     """
     from pipelines import formats
 
-    _echo(formats.export_table(recipe, step, file, form, sets or []), as_json)
+    echo(formats.export_table(recipe, step, file, form, sets or []), as_json)
 
 
 @app.command()
@@ -233,7 +237,7 @@ def calibration(
     """
     from pipelines import agreement
 
-    _echo(agreement.calibrate(recipe, others or [], student, sets or [], _console(as_json)), as_json)
+    echo(agreement.calibrate(recipe, others or [], student, sets or [], console(as_json)), as_json)
 
 
 @app.command()
@@ -253,23 +257,7 @@ def prune(
     """
     from pipelines import verbs
 
-    _echo(verbs.prune(recipes, sets or [], dry_run), as_json)
-
-
-def _console(as_json: bool) -> Any:
-    """Where progress goes: the terminal's standard error, so that standard output holds the result alone."""
-    from rich.console import Console
-
-    return Console(stderr=True, quiet=as_json and not sys.stderr.isatty())
-
-
-def _echo(shown: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(shown.data, ensure_ascii=False, indent=1))
-        return
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 120))).print(shown.page)
+    echo(verbs.prune(recipes, sets or [], dry_run), as_json)
 
 
 if __name__ == "__main__":

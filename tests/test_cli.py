@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from cluster.artifact import Artifact
 from cluster.storage import Place
-from pipelines.__main__ import QUIET, app
+from pipelines.__main__ import app
+from pipelines.terminal import QUIET
 from pipelines.training.data import open_passages
 from serving.cli import app as babelray
 
@@ -66,6 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 RECIPE_VERBS = {
     "new": ["name", "--source", "--lang", "--force", "--json"],
+    "plan": ["recipe", "--cluster", "--calibrate", "--rows", "--price", "--set", "--json"],
     "run": ["recipe", "steps", "--set", "--json"],
     "status": ["recipe", "--set", "--json"],
     "show": ["recipe", "step", "--set", "--json"],

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from collections_on_disk import rows, write
-from pipelines.__main__ import QUIET, app
+from pipelines.__main__ import app
 from pipelines.layouts import LAYOUTS
 from pipelines.new import find_gaps, write_recipe
 from pipelines.plan import plan
 from pipelines.recipe import Recipe, load
 from pipelines.sources import AtlasSource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel
 from pipelines.survey import example_queries, survey
+from pipelines.terminal import QUIET
 
 ROOT = Path(__file__).parents[1]
 takes_a_ready_student = pytest.mark.skipif("student" not in Recipe.model_fields, reason="needs recipes with [student]")

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from cluster.receipt import EXAMPLES, merge_facts, take_spaced
 from cluster.storage import Place
 from pipelines import verbs
-from pipelines.__main__ import QUIET, app
+from pipelines.__main__ import app
 from pipelines.rejects import count_gated
+from pipelines.terminal import QUIET
 
 ROOT = Path(__file__).parents[1]
 ENGLISH = "The old bridge over the river number {n} was built by the masons of the town, and carries carts to market."

@@ -1,0 +1,81 @@
+"""What a step keeps, in bytes, and how often it asks the object store: from what the works and ``cluster.tasks`` write.
+
+Text is compressed by zstd, vectors are not compressible; both shares are of parquet parts of the XQuAD collection.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from cluster.step import Step
+from pipelines.costs.encoders import encoder_of_step
+from pipelines.costs.quantities import Amount, index_kind, work_name
+
+TEXT_KEPT = 0.45  # bytes in a part per byte of text
+ID_BYTES = 8.0  # of an id, compressed
+RANKED_BYTES = 8.0  # of one document of a ranking: its id and its score, compressed
+QREL_BYTES = 12.0
+TERMS_PER_TOKEN = 0.6  # different terms of a text per token, for BM25
+UPLOAD_PART = 10 << 20  # bytes of one request of a multipart upload (pyarrow's S3 file system)
+
+
+def bytes_of(step: Step, amount: Amount) -> float:
+    """Bytes of a finished artifact."""
+    if work_name(step) == "build_index":
+        return bytes_of_index(step, amount)
+    if work_name(step) in ("train", "build_start"):
+        parameters = encoder_of_step(step).parameters
+        return 2 * 4 * parameters.total if parameters else 0.0  # two students in float32
+    if work_name(step) == "search_shards":
+        return amount.rows * amount.depth * amount.extra.get("groups", 1.0) * RANKED_BYTES
+    if step.table is None:
+        return 0.0
+    per_row = {
+        "docs": ID_BYTES + amount.bytes * TEXT_KEPT,
+        "queries": ID_BYTES + amount.bytes * TEXT_KEPT,
+        "vectors": ID_BYTES + amount.bytes,
+        "rankings": ID_BYTES + amount.depth * RANKED_BYTES,
+        "qrels": QREL_BYTES,
+    }
+    return amount.rows * per_row.get(step.table.name, ID_BYTES)
+
+
+def bytes_of_index(step: Step, amount: Amount) -> float:
+    """Bytes of an index: of PLAID a code of 4 bytes, the residual and an entry of 8 bytes in a list for each token."""
+    kind, tokens = index_kind(step), amount.rows * amount.tokens
+    dim = amount.bytes / 2
+    per_doc = amount.rows * ID_BYTES
+    if kind == "plaid":
+        return per_doc + tokens * (dim * step.config.index.bits / 8 + 4 + 8)  # type: ignore[attr-defined]
+    if kind == "bm25":
+        return per_doc + tokens * TERMS_PER_TOKEN * 8
+    return per_doc + tokens * dim * (2 if kind == "exact" else 4)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests to an object store, by their price: those that write or list, and those that read."""
+
+    puts: float
+    gets: float
+
+
+# Of one part, counted on a store (tests/test_costs_requests.py) and explained by cluster.pool and cluster.tasks
+PUTS_PER_PART, GETS_PER_PART = 6.0, 14.0
+PUTS_PER_STEP, GETS_PER_STEP = 12.0, 20.0
+
+
+def requests_of(step: Step, amount: Amount, size: float) -> Requests:
+    """Requests of a step: so many per part and per step, those of files beyond one upload, and one read of each input's
+    part."""
+    files = max(1, amount.files) if step.table else max(1, amount.tasks)
+    uploads = ceil(size / UPLOAD_PART)
+    inputs = max(1, len(step.rows)) * files
+    return Requests(PUTS_PER_STEP + PUTS_PER_PART * files + uploads, GETS_PER_STEP + GETS_PER_PART * files + inputs)
+
+
+def endpoint_requests(step: Step, amount: Amount) -> float:
+    """Questions to an endpoint of a language model: a row each, a pair each for a scorer."""
+    for name in ("translator", "synthesis", "scorer"):
+        if getattr(getattr(step.config, name, None), "kind", "") == "openai":
+            return amount.units
+    return 0.0
