@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from marco_plans import RECIPE, three_languages
 from pipelines.__main__ import app
 from pipelines.terminal import QUIET
 
 CLUSTER = str(Path(__file__).parents[1] / "ray_cluster.yaml")
-MTD = "multilingual-translate-distill"
 
 
 def plan(*words, code=0):
@@ -20,19 +20,22 @@ def plan(*words, code=0):
     return done
 
 
+def sets(root):
+    return [word for override in three_languages(root) for word in ("--set", override)]
+
+
 def test_mtd_on_ms_marco_for_eight_gpus_without_any_data(tmp_path) -> None:
-    out = plan(MTD, "--cluster", CLUSTER, "--set", f"source.path={tmp_path}/none", "--set", f"root={tmp_path}/r").stdout
+    out = plan("multilingual-translate-distill", "--cluster", CLUSTER, "--set", f"root={tmp_path}/r").stdout
     assert "8 × g6.2xlarge (L4)" in out
     assert max(map(len, out.splitlines())) <= 120
     assert "translate ×3" in out
-    for word in ("published: queries 502,939", "estimates: 2 operations per parameter", "list prices on demand"):
+    for word in ("published: queries 808,731", "estimates: 2 operations per parameter", "list prices on demand"):
         assert word in " ".join(out.split())
     assert not list(tmp_path.iterdir())  # it starts nothing and writes nothing
 
 
 def test_json_adds_up(tmp_path) -> None:
-    sets = ["--set", f"source.path={tmp_path}/none", "--set", f"root={tmp_path}/r"]
-    found = json.loads(plan(MTD, "--cluster", CLUSTER, "--json", *sets).stdout)
+    found = json.loads(plan(RECIPE, "--cluster", CLUSTER, "--json", *sets(tmp_path)).stdout)
     steps, total = found["steps"], found["total"]
     assert total["gpu_hours"] == pytest.approx(sum(step["gpu_hours"] for step in steps))
     assert total["bytes"] == pytest.approx(sum(step["bytes"] for step in steps))
@@ -44,10 +47,8 @@ def test_json_adds_up(tmp_path) -> None:
 
 
 def test_half_the_rows_take_half_the_time(tmp_path) -> None:
-    sets = ["--cluster", CLUSTER, "--json", "--set", f"source.path={tmp_path}/none", "--set", f"root={tmp_path}/r"]
-
     def translating(*words):
-        found = json.loads(plan(MTD, *sets, *words).stdout)["steps"]
+        found = json.loads(plan(RECIPE, "--cluster", CLUSTER, "--json", *sets(tmp_path), *words).stdout)["steps"]
         return next(step["work_seconds"] for step in found if step["step"].startswith("translate-zh@"))
 
     assert translating("--rows", "docs-en=4420912") == pytest.approx(translating() / 2, rel=1e-3)
@@ -88,8 +89,7 @@ def test_a_plan_loads_no_models_and_no_ray(tmp_path) -> None:
     code = (
         "import sys, atexit; from pipelines.__main__ import app\n"
         "atexit.register(lambda: print({'ray', 'torch', 'transformers'} & set(sys.modules), file=sys.stderr))\n"
-        f"app(['plan', {MTD!r}, '--cluster', {CLUSTER!r}, '--set', 'source.path={tmp_path}/none', "
-        f"'--set', 'root={tmp_path}/r'])"
+        f"app(['plan', {RECIPE!r}, '--cluster', {CLUSTER!r}, *{sets(tmp_path)!r}])"
     )
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=100)

@@ -7,6 +7,7 @@ import pytest
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from collections_on_disk import write
+from marco_plans import RECIPE, three_languages
 from pipelines.costs.quantities import measure
 from pipelines.costs.rates import key_of, languages_of, strip_languages
 from pipelines.costs.sizes import count_tokens, find_size, parse_rows
@@ -19,9 +20,9 @@ DOC_TOKENS, QUERY_TOKENS = 56 * 1.35, 6 * 1.35
 
 @pytest.fixture(scope="module")
 def marco(tmp_path_factory):
-    """The steps of MTD on MS MARCO by name, none of whose data is here, with what each handles."""
+    """The steps of the path to three languages by name, with what each handles."""
     root = tmp_path_factory.mktemp("root")
-    plan, _ = load_plan("multilingual-translate-distill", [f"source.path={root}/none"], data_needed=False)
+    plan, _ = load_plan(RECIPE, three_languages(root), data_needed=False)
     amounts = measure(plan.steps, lambda step: find_size(step, Place.of(root), {}))
     return {step.name: (step, amounts[step.id]) for step in plan.steps}
 
@@ -83,6 +84,15 @@ def test_an_index_that_fits_no_worker_is_searched_in_groups(marco) -> None:
     assert marco["search-bm25-zh"][1].units == QUERIES * DOCS
 
 
+def test_ms_marco_of_ir_datasets_has_its_published_rows(tmp_path) -> None:
+    plan, root = load_plan("multilingual-translate-distill", [f"root={tmp_path}"], data_needed=False)
+    amounts = measure(plan.steps, lambda step: find_size(step, root, {}))
+    rows = {step.name: amounts[step.id].rows for step in plan.steps}
+    assert {rows[name] for name in ("docs-en", "docs-fa", "translate-zh")} == {DOCS}
+    assert rows["score"] == 808_731  # the file may have fewer
+    assert rows["encode-student-queries-en"] == QUERIES
+
+
 def test_small_sources_are_counted(tmp_path) -> None:
     source = write(
         tmp_path / "data",
@@ -125,14 +135,13 @@ def test_tokens_of_words_and_of_characters() -> None:
     assert count_tokens("没有空格的文字") == pytest.approx(7 / 1.5)
 
 
-def test_languages_share_a_rate_and_other_configs_do_not(marco) -> None:
+def test_languages_share_a_rate_and_other_configs_do_not(marco, tmp_path) -> None:
     steps = [step for step, _ in marco.values()]
     langs = languages_of(steps)
     assert {"en", "zh", "fa", "ru"} <= langs
     zh, ru = marco["translate-zh"][0], marco["translate-ru"][0]
     assert key_of(zh, langs) == key_of(ru, langs)
-    slower = ["translate.beam=4", "source.path=/nowhere/none"]
-    other, _ = load_plan("multilingual-translate-distill", slower, data_needed=False)
+    other, _ = load_plan(RECIPE, [*three_languages(tmp_path), "translate.beam=4"], data_needed=False)
     beam = next(step for step in other.steps if step.name == "translate-zh")
     assert key_of(beam, langs) != key_of(zh, langs)
 
@@ -152,7 +161,7 @@ def test_names_without_languages(name, stripped) -> None:
 
 
 def test_an_endpoint_is_asked_once_a_row(tmp_path) -> None:
-    openai = ["translate.kind=openai", "translate.url=http://127.0.0.1:1/v1", "translate.model=m"]
+    openai = ['translate={kind="openai", url="http://127.0.0.1:1/v1", model="m"}', "gates=none"]
     plan, root = load_plan("translate-distill", [*openai, f"source.path={tmp_path}/none"], data_needed=False)
     amounts = measure(plan.steps, lambda step: find_size(step, root, {}))
     asked = {step.name: endpoint_requests(step, amounts[step.id]) for step in plan.steps}

@@ -9,6 +9,7 @@ import pytest
 from cluster.artifact import MANIFEST, Manifest
 from cluster.errors import RecipeError
 from cluster.storage import Place
+from marco_plans import RECIPE, three_languages
 from pipelines.costs.cluster import NodeType
 from pipelines.costs.fit import solve
 from pipelines.costs.operations import READING, TRAINING, WRITING, operations_of
@@ -30,7 +31,7 @@ DOCS, DOC_TOKENS = 8_841_823, 56 * 1.35
 @pytest.fixture(scope="module")
 def marco(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
-    plan, _ = load_plan("multilingual-translate-distill", [f"source.path={root}/none"], data_needed=False)
+    plan, _ = load_plan(RECIPE, three_languages(root), data_needed=False)
     amounts = measure(plan.steps, lambda step: find_size(step, Place.of(root), {}))
     return plan.steps, amounts, {step.name: (step, amounts[step.id]) for step in plan.steps}
 

@@ -17,6 +17,7 @@ from cluster.step import Step
 from cluster.storage import Place
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.score_file import ScoreFileConfig
+from pipelines.sources import IrDatasets
 from pipelines.sources.files import COMPRESSED, FileSource
 
 READ_WHOLE = 64 << 20  # bytes of files that are read to count their rows
@@ -33,6 +34,8 @@ MARCO_ROWS = {
     "qrels": {"train": 532_761, "train.judged": 532_761, "dev": 59_273, "dev.small": 7_437, "all": 592_034},
 }
 MARCO = ("msmarco", "mmarco")
+MARCO_IDS = ("msmarco-passage/", "neumarco/")  # of ir_datasets: how the ids of the same passages begin
+MARCO_SPLITS = {"train/judged": "train.judged", "dev/small": "dev.small", "train": "train", "dev": "dev"}
 MARCO_WORDS = {"docs": 56.0, "queries": 6.0}  # words of an English text, an assumption where no file is here
 WORDS = {"docs": 100.0, "queries": 8.0}  # of a collection of which nothing is known
 
@@ -84,10 +87,8 @@ def _find_rows(step: Step, root: Place, given: Mapping[str, int], table: str, co
         return Artifact(root / step.id).rows, "ingested"
     if not config.content.startswith(ABSENT) and (rows := count_rows(config, table)) is not None:
         return rows
-    if config.source.kind in MARCO:
-        published = MARCO_ROWS[table]
-        if rows_of_split := published.get(config.split, published.get("")):
-            return rows_of_split, "published"
+    if published := _published_rows(config, table):
+        return published, "published"
     if table == "qrels":  # a few bytes each: one judgement a question
         queries = step.parents.get("queries")
         return (_find_rows(queries, root, given, "queries", config)[0] if queries else 0), "one for each question"
@@ -95,6 +96,24 @@ def _find_rows(step: Step, root: Place, given: Mapping[str, int], table: str, co
         f"how many rows {step.name} has is not known: its source ({config.source.kind}) is not here"
         f"{_why(config)}. Say it: --rows {table}=NUMBER, or --rows {step.name}=NUMBER for this step alone"
     )
+
+
+def _published_rows(config: IngestConfig, table: str) -> int | None:
+    """Rows of MS MARCO, also where ir_datasets has it; None of any other collection."""
+    if not _is_marco(config):
+        return None
+    split, rows = config.split, MARCO_ROWS[table]
+    if isinstance(config.source, IrDatasets):
+        name = config.source.id[config.lang].replace("{split}", split)
+        split = next((ours for theirs, ours in MARCO_SPLITS.items() if name.endswith(f"/{theirs}")), split)
+    return rows.get(split, rows.get(""))
+
+
+def _is_marco(config: IngestConfig) -> bool:
+    source = config.source
+    if isinstance(source, IrDatasets):
+        return source.id.get(config.lang, "").startswith(MARCO_IDS)
+    return source.kind in MARCO
 
 
 def _why(config: IngestConfig) -> str:
@@ -112,7 +131,7 @@ def count_rows(config: IngestConfig, table: str) -> tuple[int, str] | None:
     sizes = [file.place.size() for file in files]
     if sum(sizes) <= READ_WHOLE:
         return sum(1 for entry in getattr(source, table)(config.lang, config.split) if entry.row), "counted"
-    if config.source.kind in MARCO and (published := MARCO_ROWS[table].get(config.split, MARCO_ROWS[table].get(""))):
+    if published := _published_rows(config, table):
         return published, "published"
     if files[0].name.endswith(COMPRESSED):
         return None
@@ -132,7 +151,7 @@ def _measure(config: IngestConfig, table: str) -> tuple[float, float, str]:
             tokens = sum(map(count_tokens, texts)) / len(texts)
             size = sum(len(text.encode()) for text in texts) / len(texts)
             return tokens, size, f"the first {len(texts)} texts"
-    words = (MARCO_WORDS if config.source.kind in MARCO else WORDS)[table]
+    words = (MARCO_WORDS if _is_marco(config) else WORDS)[table]
     return words * TOKENS_PER_WORD, words * BYTES_PER_WORD, f"{words:g} words a text, assumed"
 
 
