@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_plan.py [--source DIR] [--root DIR]
 
-A root that has a ``rates.json`` is not calibrated again. Prints, for each pool of steps, the seconds that `plan` said and
-those that `run` took. Exits with an error where the whole run, or a pool that took more than 2 s, is off by more than
-25 %.
+A root that has a ``rates.json`` is not calibrated again. Prints, for each pool of steps, the seconds that `plan` said
+and those that `run` took. Exits with an error where the whole run, or a pool that took more than 2 s, is off by more
+than 25 %.
 """
 
 import argparse
