@@ -148,7 +148,9 @@ def _look(
         state = "fits no machine"
     elif rate.origin == "unknown":
         state = "not known: calibrate"
-    size = bytes_of(step, amount) if rate.bytes_per_row is None else rate.bytes_per_row * amount.rows
+    size = bytes_of(step, amount)
+    if rate.bytes_per_row is not None:
+        size = rate.bytes_fixed + rate.bytes_per_row * amount.rows
     return StepEstimate(
         step, amount, rate, state, size, requests_of(step, amount, size), endpoint_requests(step, amount)
     )

@@ -162,18 +162,24 @@ def fit(
     for step in plan_steps:
         if all(step.id in run for run in runs):
             keys[key_of(step, languages)].append(step.id)
-    return {key: _fit_one([[run[name] for name in names] for run in runs], hardware) for key, names in keys.items()}
+    grows = {step.id: bool(step.table) or hasattr(step.config, "index") for step in plan_steps}
+    return {
+        key: _fit_one([[run[name] for name in names] for run in runs], hardware, grows[names[0]])
+        for key, names in keys.items()
+    }
 
 
-def _fit_one(runs: Sequence[Sequence[Measured]], hardware: str) -> Rate:
+def _fit_one(runs: Sequence[Sequence[Measured]], hardware: str, grows: bool) -> Rate:
+    """One rate. What is kept ``grows`` with the rows of tables and indexes, and hardly with those of others."""
     work = [sum(m.work_s for m in run) for run in runs]
     units = [sum(m.amount.units for m in run) for run in runs]
     tasks = [max(1.0, sum(m.tasks for m in run)) for run in runs]
     rows = [sum(m.amount.rows for m in run) for run in runs]
-    kept = sum(m.bytes for m in runs[-1]) / rows[-1] if rows[-1] else None
+    kept = sum(m.bytes for m in runs[-1])
+    per_row, always = (kept / rows[-1], 0.0) if grows and rows[-1] else (0.0, kept / len(runs[-1]))
     task, unit = solve(work, units, tasks)
     fixed = median(m.fixed_s for run in runs for m in run)
-    return Rate(round(fixed, 4), task, unit, "calibration", hardware, kept)
+    return Rate(round(fixed, 4), task, unit, "calibration", hardware, per_row, always)
 
 
 def solve(work: Sequence[float], units: Sequence[float], tasks: Sequence[float]) -> tuple[float, float]:

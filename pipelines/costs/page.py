@@ -121,7 +121,9 @@ def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> li
         lines.append("run: seconds of finished steps of the same kind, by their manifests")
     if "estimate" in origins:
         lines.append(operations.describe())
-        lines.append("steps without a model: seconds per row as measured on two CPUs; --calibrate measures them here")
+        lines.append(
+            "steps without a model: CPU seconds per row as measured elsewhere, some assumed; --calibrate measures them"
+        )
     notes = [s.rate.note for s in estimate.steps if s.rate.note]
     if notes:
         lines.append(
