@@ -159,7 +159,7 @@ def gates_page(gated: Mapping[str, tuple[int, int]], command: str) -> "Renderabl
 
     rejected, rows = (sum(column) for column in zip(*gated.values(), strict=True))
     each = ", ".join(f"{name} {count:,}" for name, (count, _) in gated.items())
-    said = _line((f"Gates rejected {rejected:,} of {rows:,} translations ({each}). See why:", ""))
+    said = _line((f"Gates rejected {rejected:,} of {rows:,} translations ({each}):", ""))
     return Group(said, _line((f"  {command}", "bold green")), "")
 
 

@@ -20,7 +20,7 @@ from pipelines.sources.atlas.source import AtlasSource
 from storm import Driver, Endpoint, Nodes, Storm
 
 KILLS = 100
-SECONDS = 1500.0
+SECONDS = 3300.0  # on a machine that does other things; an idle one takes a fifth
 TARGETS = ["mine", "gate-de-2", "gate-fr-2", "gate-es-2"]
 LANGUAGES = {"de": "German", "fr": "French", "es": "Spanish"}
 TERRITORIES = 24
@@ -166,7 +166,7 @@ def assert_work_was_done(tables: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_hundred_kills_at_random_leave_the_same_tables(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,12 +182,13 @@ def test_a_hundred_kills_at_random_leave_the_same_tables(
         words = [recipe, *TARGETS, "--set", f"root={tmp_path / name}"]
         return Driver(words, tmp_path / f"{name}.out", tmp_path / f"cache-{name}", address)
 
-    start("quiet").finish(600)
+    start("quiet").finish(SECONDS / 3)
+    run_s = time.monotonic() - began
     expected = describe_tables(recipe, tmp_path / "quiet")
     assert_work_was_done(expected)
-    print(f"seed {seed}; undisturbed {time.monotonic() - began:.0f} s")
+    print(f"seed {seed}; undisturbed {run_s:.0f} s")
     nodes = Nodes(2, 2)
-    storm = Storm(nodes, endpoint, random.Random(seed))
+    storm = Storm(nodes, endpoint, random.Random(seed), run_s)
     roots = 0
     try:
         while storm.kills.total() < KILLS:
