@@ -1,10 +1,13 @@
-"""A hundred kills at random over the making of training data, and the tables of an undisturbed run at the end.
+"""Kills at random over the making of training data, and the tables of an undisturbed run at the end.
+
+    BABELRAY_KILLS=100 python -m pytest -m slow tests/test_data_chaos.py -s     # a hundred; without it one run's worth
 
 A small atlas is translated by an endpoint, and what gates reject by a model in the actor; questions are written, found
 again and capped; a cross-encoder reads the translations, and hard negatives are mined.
 """
 
 import json
+import os
 import random
 import time
 from functools import partial
@@ -19,8 +22,8 @@ from pipelines import verbs
 from pipelines.sources.atlas.source import AtlasSource
 from storm import Driver, Endpoint, Nodes, Storm
 
-KILLS = 100
-SECONDS = 3300.0  # on a machine that does other things; an idle one takes a fifth
+KILLS = int(os.environ.get("BABELRAY_KILLS", 10))
+SECONDS = 900.0 + 30.0 * KILLS  # on a machine that does other things; an idle one takes a fifth
 TARGETS = ["mine", "gate-de-2", "gate-fr-2", "gate-es-2"]
 LANGUAGES = {"de": "German", "fr": "French", "es": "Spanish"}
 TERRITORIES = 24
@@ -37,7 +40,7 @@ kind = "openai"
 url = "http://127.0.0.1:{port}/v1"
 model = "by-heart"
 concurrency = 2
-requests_per_s = 10
+requests_per_s = 30
 timeout_s = 5
 
 [[translate]]
@@ -157,8 +160,6 @@ def assert_work_was_done(tables: dict[str, Any]) -> None:
     facts = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" facts")}
     rejects = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" rejects")}
     rows = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" rows")}
-    print({step: {reason: found["count"] for reason, found in of.items()} for step, of in rejects.items() if of})
-    print(facts)
     assert facts["translate-de-2"]["1 openai"] > rows["translate-de"] / 2
     assert len([reason for reason in rejects["gate-de"] if reason.startswith("gate: ")]) >= 4
     assert facts["score"]["scored"] > 1000
@@ -166,8 +167,8 @@ def assert_work_was_done(tables: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_hundred_kills_at_random_leave_the_same_tables(
+@pytest.mark.timeout(SECONDS + 300)
+def test_kills_at_random_leave_the_same_tables(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_health_check_period_ms", "500")  # the defaults take half a minute to miss a node
@@ -201,4 +202,5 @@ def test_a_hundred_kills_at_random_leave_the_same_tables(
     finally:
         nodes.cluster.shutdown()
         endpoint.kill()
-    assert all(storm.kills[kind] for kind in ("driver", "actor", "node", "engine")), storm.kills
+    kinds = ("driver", "actor", "node", "engine")
+    assert KILLS < 50 or all(storm.kills[kind] for kind in kinds), storm.kills  # few kills may miss a kind

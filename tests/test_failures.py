@@ -146,9 +146,9 @@ def test_a_node_lost_in_training_costs_a_checkpoint_interval_and_changes_no_samp
     assert abs(float(rows[20][1]) - losses[20]) < 1e-3
 
 
-GROWING = 1500  # steps: long enough for a second worker to be started
+GROWING = 6000  # steps: Ray asks for the resources of a joined node some 20 s later
 GROW = """
-import functools, json, os, pathlib, pickle, sys, threading, time
+import dataclasses, json, os, pathlib, pickle, sys, threading, time
 import ray
 import ray.train.v2.api.config as train_config
 from ray.cluster_utils import Cluster
@@ -156,8 +156,11 @@ from cluster.storage import Place
 from pipelines.training.config import TrainingRun
 from pipelines.training.trainer import train
 
-# Ray looks for new nodes every minute; this training takes less
-train_config.ScalingConfig = functools.partial(train_config.ScalingConfig, elastic_resize_monitor_interval_s=2.0)
+@dataclasses.dataclass
+class ScalingConfig(train_config.ScalingConfig):
+    elastic_resize_monitor_interval_s: float = 2.0  # Ray looks for new nodes every minute; this training takes less
+
+train_config.ScalingConfig = ScalingConfig
 config, inputs, out = pickle.loads(sys.stdin.buffer.read())
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 cluster.add_node(num_cpus=1)
