@@ -19,7 +19,6 @@ import loopback_endpoint
 from conftest import free_port
 
 SHARES = {"actor": 5.0, "engine": 2.0, "driver": 1.5, "node": 1.5}  # of the kills, while all four are at work
-KILLS_PER_RUN = 25  # at least, were the run no longer than an undisturbed one
 BUSY_S = 1.5  # an endpoint that has answered within so many seconds is at work
 # what a driver says when the storm has hit one unit three times: the user is to run the same command again
 GIVEN_UP = "killed its worker 3 times"
@@ -99,13 +98,12 @@ class Nodes:
 
 
 class Storm:
-    """Keeps a driver at work until it has finished, and kills, so much more seldom as this machine is slow: an
-    undisturbed run takes ``run_s``. ``kills`` counts by kind what died at work; ``given_up`` how often the driver ended
+    """Keeps a driver at work until it has finished, and kills after pauses of at most ``longest_pause_s``. ``kills`` counts by kind what died at work; ``given_up`` how often the driver ended
     by itself, since one unit had been hit three times."""
 
-    def __init__(self, nodes: Nodes, endpoint: Endpoint, rng: random.Random, run_s: float):
+    def __init__(self, nodes: Nodes, endpoint: Endpoint, rng: random.Random, longest_pause_s: float):
         self.nodes, self.endpoint, self.rng = nodes, endpoint, rng
-        self.longest_pause_s = 2 * run_s / KILLS_PER_RUN
+        self.longest_pause_s = longest_pause_s
         self.kills: Counter[str] = Counter()
         self.given_up = 0
 
