@@ -98,8 +98,9 @@ class Nodes:
 
 
 class Storm:
-    """Keeps a driver at work until it has finished, and kills after pauses of at most ``longest_pause_s``. ``kills`` counts by kind what died at work; ``given_up`` how often the driver ended
-    by itself, since one unit had been hit three times."""
+    """Keeps a driver at work until it has finished, and kills after pauses of at most ``longest_pause_s``. ``kills``
+    counts by kind what died at work; ``given_up`` how often the driver ended by itself, since one unit had been hit
+    three times."""
 
     def __init__(self, nodes: Nodes, endpoint: Endpoint, rng: random.Random, longest_pause_s: float):
         self.nodes, self.endpoint, self.rng = nodes, endpoint, rng

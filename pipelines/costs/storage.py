@@ -4,7 +4,6 @@ Text is compressed by zstd, vectors are not compressible; both shares are of par
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 from cluster.step import Step
 from pipelines.costs.encoders import encoder_of_step
@@ -59,18 +58,20 @@ class Requests:
     gets: float
 
 
-# Of one part, counted on a store (tests/test_costs_requests.py) and explained by cluster.pool and cluster.tasks
-PUTS_PER_PART, GETS_PER_PART = 6.0, 14.0
-PUTS_PER_STEP, GETS_PER_STEP = 12.0, 20.0
+# Counted on a store (tests/test_costs_requests.py) in runs of 4 and of 16 parts, listings with the writes: of a part
+# its receipt, the note of the attempt, two looks at the lease, itself; of a step its lease, its manifest, cleaning up
+PUTS_PER_PART, GETS_PER_PART, GETS_PER_INPUT = 9.0, 6.0, 3.0
+PUTS_PER_STEP, GETS_PER_STEP = 18.0, 14.0
 
 
 def requests_of(step: Step, amount: Amount, size: float) -> Requests:
-    """Requests of a step: so many per part and per step, those of files beyond one upload, and one read of each input's
-    part."""
+    """Requests of a step: so many per part, per part of an input and per step, and those of files beyond one upload."""
     files = max(1, amount.files) if step.table else max(1, amount.tasks)
-    uploads = ceil(size / UPLOAD_PART)
+    uploads = size // UPLOAD_PART
     inputs = max(1, len(step.rows)) * files
-    return Requests(PUTS_PER_STEP + PUTS_PER_PART * files + uploads, GETS_PER_STEP + GETS_PER_PART * files + inputs)
+    return Requests(
+        PUTS_PER_STEP + PUTS_PER_PART * files + uploads, GETS_PER_STEP + GETS_PER_PART * files + GETS_PER_INPUT * inputs
+    )
 
 
 def endpoint_requests(step: Step, amount: Amount) -> float:
