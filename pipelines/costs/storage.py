@@ -1,6 +1,7 @@
 """What a step keeps, in bytes, and how often it asks the object store: from what the works and ``cluster.tasks`` write.
 
-Text is compressed by zstd, vectors are not compressible; both shares are of parquet parts of the XQuAD collection.
+Text is compressed by zstd, to 0.45 of its bytes in a part with XQuAD's English paragraphs (0.30 of the atlas's, which
+repeat); vectors are not compressible. The bytes of ids, rankings and judgements are assumptions.
 """
 
 from dataclasses import dataclass
