@@ -255,7 +255,8 @@ def test_calibration_compares_teachers_and_the_student(root: Path, tmp_path: Pat
         (scored,) = [Artifact(Place.of(path)) for path in root.glob(f"score-atlas-{lang}@*")]
         assert scored.manifest.inputs["docs"].startswith("docs-en@")
         assert scored.manifest.config["doc_lang"] == "en"
-        (found,) = [Artifact(Place.of(path)) for path in root.glob(f"search-student-{lang}@*")]
+        found = Artifact(Place.of(root) / scored.manifest.inputs["rankings"])
+        assert found.name.startswith(f"search-student-{lang}@")
         assert agreement == pytest.approx(agree(scored, found, alpha=40, temperature=2), rel=1e-6)
     page = ray_cli(root, "calibration", "atlas", "--no-student")
     assert "Effective passages of 12" in page
