@@ -19,7 +19,7 @@ import loopback_endpoint
 from conftest import free_port
 
 SHARES = {"actor": 5.0, "engine": 2.0, "driver": 1.5, "node": 1.5}  # of the kills, while all four are at work
-KILLS_PER_RUN = 15  # at least, were the run no longer than an undisturbed one
+KILLS_PER_RUN = 25  # at least, were the run no longer than an undisturbed one
 BUSY_S = 1.5  # an endpoint that has answered within so many seconds is at work
 # what a driver says when the storm has hit one unit three times: the user is to run the same command again
 GIVEN_UP = "killed its worker 3 times"
@@ -88,7 +88,7 @@ class Nodes:
         self.cluster.add_node(num_cpus=self.cpus)
 
     def kill(self, rng: random.Random) -> None:
-        self.cluster.remove_node(rng.choice(self.cluster.worker_nodes), allow_graceful=False)
+        self.cluster.remove_node(rng.choice(list(self.cluster.worker_nodes)), allow_graceful=False)
 
     def find_actors(self) -> list[int]:
         """The processes of pools' actors, on all nodes."""

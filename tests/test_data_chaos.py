@@ -37,7 +37,7 @@ kind = "openai"
 url = "http://127.0.0.1:{port}/v1"
 model = "by-heart"
 concurrency = 2
-requests_per_s = 10
+requests_per_s = 30
 timeout_s = 5
 
 [[translate]]
@@ -157,8 +157,6 @@ def assert_work_was_done(tables: dict[str, Any]) -> None:
     facts = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" facts")}
     rejects = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" rejects")}
     rows = {name.partition("@")[0]: value for name, value in tables.items() if name.endswith(" rows")}
-    print({step: {reason: found["count"] for reason, found in of.items()} for step, of in rejects.items() if of})
-    print(facts)
     assert facts["translate-de-2"]["1 openai"] > rows["translate-de"] / 2
     assert len([reason for reason in rejects["gate-de"] if reason.startswith("gate: ")]) >= 4
     assert facts["score"]["scored"] > 1000
