@@ -186,14 +186,14 @@ def test_a_hundred_kills_at_random_leave_the_same_tables(
     assert_work_was_done(expected)
     print(f"seed {seed}; undisturbed {run_s:.0f} s")
     nodes = Nodes(2, 2)
-    storm = Storm(nodes, endpoint, random.Random(seed), run_s)
+    storm = Storm(nodes, endpoint, random.Random(seed), run_s, KILLS)
     roots = 0
     try:
         while storm.kills.total() < KILLS:
             name, roots = f"stormy-{roots}", roots + 1
             storm.rage(partial(start, name, nodes.cluster.address), began + SECONDS)
             found = describe_tables(recipe, tmp_path / name)
-            print(f"root {roots}: {dict(storm.kills)}, given up {storm.given_up}, {time.monotonic() - began:.0f} s")
+            print(f"{roots} roots, {dict(storm.kills)}, given up {storm.given_up}, {time.monotonic() - began:.0f} s")
             assert [key for key in expected if found.get(key) != expected[key]] == []
             assert [key for key in found.keys() - expected.keys() if key.endswith(".parquet")] == []
     finally:
