@@ -23,6 +23,9 @@ class Server(ThreadingHTTPServer):
         self.answers: dict[str, dict[str, str]] = json.loads(answers.read_text("utf-8"))
         self.log = log.open("ab", buffering=0)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that were killed; other errors are said by those who get no answer."""
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Server

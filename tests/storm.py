@@ -19,6 +19,7 @@ import loopback_endpoint
 from conftest import free_port
 
 SHARES = {"actor": 5.0, "engine": 2.0, "driver": 1.5, "node": 1.5}  # of the kills, while all four are at work
+KILLS_PER_RUN = 25  # at least, were the run no longer than an undisturbed one
 BUSY_S = 1.5  # an endpoint that has answered within so many seconds is at work
 # what a driver says when the storm has hit one unit three times: the user is to run the same command again
 GIVEN_UP = "killed its worker 3 times"
@@ -98,13 +99,13 @@ class Nodes:
 
 
 class Storm:
-    """Keeps a driver at work until it has finished, and kills after pauses of at most ``longest_pause_s``. ``kills``
-    counts by kind what died at work; ``given_up`` how often the driver ended by itself, since one unit had been hit
-    three times."""
+    """Keeps a driver at work until it has finished, and kills, so much more seldom as this machine is slow: an
+    undisturbed run takes ``run_s``. After ``most`` kills it is over, and the driver finishes. ``kills`` counts by kind
+    what died at work; ``given_up`` how often the driver ended by itself, since one unit had been hit three times."""
 
-    def __init__(self, nodes: Nodes, endpoint: Endpoint, rng: random.Random, longest_pause_s: float):
-        self.nodes, self.endpoint, self.rng = nodes, endpoint, rng
-        self.longest_pause_s = longest_pause_s
+    def __init__(self, nodes: Nodes, endpoint: Endpoint, rng: random.Random, run_s: float, most: int):
+        self.nodes, self.endpoint, self.rng, self.most = nodes, endpoint, rng, most
+        self.longest_pause_s = 2 * run_s / KILLS_PER_RUN
         self.kills: Counter[str] = Counter()
         self.given_up = 0
 
@@ -123,15 +124,17 @@ class Storm:
                     assert GIVEN_UP in driver.said, driver.said[-6000:]
                     self.given_up += 1
                     driver = start()
-                elif self._kill_one(driver) == "driver":
+                elif self.kills.total() < self.most and self._kill_one(driver) == "driver":
                     driver = start()
         finally:
             driver.kill()
 
     def _kill_one(self, driver: Driver) -> str:
+        """Kill something that is at work, and say what; nothing while the driver has no pool, as when it starts."""
         actors = self.nodes.find_actors()
-        at_work = {"actor": bool(actors), "engine": self.endpoint.is_busy, "driver": True, "node": bool(actors)}
-        shares = {kind: share for kind, share in SHARES.items() if at_work[kind]}
+        if not actors:
+            return ""
+        shares = {kind: share for kind, share in SHARES.items() if kind != "engine" or self.endpoint.is_busy}
         (kind,) = self.rng.choices(list(shares), list(shares.values()))
         if kind == "driver":
             driver.kill()
@@ -147,6 +150,7 @@ class Storm:
             except ProcessLookupError:  # its pool has ended
                 return ""
         self.kills[kind] += 1
+        print(f"{time.strftime('%X')} {kind}: {dict(self.kills)}, given up {self.given_up}", flush=True)
         return kind
 
 
