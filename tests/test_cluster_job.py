@@ -64,6 +64,7 @@ def call(command: list[str], env: dict[str, str], tries: int = 20) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_recipe_runs_as_a_job_and_is_deployed_and_searched(cluster: dict[str, str], tmp_path: Path) -> None:
     sets = [part for value in [*SMALL, f"root={tmp_path / 'root'}"] for part in ("--set", value)]
     submit = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--"]

@@ -54,6 +54,7 @@ def store():
     server.stop()
 
 
+@pytest.mark.slow
 def test_requests_of_a_part_are_those_that_a_store_counts(store, tmp_path) -> None:
     """Steps of 4 and of 16 parts: their difference is twelve parts, whatever a step itself asks."""
     uri, counted = store
