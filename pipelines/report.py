@@ -159,8 +159,8 @@ def gates_page(gated: Mapping[str, tuple[int, int]], command: str) -> "Renderabl
 
     rejected, rows = (sum(column) for column in zip(*gated.values(), strict=True))
     each = ", ".join(f"{name} {count:,}" for name, (count, _) in gated.items())
-    said = _line((f"Gates rejected {rejected:,} of {rows:,} translations ({each}):", ""))
-    return Group(said, _line((f"  {command}", "bold green")), "")
+    summary = _line((f"Gates rejected {rejected:,} of {rows:,} translations ({each}):", ""))
+    return Group(summary, _line((f"  {command}", "bold green")), "")
 
 
 def rejects_page(rejected: Mapping[str, Mapping[str, Any]], records: int) -> "RenderableType":

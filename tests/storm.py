@@ -37,7 +37,7 @@ class Driver:
             self.process = subprocess.Popen(command, env=env, stdout=file, stderr=file)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.out.read_text("utf-8", "replace")
 
     def kill(self) -> None:
@@ -45,7 +45,7 @@ class Driver:
         self.process.wait()
 
     def finish(self, seconds: float) -> None:
-        assert self.process.wait(seconds) == 0, self.said[-3000:]
+        assert self.process.wait(seconds) == 0, self.output[-3000:]
 
 
 class Endpoint:
@@ -117,11 +117,11 @@ class Storm:
                 end = time.monotonic() + self.rng.uniform(0, self.longest_pause_s)
                 while driver.process.poll() is None and time.monotonic() < end:
                     time.sleep(0.05)
-                assert time.monotonic() < until_s, driver.said[-3000:]
+                assert time.monotonic() < until_s, driver.output[-3000:]
                 if driver.process.poll() == 0:
                     return
                 if driver.process.poll() is not None:
-                    assert GIVEN_UP in driver.said, driver.said[-6000:]
+                    assert GIVEN_UP in driver.output, driver.output[-6000:]
                     self.given_up += 1
                     driver = start()
                 elif self.kills.total() < self.most and self._kill_one(driver) == "driver":

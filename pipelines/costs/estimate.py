@@ -113,13 +113,13 @@ def assemble(
     loads: dict[str, Load] = {}
     for step in steps:
         node = cluster.choose(step.resources)
-        found[step.id] = _look(step, amounts[step.id], rates, node, around.root, step.id in to_do)
+        found[step.id] = _estimate_step(step, amounts[step.id], rates, node, around.root, step.id in to_do)
         if step.id in to_do:
-            loads[step.id] = _load(found[step.id], node or _nowhere(step))
+            loads[step.id] = _load(found[step.id], node or _stand_in(step))
     turns = simulate(missing, loads, cluster, around.ray_start_s)
     for turn in turns:
         for step in turn.steps:
-            found[step.id] = _placed(found[step.id], turn, turn.share(step, loads))
+            found[step.id] = _add_turn(found[step.id], turn, turn.share(step, loads))
     seconds = max((turn.end_s for turn in turns), default=0.0)
     hours = {node: paid / 3600 for node, paid in machine_seconds(turns, cluster.idle_minutes * 60).items()}
     return Estimate(
@@ -127,12 +127,12 @@ def assemble(
     )  # fmt: skip
 
 
-def _nowhere(step: Step) -> NodeType:
+def _stand_in(step: Step) -> NodeType:
     """Stands for the machines of a step that no machine of the cluster holds."""
     return NodeType("none", "none", 0, 0, 0)
 
 
-def _look(
+def _estimate_step(
     step: Step, amount: Amount, rates: Rates, node: NodeType | None, root: Place, is_missing: bool
 ) -> StepEstimate:
     """A step before its turn is known."""
@@ -142,7 +142,7 @@ def _look(
         return StepEstimate(step, amount, Rate(0, 0, manifest.seconds, "run"), "done", kept)
     if not is_missing:
         return StepEstimate(step, amount, Rate(0, 0, 0, "run"), "not needed")
-    rate = rates.find(step, amount, node or _nowhere(step))
+    rate = rates.find(step, amount, node or _stand_in(step))
     state = "to do"
     if node is None:
         state = "fits no machine"
@@ -163,7 +163,7 @@ def _load(estimate: StepEstimate, node: NodeType) -> Load:
     return Load(rate.fixed_s, work, amount.tasks, node, serial)
 
 
-def _placed(estimate: StepEstimate, turn: Turn, share: float) -> StepEstimate:
+def _add_turn(estimate: StepEstimate, turn: Turn, share: float) -> StepEstimate:
     """With the step's share of its turn."""
     seconds = turn.seconds * share
     gpus = estimate.step.resources.gpus * turn.actors

@@ -107,7 +107,7 @@ def _measure_step(step: Step, inputs: Mapping[str, Amount], size_of: SizeOf) -> 
     name = work_name(step)
     unit = unit_of(step)
     if not step.rows and step.table:
-        return replace(_ingested(step, size_of(step)), unit=unit)
+        return replace(_measure_ingest(step, size_of(step)), unit=unit)
     if step.rows:
         first = inputs[step.rows[0]]
         base = replace(first, tasks=first.files, units=float(first.rows), unit=unit, read=0.0, written=0.0, extra={})
@@ -115,7 +115,7 @@ def _measure_step(step: Step, inputs: Mapping[str, Amount], size_of: SizeOf) -> 
     return replace(_DIRECTORIES.get(name, _of_parents)(step, inputs), unit=unit)
 
 
-def _ingested(step: Step, size: Size) -> Amount:
+def _measure_ingest(step: Step, size: Size) -> Amount:
     per_part = ingest_config(step).rows_per_part
     depth = 50 if step.table and step.table.name == "rankings" else 0
     files = max(1, ceil(size.rows / per_part))
