@@ -5,13 +5,13 @@ questions and measures it on its test questions. Any other gets a recipe that in
 measures it where there are judgements. The settings of training are those of the recipe ``xquad``.
 """
 
-import json
 import math
 from typing import Any
 
 from pipelines import languages
 from pipelines.sources.splits import describe_splits
 from pipelines.survey import Survey, example_queries
+from pipelines.toml import format_value
 
 BATCH = 48  # questions a step, as in the recipe xquad
 PASSES = 10  # of training over the questions, as there
@@ -28,11 +28,11 @@ def compose(name: str, found: Survey) -> str:
 def _training_blocks(name: str, found: Survey) -> list[str]:
     lang, query_lang = found.original, found.query_lang
     teacher = "" if lang == "en" else f"; it is English, so choose one for {languages.name(lang)}"
-    reads = "" if lang == query_lang == "en" else f"\nquery_lang = {_toml(query_lang)}\ndoc_lang = {_toml(lang)}"
+    reads = "" if lang == query_lang == "en" else f"\nquery_lang = {format_value(query_lang)}\ndoc_lang = {format_value(lang)}"
     k = _selected(found)
-    keys = f"train_split = {_toml(found.train_split)}"
+    keys = f"train_split = {format_value(found.train_split)}"
     if found.dev_split:
-        keys += f"\nvalidate_split = {_toml(found.dev_split)}  # questions that choose the best checkpoint"
+        keys += f"\nvalidate_split = {format_value(found.dev_split)}  # questions that choose the best checkpoint"
     return [
         _head(name, found, "Trains a small student on the collection's own translations, and measures it"),
         keys,
@@ -40,9 +40,9 @@ def _training_blocks(name: str, found: Survey) -> list[str]:
         _source(found),
         f"""
 [languages]
-original = {_toml(lang)}  # of the texts that the others translate
-query = {_toml(query_lang)}  # of the training questions
-docs = {_toml([lang, *found.translations])}  # in which the student reads documents""",
+original = {format_value(lang)}  # of the texts that the others translate
+query = {format_value(query_lang)}  # of the training questions
+docs = {format_value([lang, *found.translations])}  # in which the student reads documents""",
         """
 [translate]
 kind = "parallel"  # the collection's own translations; kind = "nmt" makes them""",
@@ -75,7 +75,7 @@ def _serving_blocks(name: str, found: Survey) -> list[str]:
         _head(name, found, f"{what} a ready encoder"),
         _examples(found),
         _source(found),
-        f"[languages]\ndocs = {_toml(list(found.docs))}",
+        f"[languages]\ndocs = {format_value(list(found.docs))}",
         """
 [student]  # a checkpoint of sentence-transformers, PyLate or ColBERT. minilm reads English; for other languages choose
 model = "minilm"  # another, such as sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2""",
@@ -91,12 +91,12 @@ def _head(name: str, found: Survey, what: str) -> str:
 #   babelray run {name}.toml              makes what is missing, and goes on where it was stopped
 #   babelray search {name}.toml "words"   searches from the command line
 #   babelray serve {name}.toml            serves a search page and an API on port 8000
-about = {_toml(f"{found.layout.name} in {', '.join(map(languages.name, found.docs))}")}"""
+about = {format_value(f"{found.layout.name} in {', '.join(map(languages.name, found.docs))}")}"""
 
 
 def _examples(found: Survey) -> str:
     examples = example_queries(found.layout.source, lang=found.query_lang)
-    lines = "".join(f"    {_toml(text)},\n" for text in examples)
+    lines = "".join(f"    {format_value(text)},\n" for text in examples)
     return f"examples = [  # questions of the collection, asked at the end of a run\n{lines}]" if examples else ""
 
 
@@ -104,7 +104,7 @@ def _source(found: Survey) -> str:
     """The table of the source: its keys that are not defaults."""
     keys = found.layout.source.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
     note = describe_splits(found.layout.source) if found.queries else None
-    lines = [f"kind = {_toml(found.layout.source.kind)}", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
+    lines = [f"kind = {format_value(found.layout.source.kind)}", *(f"{key} = {format_value(value)}" for key, value in keys.items())]
     return "\n".join(["[source]", *([f"# {note}"] if note else []), *lines])
 
 
@@ -140,7 +140,7 @@ def _index(found: Survey) -> str:
 def _evaluation(name: str, found: Survey) -> str:
     if not found.is_judged:
         return f"# [evaluate.{name}] would measure the search: it needs questions and judgements"
-    lines = [f"[evaluate.{name}]", f"split = {_toml(found.test_split)}", f"query_lang = {_toml(found.query_lang)}"]
+    lines = [f"[evaluate.{name}]", f"split = {format_value(found.test_split)}", f"query_lang = {format_value(found.query_lang)}"]
     return "\n".join(lines)
 
 
@@ -156,9 +156,3 @@ def _run(found: Survey) -> str:
     allowed = min(1.0, math.ceil(share * 150) / 100)
     return f"[run]\nmax_rejects = {allowed}  # share of a table's records that may be missing or malformed"
 
-
-def _toml(value: Any) -> str:
-    """A TOML value: JSON's strings, numbers and lists are TOML, its objects become inline tables."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

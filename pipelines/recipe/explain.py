@@ -7,18 +7,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.component import Component
-from pipelines.recipe.schema import Recipe
 
 
-def explain(name: str, tree: Mapping[str, Any], error: ValidationError) -> str:
-    """The lines of a RecipeError: each wrong key with what was expected and what came."""
-    lines = [f"recipe {name}:"]
+def explain(what: str, tree: Mapping[str, Any], error: ValidationError, model: type[Component]) -> str:
+    """The lines of a RecipeError: each wrong key of ``model`` with what was expected and what came."""
+    lines = [f"{what}:"]
     for item in error.errors():
         if item["type"] == "default_factory_not_called":
             continue  # a default that follows from a key which is wrong and told
         key = ".".join(_path(tree, item["loc"]))
         if item["type"] == "extra_forbidden":
-            lines.append(f"  unknown key {key}{_suggest(item['loc'])}")
+            lines.append(f"  unknown key {key}{_suggest(item['loc'], model)}")
         elif item["type"] == "missing":
             lines.append(f"  {key} is missing: add it to the file, or --set {key}=…")
         else:
@@ -39,14 +38,14 @@ def _path(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
     return path
 
 
-def _suggest(loc: tuple[int | str, ...]) -> str:
-    known = sorted(_keys(Recipe))
+def _suggest(loc: tuple[int | str, ...], model: type[Component]) -> str:
+    known = sorted(_keys(model))
     close = difflib.get_close_matches(str(loc[-1]), known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _keys(model: type[Component]) -> set[str]:
-    """All key names that occur anywhere in a recipe, for suggestions."""
+    """All key names that occur anywhere in the file of a model, for suggestions."""
     schema = TypeAdapter(model).json_schema()
     tables = [schema, *schema.get("$defs", {}).values()]
     return {key for table in tables for key in table.get("properties", {})}

@@ -30,15 +30,14 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Load a recipe by name or path and apply ``key=value`` overrides in their order.
+def load(name: str, overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a recipe by name or path and apply ``key=value`` overrides in their order, then ``values`` of keys.
 
     Raises:
         RecipeError: no such recipe, an unknown key, a value that does not fit; the message names the key.
     """
     tree = _read(name)
-    for override in overrides:
-        key, value = _parse_override(override)
+    for key, value in itertools.chain(map(_parse_override, overrides), (values or {}).items()):
         _assign(tree, key, value)
     return _validate(name, tree)
 
@@ -98,19 +97,31 @@ def _validate(name: str, tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(explain(name, tree, error)) from error
+        raise RecipeError(explain(f"recipe {name}", tree, error, Recipe)) from error
+
+
+def find_file(name: str, directory: Path, what: str) -> Path:
+    """The TOML file of a name in ``directory``, or of a path. Raises RecipeError, with the names that there are."""
+    known = sorted(path.stem for path in directory.glob("*.toml"))
+    path = directory / f"{name}.toml" if name in known else Path(name)
+    if not path.is_file():
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise RecipeError(f"no {what} {name!r}: {hint}expected one of {', '.join(known)} or the path of a TOML file")
+    return path
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises RecipeError where it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
 
 
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = RECIPES / f"{name}.toml" if name in names() else Path(name)
-    if not path.is_file():
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise RecipeError(f"no recipe {name!r}: {hint}expected one of {', '.join(names())} or the path of a TOML file")
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    path = find_file(name, RECIPES, "recipe")
+    tree = read_toml(path)
     tree.setdefault("name", path.stem)
     score = tree.get("score")
     if isinstance(score, dict) and "scorer" in score:

@@ -1,0 +1,198 @@
+"""The plan of an experiment: the union of its trials' plans, and one report that reads their evaluations.
+
+A trial is planned as a recipe of its own. Steps are known by fingerprint, so what two trials share (documents,
+translations, a teacher's scores) is one step, and only what differs runs. Of each trial only the evaluations of the
+variant's system are made: a variant that measures BM25 trains nothing.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.component import fingerprint
+from cluster.errors import RecipeError
+from cluster.step import Step
+from cluster.storage import Place, redact_secrets
+from pipelines import plan as planning
+from pipelines.evaluate import POOL
+from pipelines.experiment.config import Experiment, Trial
+from pipelines.experiment.report import GridAxis, ReportConfig, TrialKey, write_report
+from pipelines.plan import STUDENT, Plan
+from pipelines.plan.steps import config_of
+from pipelines.recipe import Recipe, load
+from pipelines.sources import IrDatasets
+from pipelines.toml import format_value
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial with the plan of its recipe, and the evaluations that count, by set."""
+
+    trial: Trial
+    plan: Plan
+    evaluations: Mapping[str, Step]
+
+    @property
+    def training(self) -> Step | None:
+        """The training of the student that is measured, if it is one."""
+        is_trained = self.trial.system == STUDENT and self.plan.training
+        return self.plan.training.train if is_trained else None
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """An experiment's trials and its report."""
+
+    experiment: Experiment
+    trials: Sequence[PlannedTrial]
+    report: Step
+    root: Place
+
+    @property
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """The runtime environments of all trials' recipes."""
+        return {name: value for one in self.trials for name, value in one.plan.recipe.environments.items()}
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every step once, inputs first."""
+        found: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.id not in found:
+                for parent in step.parents.values():
+                    visit(parent)
+                found[step.id] = step
+
+        visit(self.report)
+        return list(found.values())
+
+    @property
+    def absent(self) -> list[str]:
+        """Which files of the sources and which models are not here."""
+        return list(dict.fromkeys(line for one in self.trials for line in one.plan.absent))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the data."""
+        return list(dict.fromkeys(line for one in self.trials for line in one.plan.notes))
+
+    def find(self, variant: str) -> list[PlannedTrial]:
+        """The trials of a variant. Raises RecipeError where there is none."""
+        found = [one for one in self.trials if one.trial.variant == variant]
+        if not found:
+            known = list(self.experiment.all_variants())
+            raise RecipeError(f"no variant {variant!r} in experiment {self.experiment.name}; it has {', '.join(known)}")
+        return found
+
+
+def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> ExperimentPlan:
+    """Plan every trial, and the report.
+
+    ``overrides`` change the base recipe, below what the experiment and its variants set.
+
+    Raises:
+        RecipeError: a trial's recipe does not load or plan, has no such system or evaluation set, or the languages of
+            a comparison are not measured; the message names the variant and the key.
+    """
+    trials = [_plan_trial(experiment, trial, overrides) for trial in experiment.trials()]
+    roots = {one.plan.recipe.root for one in trials}
+    if len(roots) > 1:
+        raise RecipeError(f"experiment {experiment.name}: its trials have several roots, {sorted(roots)}; expected one")
+    _check_languages(experiment, trials)
+    inputs: dict[str, Any] = {"evaluations": {}, "trainings": {}}
+    for number, one in enumerate(trials):
+        for name, step in one.evaluations.items():
+            inputs["evaluations"].setdefault(name, {})[str(number)] = step
+        if one.training:
+            inputs["trainings"][str(number)] = one.training
+    if not inputs["trainings"]:
+        del inputs["trainings"]
+    config = ReportConfig(
+        name=experiment.name,
+        about=experiment.about,
+        measures=experiment.measures,
+        trials=tuple(TrialKey(variant=t.trial.variant, fold=t.trial.fold, seed=t.trial.seed) for t in trials),
+        grid=_describe_grid(experiment),
+        effects=experiment.effects,
+        compare=experiment.compare,
+        correction=experiment.correction,
+        limits=experiment.limits,
+        commands=_commands(experiment, overrides),
+    )
+    report = Step(f"report-{experiment.name}", write_report, config, inputs, verb="evaluate")
+    return ExperimentPlan(experiment, trials, report, Place.of(roots.pop()))
+
+
+def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) -> PlannedTrial:
+    where = f"experiment {experiment.name}, variant {trial.variant}"
+    try:
+        recipe = load(trial.recipe, overrides, trial.values)
+        plan = planning.plan(_with_measures(recipe, experiment.measures))
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    sets = experiment.sets or tuple(recipe.evaluate)
+    for name in sets:
+        if name not in recipe.evaluate:
+            raise RecipeError(f"{where}: sets names {name!r}; recipe {trial.recipe} has {sorted(recipe.evaluate)}")
+        if (name, trial.system) not in plan.evaluations:
+            known = sorted(system for of, system in plan.evaluations if of == name)
+            raise RecipeError(f"{where}: system = {trial.system!r} is not there; expected one of {known}")
+    return PlannedTrial(trial, plan, {name: plan.evaluations[name, trial.system] for name in sets})
+
+
+def _check_languages(experiment: Experiment, trials: Sequence[PlannedTrial]) -> None:
+    """Raise where a comparison names a language in which some trial is not measured."""
+    for name, claim in experiment.compare.items():
+        for one in trials:
+            for set_name, step in one.evaluations.items():
+                known = [POOL, *step.inputs["qrels"]]
+                if unknown := sorted(set(claim.languages) - set(known)):
+                    raise RecipeError(
+                        f"experiment {experiment.name}: compare.{name}.languages names {unknown[0]!r}, and variant "
+                        f"{one.trial.variant} is measured on {set_name} in {', '.join(known)}"
+                    )
+
+
+def _with_measures(recipe: Recipe, wanted: Sequence[str]) -> Recipe:
+    """The recipe with the measures of an experiment beside its own, so that its evaluations are shared where it has
+    them all."""
+    measures = tuple(dict.fromkeys((*recipe.measure.measures, *wanted)))
+    return recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"measures": measures})})
+
+
+def check_questions(plan: ExperimentPlan) -> None:
+    """Raise RecipeError where a trial has no question to be measured with: found now, and not after its training.
+
+    Questions of ir_datasets are not looked at, which would have to be downloaded."""
+    seen: set[str] = set()
+    for one in plan.trials:
+        for name, step in one.evaluations.items():
+            asked = config_of(one.plan.collections[name].queries)
+            key = fingerprint([asked.source, asked.lang, asked.split, str(asked.source)])
+            if key in seen or isinstance(asked.source, IrDatasets):
+                continue
+            seen.add(key)
+            if not any(entry.row for entry in asked.source.queries(asked.lang, asked.split)):
+                values = ", ".join(f"{key} = {value}" for key, value in one.trial.values.items())
+                raise RecipeError(
+                    f"experiment {plan.experiment.name}, variant {one.trial.variant}: {step.name} has no questions "
+                    f"(split {asked.split!r} in {asked.lang}; {values})"
+                )
+
+
+def _describe_grid(experiment: Experiment) -> dict[str, GridAxis]:
+    """Per axis the name and the number of each value, by which effects are computed."""
+    return {name: GridAxis(names=tuple(axis.names()), numbers=axis.numbers()) for name, axis in experiment.grid.items()}
+
+
+def _commands(experiment: Experiment, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The command of the experiment, and that of one trial of each variant, as they can be typed."""
+    given = [word for override in overrides for word in ("--set", override)]
+    lines = {"": ["babelray", "experiment", experiment.name, *given]}
+    for trial in experiment.trials():
+        sets = [word for key, value in trial.values.items() for word in ("--set", f"{key}={format_value(value)}")]
+        verb = ["babelray", "run", trial.recipe]
+        lines.setdefault(trial.variant, [*verb, *given, *sets])
+    return tuple(redact_secrets(shlex.join(words)) for words in lines.values())
