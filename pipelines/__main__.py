@@ -189,6 +189,33 @@ def evaluate(
 
 @app.command()
 @report_errors
+def experiment(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="An experiment, or the path of its TOML file. Default: list them.")
+    ] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="VARIANT", help="Run this variant alone, without the report. Repeatable."),
+    ] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Compare variants of a recipe with statistics: folds, seeds, tests of stated claims, and one page.
+
+    Makes what is missing (what variants share is made once), and prints a verdict for each claim (holds, fails, cannot
+    tell) with its interval, and the means of all variants. The page report.html has plots and commands beside them, and
+    needs no network. --set changes the base recipe, below what the experiment's variants set.
+
+    Example: `babelray experiment mtd --set source.path=DIR`
+    """
+    from pipelines.experiment import verb
+
+    report = verb.experiment(name, only or [], sets or [], console(as_json)) if name else verb.list_experiments()
+    echo(report, as_json)
+
+
+@app.command()
+@report_errors
 def export(
     recipe: RecipeName,
     step: Annotated[str, typer.Argument(metavar="STEP", help="A finished step's name, as `status` prints it.")],

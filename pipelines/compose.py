@@ -6,7 +6,6 @@ measures it where there are judgements. The settings of training are those of th
 """
 
 import math
-from typing import Any
 
 from pipelines import languages
 from pipelines.sources.splits import describe_splits
@@ -28,7 +27,8 @@ def compose(name: str, found: Survey) -> str:
 def _training_blocks(name: str, found: Survey) -> list[str]:
     lang, query_lang = found.original, found.query_lang
     teacher = "" if lang == "en" else f"; it is English, so choose one for {languages.name(lang)}"
-    reads = "" if lang == query_lang == "en" else f"\nquery_lang = {format_value(query_lang)}\ndoc_lang = {format_value(lang)}"
+    languages_read = f"\nquery_lang = {format_value(query_lang)}\ndoc_lang = {format_value(lang)}"
+    reads = "" if lang == query_lang == "en" else languages_read
     k = _selected(found)
     keys = f"train_split = {format_value(found.train_split)}"
     if found.dev_split:
@@ -104,7 +104,7 @@ def _source(found: Survey) -> str:
     """The table of the source: its keys that are not defaults."""
     keys = found.layout.source.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
     note = describe_splits(found.layout.source) if found.queries else None
-    lines = [f"kind = {format_value(found.layout.source.kind)}", *(f"{key} = {format_value(value)}" for key, value in keys.items())]
+    lines = [f"{key} = {format_value(value)}" for key, value in {"kind": found.layout.source.kind, **keys}.items()]
     return "\n".join(["[source]", *([f"# {note}"] if note else []), *lines])
 
 
@@ -140,8 +140,8 @@ def _index(found: Survey) -> str:
 def _evaluation(name: str, found: Survey) -> str:
     if not found.is_judged:
         return f"# [evaluate.{name}] would measure the search: it needs questions and judgements"
-    lines = [f"[evaluate.{name}]", f"split = {format_value(found.test_split)}", f"query_lang = {format_value(found.query_lang)}"]
-    return "\n".join(lines)
+    keys = {"split": found.test_split, "query_lang": found.query_lang}
+    return "\n".join([f"[evaluate.{name}]", *(f"{key} = {format_value(value)}" for key, value in keys.items())])
 
 
 def _run(found: Survey) -> str:
@@ -155,4 +155,3 @@ def _run(found: Survey) -> str:
         return ""
     allowed = min(1.0, math.ceil(share * 150) / 100)
     return f"[run]\nmax_rejects = {allowed}  # share of a table's records that may be missing or malformed"
-

@@ -4,11 +4,13 @@
     bf16   matrix products in bfloat16 (8 bits of precision, the range of fp32)
     fp16   matrix products in float16 (11 bits of precision, values up to 65,504)
 
-Weights stay in float32 and are cast where they are used (torch's autocast). A recipe may say "auto"; what enters a
+Weights stay in float32 and are cast where they are used (torch's autocast); where nothing is trained, those of linear
+layers are cast once (``cast_weights``), which gives the same numbers. A recipe may say "auto"; what enters a
 step's config, and thus its fingerprint, is what ``resolve`` made of it at planning, so that one table never holds the
 numbers of two precisions. Importing this loads no torch.
 """
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -97,10 +99,30 @@ def cpu_flags() -> frozenset[str]:
     return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
 
 
+def cast_weights(model: Any, precision: Precision, keep: Collection[str] = ()) -> None:
+    """Store the weights of a model's linear layers in ``precision``, in place, as autocast would cast them at every
+    call. For inference alone, under ``autocast``: an optimiser needs float32. Layers that are named in ``keep``, and
+    those that share their weights with an embedding, stay as they are."""
+    if precision == "fp32":
+        return
+    import torch
+
+    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
+    for name, part in model.named_modules():
+        if type(part) is torch.nn.Linear and name not in keep and id(part.weight) not in embeddings:
+            part.to(_dtype(precision))
+
+
 def autocast(device_type: str, precision: Precision) -> AbstractContextManager[Any]:
     """A context in which torch computes with this precision on ``device_type`` ("cpu" or "cuda")."""
     if precision == "fp32":
         return nullcontext()
     import torch
 
-    return torch.autocast(device_type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+    return torch.autocast(device_type, dtype=_dtype(precision))
+
+
+def _dtype(precision: Precision) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

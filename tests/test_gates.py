@@ -37,7 +37,7 @@ SPANISH = (
     "El puente sobre el río fue construido por los albañiles de la ciudad y desde entonces lleva carros al mercado."
 )
 DATED = "It was built in 1742 and 1,350 people paid for it."
-OFF = Gates(empty=False, language=0, length=0, repetition=1, copied=1, numbers=0, markup=0)
+OFF = Gates(empty=False, language=0, length=0, ending=0, repetition=1, copied=1, numbers=0, markup=0)
 
 
 def verdict(source: str, target: str, pair: tuple[str, str] = ("en", "de"), **gates) -> str | None:
@@ -53,7 +53,8 @@ FAULTS = [
     ("repetition", ENGLISH, GERMAN[:25] + "die Stadt " * 8, {"repetition": 1}),
     ("markup", ENGLISH + " See {page} at https://example.org/x", GERMAN, {"markup": 0}),
     ("numbers", DATED, "Sie wurde 1724 gebaut, und 1.530 Leute zahlten dafür.", {"numbers": 0}),
-    ("length", ENGLISH, GERMAN[:34], {"length": 0}),
+    ("length", ENGLISH, GERMAN[:34] + ".", {"length": 0}),
+    ("ending", ENGLISH, GERMAN[:75], {"ending": 0}),
     ("language", ENGLISH, SPANISH, {"language": 0}),
 ]
 
@@ -62,6 +63,29 @@ FAULTS = [
 def test_each_gate_finds_its_fault_and_can_be_switched_off(gate, source, target, off):
     assert verdict(source, target) == f"gate: {gate}"
     assert verdict(source, target, **off) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "is_cut"),
+    [
+        ("He said: “Go home.”", "彼は言った：「帰れ。」", False),
+        ("Is it (really)?", "هل هو حقا؟", False),
+        ("Click the button", "Klicken Sie", False),  # a source without a mark demands none
+        (ENGLISH.rstrip("."), GERMAN[:75], False),
+        (ENGLISH, GERMAN[:75] + "…»", False),
+        (ENGLISH, GERMAN[:75] + ",", True),
+    ],
+)
+def test_a_translation_is_cut_off_where_it_is_short_and_lacks_the_mark_at_the_end(source, target, is_cut):
+    gates = OFF.model_copy(update={"ending": 1.5})
+    assert judge(source, target, gates, Expected.between("en", "de")) == ("gate: ending" if is_cut else None)
+
+
+def test_in_scripts_without_marks_nothing_is_cut_off():
+    long, short = "This is the end of a long story that I told you. " * 4, "นี่คือจุดจบของเรื่องยาว" * 4
+    assert judge(long, short, OFF.model_copy(update={"ending": 0.1}), Expected.between("en", "th")) == "gate: ending"
+    settings = {**dict(OFF), "ending": 0.1}
+    assert verdict(long, short, ("en", "th"), **settings) is None
 
 
 def test_a_good_translation_passes_all():

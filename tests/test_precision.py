@@ -9,7 +9,7 @@ import torch
 from cluster.component import Component, fingerprint
 from pipelines import devices, precision
 from pipelines.encode import EncodeConfig
-from pipelines.precision import Precision, Wanted, autocast, resolve, with_precision
+from pipelines.precision import Precision, Wanted, autocast, cast_weights, resolve, with_precision
 
 
 class Model(Component):
@@ -67,6 +67,25 @@ def test_precision_names_the_vectors_and_the_batch_does_not() -> None:
 def test_autocast_computes_products_in_the_precision(wanted: Precision, dtype: torch.dtype) -> None:
     with autocast("cpu", wanted):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize("wanted", ["bf16", "fp16"])
+def test_weights_that_are_cast_once_give_the_numbers_of_autocast(wanted: Precision) -> None:
+    torch.manual_seed(0)
+    table, head, last = torch.nn.Embedding(9, 16), torch.nn.Linear(16, 9, bias=False), torch.nn.Linear(9, 1)
+    head.weight = table.weight  # tied, as in language models
+    model = torch.nn.Sequential(table, torch.nn.Linear(16, 16), torch.nn.GELU(), torch.nn.LayerNorm(16), head, last)
+    ids = torch.arange(9)
+    with torch.inference_mode(), autocast("cpu", wanted):
+        before = model(ids)
+        cast_weights(model, wanted, keep=["5"])
+        after = model(ids)
+    assert torch.equal(before, after)
+    dtypes = [str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()]
+    half = "bfloat16" if wanted == "bf16" else "float16"
+    assert dtypes == ["float32", half, half, "float32", "float32", "float32", "float32"]
+    cast_weights(last, "fp32")
+    assert last.weight.dtype == torch.float32
 
 
 def test_a_hidden_gpu_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ class Experiment(Component):
 
     name: str
     about: str = ""
-    base: str
+    base: str = Field(min_length=1)
     sets: tuple[str, ...] = ()  # evaluation sets of the base; none named: all
     measures: tuple[str, ...] = ("nDCG@20",)
     set: dict[str, Any] = {}  # overrides of the base, for all variants

@@ -17,7 +17,7 @@ from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
 from pipelines.evaluate import POOL
 from pipelines.experiment.config import Experiment, Trial
-from pipelines.experiment.report import GridAxis, ReportConfig, TrialKey, write_report
+from pipelines.experiment.report import ReportConfig, TrialKey, write_report
 from pipelines.plan import STUDENT, Plan
 from pipelines.plan.steps import config_of
 from pipelines.recipe import Recipe, load
@@ -36,8 +36,8 @@ class PlannedTrial:
     @property
     def training(self) -> Step | None:
         """The training of the student that is measured, if it is one."""
-        is_trained = self.trial.system == STUDENT and self.plan.training
-        return self.plan.training.train if is_trained else None
+        training = self.plan.training
+        return training.train if training and self.trial.system == STUDENT else None
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
         about=experiment.about,
         measures=experiment.measures,
         trials=tuple(TrialKey(variant=t.trial.variant, fold=t.trial.fold, seed=t.trial.seed) for t in trials),
-        grid=_describe_grid(experiment),
+        grid=experiment.describe_grid() if experiment.grid else None,
         effects=experiment.effects,
-        compare=experiment.compare,
-        correction=experiment.correction,
+        compare=tuple(experiment.compare.values()),
+        correction=experiment.correction.method,
         limits=experiment.limits,
         commands=_commands(experiment, overrides),
     )
@@ -169,7 +169,9 @@ def check_questions(plan: ExperimentPlan) -> None:
     seen: set[str] = set()
     for one in plan.trials:
         for name, step in one.evaluations.items():
-            asked = config_of(one.plan.collections[name].queries)
+            queries = one.plan.collections[name].queries
+            assert queries is not None  # what has no questions has no evaluation
+            asked = config_of(queries)
             key = fingerprint([asked.source, asked.lang, asked.split, str(asked.source)])
             if key in seen or isinstance(asked.source, IrDatasets):
                 continue
@@ -180,11 +182,6 @@ def check_questions(plan: ExperimentPlan) -> None:
                     f"experiment {plan.experiment.name}, variant {one.trial.variant}: {step.name} has no questions "
                     f"(split {asked.split!r} in {asked.lang}; {values})"
                 )
-
-
-def _describe_grid(experiment: Experiment) -> dict[str, GridAxis]:
-    """Per axis the name and the number of each value, by which effects are computed."""
-    return {name: GridAxis(names=tuple(axis.names()), numbers=axis.numbers()) for name, axis in experiment.grid.items()}
 
 
 def _commands(experiment: Experiment, overrides: Sequence[str]) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class Gates(Component):
     # what else it may be, beside the source. Not the recipe's languages: each would then gate the others anew
     against: tuple[str, ...] = tuple(_AGAINST.split())
     length: float = Field(4.0, ge=0)  # standard deviations of log(target / source characters); 0 is off
+    # the same for a translation that is too short and lacks the mark with which its source ends a sentence: it was cut
+    ending: float = Field(1.5, ge=0)
     repetition: float = Field(0.3, ge=0, le=1)  # share that repeated text may take, beyond the source's; 1 is off
     copied: float = Field(0.8, ge=0, le=1)  # share of the source that may come out unchanged; 1 is off
     numbers: float = Field(0.5, ge=0, le=1)  # share of its numbers that must arrive; 0 is off

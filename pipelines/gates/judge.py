@@ -10,12 +10,15 @@ from pipelines.gates.config import Gates
 from pipelines.gates.lengths import Expected
 from pipelines.gates.numbers import find_all_numbers, find_numbers
 
-EMPTY, COPIED, REPETITION, MARKUP, NUMBERS, LENGTH, LANGUAGE = (
-    f"gate: {name}" for name in ("empty", "copied", "repetition", "markup", "numbers", "length", "language")
+EMPTY, COPIED, REPETITION, MARKUP, NUMBERS, LENGTH, ENDING, LANGUAGE = (
+    f"gate: {name}" for name in ("empty", "copied", "repetition", "markup", "numbers", "length", "ending", "language")
 )
 COPY_WINDOW = 8  # characters: longer than most names and cognates
 COPY_SHORTEST = 20
 LOOP_WINDOW = 10
+FINAL = tuple(".!?…:;。．！？：；؟۔؛।॥։።᙮")  # marks that end a sentence, or what stands for one
+CLOSING = " \t\r\n\"'”’»›“‘)]}）】」』》〉*_`"  # what may follow them
+WITHOUT_MARKS = frozenset({"Thai", "Laoo", "Khmr", "Mymr"})  # scripts that end a sentence with a space, or rarely
 LOOPS = 3  # times that a window must occur to be a loop
 _MARKUP = re.compile(
     r"""
@@ -39,9 +42,17 @@ def judge(source: str, target: str, gates: Gates, expected: Expected) -> str | N
         return MARKUP
     if gates.numbers > 0 and measure_kept_numbers(source, target) < gates.numbers:
         return NUMBERS
-    if 0 < gates.length < abs(expected.deviation(source, target)):
+    deviation = expected.deviation(source, target)
+    if 0 < gates.length < abs(deviation):
         return LENGTH
+    if 0 < gates.ending < -deviation and ends_sentence(source) and not ends_sentence(target):
+        return ENDING
     return None
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether the last sign, quotation marks and brackets apart, ends a sentence."""
+    return text.rstrip(CLOSING).endswith(FINAL)
 
 
 def measure_copied(source: str, target: str) -> float:

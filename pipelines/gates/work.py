@@ -1,15 +1,16 @@
 """The step *gate*: rows and their translations -> the translations, with a reason in ``reject`` where a gate failed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.receipt import take_spaced
+from pipelines import languages
 from pipelines.gates.config import GateConfig
 from pipelines.gates.detector import Detector
-from pipelines.gates.judge import LANGUAGE, judge
+from pipelines.gates.judge import LANGUAGE, WITHOUT_MARKS, judge
 from pipelines.gates.lengths import Expected
 from pipelines.text import join_title
 
@@ -24,9 +25,13 @@ class Gate:
     under ``samples`` a few rows that each gate rejects: id, how the source begins, how the translation begins.
     """
 
+    version: ClassVar[int] = 2  # 2: the gate ``ending``
+
     def __init__(self, config: GateConfig, inputs: Mapping[str, Artifact]) -> None:
         self.facts: dict[str, Any] = {}
         self._gates = gates = config.gates
+        if languages.script(config.target_lang) in WITHOUT_MARKS:
+            self._gates = gates.model_copy(update={"ending": 0.0})
         self._expected = Expected.between(config.source_lang, config.target_lang)
         others = (config.source_lang, *gates.against)
         self._detector = Detector(config.target_lang, others) if gates.language > 0 else None

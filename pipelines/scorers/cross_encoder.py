@@ -25,7 +25,7 @@ from cluster.errors import RecipeError
 from pipelines.batching import by_length
 from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
-from pipelines.precision import Wanted, autocast, require_resolved
+from pipelines.precision import Wanted, autocast, cast_weights, require_resolved
 from pipelines.scorers.base import Collection, score_in_windows
 
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # of the first more leave the caches; the second was not measured
@@ -71,7 +71,9 @@ class CrossEncoderTeacher:
                 f"{outputs or 'untrained'} outputs; score = {config.score!r} needs a sequence-classification model "
                 f"with {OUTPUTS[config.score]}: choose another model, or another of {', '.join(OUTPUTS)}"
             )
-        self._model.set_keep_in_fp32_modules(self._last_layer(outputs))
+        last = self._last_layer(outputs)
+        self._model.set_keep_in_fp32_modules(last)
+        cast_weights(self._model, self._precision, keep=last)
         self._batch_tokens = config.batch_tokens or TOKENS_PER_BATCH[self._model.device.type]
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:

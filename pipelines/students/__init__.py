@@ -29,9 +29,12 @@ def load_encoder(
     (None: 2,048 on a CPU, 65,536 on a GPU). ``per_token`` gives a vector per token, to be compared by MaxSim, also
     where the checkpoint was trained to give one per text. Loading torch and the library takes seconds.
     """
+    from pipelines.precision import cast_weights
     from pipelines.students.loading import load
 
-    return load(str(model), device, precision, batch_tokens, per_token)
+    encoder = load(str(model), device, precision, batch_tokens, per_token)
+    cast_weights(encoder.model, precision)  # to train it, open it with ``loading.load``
+    return encoder
 
 
 __all__ = ["AnyStudent", "Corpus", "Dense", "Encoder", "LateInteraction", "Lexical", "load_encoder"]

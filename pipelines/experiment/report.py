@@ -1,0 +1,119 @@
+"""The step *report*: reads the evaluations of all trials, tests the claims, and writes what was found.
+
+results.json   ``results.ExperimentResult``: means, verdicts, effects, curves
+cells.tsv      the means by variant, language and measure, for a spreadsheet
+report.html    one page that needs no network
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+
+from cluster.artifact import Artifact
+from cluster.component import NOT_CONTENT, Component
+from cluster.step import FanOut
+from cluster.storage import Place
+from pipelines.experiment.claims import AxisClaim, Claim, Correction, Grid
+from pipelines.experiment.results import Cell, Curve, ExperimentResult, Scores
+
+POINTS = 200  # of a loss curve on the page
+
+
+class TrialKey(Component):
+    """Which variant, fold and seed an evaluation is of."""
+
+    variant: str
+    fold: str = ""
+    seed: str = ""
+
+    def question(self, set_name: str, query_id: str) -> str:
+        """The id of a question among those of all sets and folds."""
+        return "/".join(filter(None, (set_name, self.fold, query_id)))
+
+
+class ReportConfig(Component):
+    """What is reported. The inputs ``evaluations.SET.N`` and ``trainings.N`` are those of ``trials[N]``."""
+
+    name: str
+    about: str = ""
+    measures: tuple[str, ...]
+    trials: tuple[TrialKey, ...]
+    compare: tuple[Claim, ...] = ()
+    correction: Correction = "holm"
+    grid: Grid | None = None
+    effects: AxisClaim | None = None
+    limits: tuple[str, ...] = ()
+    commands: Annotated[tuple[str, ...], NOT_CONTENT] = ()
+
+
+def write_report(config: ReportConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
+    """Write the files above (a DirectoryWork).
+
+    Returns:
+        ``{"verdicts": {claim: answers by count}, "summary": …}``.
+
+    Raises:
+        StepError: a value is no number, or two variants were measured on different questions.
+    """
+    from pipelines.experiment.page import page
+    from pipelines.experiment.statistics import analyse
+
+    scores = list(read_scores(config, inputs["evaluations"]))
+    curves = tuple(read_curves(config, inputs.get("trainings", {})))
+    result = analyse(config, scores, curves)
+    (out / "results.json").write(result.model_dump_json(indent=1).encode())
+    (out / "cells.tsv").write(format_cells(result).encode())
+    (out / "report.html").write(page(result).encode())
+    answers: dict[str, dict[str, int]] = {}
+    for verdict in result.verdicts:
+        of_claim = answers.setdefault(verdict.claim, {})
+        of_claim[verdict.answer] = of_claim.get(verdict.answer, 0) + 1
+    return {"verdicts": answers, "summary": f"{len(result.cells)} means, {len(result.verdicts)} comparisons"}
+
+
+def read_scores(config: ReportConfig, evaluations: Mapping[str, Mapping[str, Artifact]]) -> Iterator[Scores]:
+    """The values of every question by variant, measure and language, those of all sets and folds together."""
+    seeds = tuple(dict.fromkeys(trial.seed for trial in config.trials))
+    found: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    for set_name, of_set in evaluations.items():
+        for number, artifact in of_set.items():
+            trial = config.trials[int(number)]
+            for row in pq.read_table(artifact.directory() / "per_query.parquet").to_pylist():
+                if row["measure"] not in config.measures:
+                    continue
+                of_questions = found.setdefault((trial.variant, row["measure"], row["lang"]), {})
+                question = trial.question(set_name if len(evaluations) > 1 else "", row["query_id"])
+                of_questions.setdefault(question, {})[trial.seed] = row["value"]
+    for (variant, measure, lang), of_questions in found.items():
+        values = {
+            question: tuple(by_seed[seed] for seed in seeds if seed in by_seed)
+            for question, by_seed in of_questions.items()
+        }
+        yield Scores(variant=variant, measure=measure, lang=lang, seeds=seeds, values=values)
+
+
+def read_curves(config: ReportConfig, trainings: Mapping[str, Artifact]) -> Iterator[Curve]:
+    """The loss and the validation of every training, after so many steps."""
+    for number, artifact in trainings.items():
+        trial = config.trials[int(number)]
+        for name in ("losses.tsv", "validation.tsv"):
+            header, *lines = (artifact.place / name).read().decode().splitlines()
+            points = [(int(step), float(value)) for step, value, *_ in (line.split("\t") for line in lines)]
+            if points:
+                points = points[:: max(1, len(points) // POINTS)]
+                yield Curve(
+                    variant=trial.variant,
+                    fold=trial.fold,
+                    seed=trial.seed,
+                    measure=header.split("\t")[1],
+                    steps=tuple(step for step, _ in points),
+                    values=tuple(value for _, value in points),
+                )
+
+
+def format_cells(result: ExperimentResult) -> str:
+    """The means as tab-separated values, with a head."""
+    names = list(Cell.model_fields)
+    rows = (["" if (value := getattr(cell, name)) is None else str(value) for name in names] for cell in result.cells)
+    return "\n".join("\t".join(row) for row in [names, *rows]) + "\n"

@@ -1,0 +1,87 @@
+"""The verb *experiment*: make what is missing of an experiment, and show its verdicts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster import executor
+from cluster.artifact import MANIFEST
+from cluster.errors import RecipeError
+from cluster.progress import Progress
+from cluster.step import Step
+from pipelines.experiment.config import load_experiment, names
+from pipelines.experiment.plan import ExperimentPlan, check_questions, plan_experiment
+from pipelines.experiment.results import ExperimentResult
+from pipelines.keys import check_keys, find_lacking_keys
+from pipelines.verbs import Report
+
+
+def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any) -> Report:
+    """Run an experiment, or some of its variants, and show what was found. A finished one is read, not run.
+
+    Raises:
+        RecipeError: what is wrong in the file of the experiment or of its base, found before anything runs.
+    """
+    plan = plan_experiment(load_experiment(name), sets)
+    is_finished = (plan.root / plan.report.id / MANIFEST).exists()
+    if plan.absent and not is_finished:
+        raise RecipeError("\n".join(plan.absent))
+    for note in plan.notes:
+        console.print(note, style="dim")
+    if only:
+        chosen = [trial for variant in only for trial in plan.find(variant)]
+        _make(plan, [step for trial in chosen for step in trial.evaluations.values()], console)
+        return _show_steps(plan, only)
+    if not is_finished:
+        check_questions(plan)
+        _make(plan, [plan.report], console)
+    return _show(plan)
+
+
+def list_experiments() -> Report:
+    """The experiments that come with the package, with what each compares."""
+    from rich.table import Table
+
+    found = {name: load_experiment(name) for name in names()}
+    table = Table("experiment", "base", "trials", "about")
+    rows = []
+    for name, one in found.items():
+        trials = sum(1 for _ in one.trials())
+        table.add_row(name, one.base, str(trials), one.about)
+        rows.append({"experiment": name, "base": one.base, "trials": trials, "about": one.about})
+    return Report(rows, table)
+
+
+def _make(plan: ExperimentPlan, targets: Sequence[Step], console: Any) -> None:
+    missing = executor.find_missing(targets, plan.root)
+    if lacking := find_lacking_keys(plan.steps, plan.environments):
+        check_keys(missing, lacking)
+    executor.run(targets, plan.root, Progress(console), environments=plan.environments)
+
+
+def _show(plan: ExperimentPlan) -> Report:
+    from rich.console import Group
+
+    from pipelines.experiment.page import terminal_page
+
+    place = plan.root / plan.report.id
+    result = ExperimentResult.model_validate_json((place / "results.json").read())
+    page = (place / "report.html").redacted
+    return Report({**result.model_dump(mode="json"), "html": page}, Group(terminal_page(result), f"the page: {page}"))
+
+
+def _show_steps(plan: ExperimentPlan, variants: Sequence[str]) -> Report:
+    """The measures of some variants, trial by trial."""
+    from rich.table import Table
+
+    from pipelines.evaluate import POOL, read_measures
+
+    measures = plan.experiment.measures
+    table = Table("trial", "set", *measures, title="pooled over languages", title_justify="left")
+    rows = []
+    for variant in variants:
+        for one in plan.find(variant):
+            for set_name, step in one.evaluations.items():
+                found = read_measures(step.artifact(plan.root))
+                table.add_row(one.trial.label, set_name, *(f"{found[POOL][measure]:.3f}" for measure in measures))
+                rows.append({"trial": one.trial.label, "set": set_name, "measures": found})
+    return Report(rows, table)

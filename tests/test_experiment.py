@@ -1,0 +1,222 @@
+"""Experiments: what a file may say, what is planned of it, and what runs: only what differs between variants."""
+
+import json
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.errors import RecipeError
+from pipelines.__main__ import app
+from pipelines.experiment.config import Experiment, load_experiment, names
+from pipelines.experiment.plan import check_questions, plan_experiment
+from pipelines.plan import plan as plan_recipe
+from pipelines.recipe import load
+from pipelines.toml import format_value
+from tests.test_recipe import parallel
+
+SMALL = """
+about = "three forms of a small recipe"
+base = "atlas"
+measures = ["nDCG@20"]
+
+[set]
+"source.territories" = 12
+"languages.docs" = ["en", "de"]
+"train.steps" = 4
+"train.warmup" = 1
+"train.validation.every" = 2
+
+
+[seeds]
+"train.seed" = [1, 2]
+
+[variants.trained]
+[variants.entries]
+set = { "train.mixing" = "mix_entries" }
+[variants.words]
+system = "bm25"
+
+[compare.better]
+claim = "the student is above BM25"
+a = "trained"
+b = "words"
+[compare.alike]
+test = "equivalent"
+of = ["trained", "entries"]
+bound = 0.2
+languages = ["all"]
+"""
+
+
+def write(directory: Path, text: str = SMALL) -> str:
+    path = directory / "small.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_experiment_loads(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.about
+    assert len({trial.label for trial in experiment.trials()}) == sum(1 for _ in experiment.trials())
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load_experiment(name).base == "xquad"])
+def test_every_experiment_on_parallel_text_is_planned_whole(name: str, tmp_path: Path) -> None:
+    sets = parallel(tmp_path)
+    for fold in range(1, 5):
+        (tmp_path / "splits" / f"fold{fold}.tsv").write_text("q0\ttrain\nq1\ttest\nq2\tdev\n")
+    plan = plan_experiment(load_experiment(name), sets)
+    assert plan.absent == []
+    check_questions(plan)
+    evaluations = {step.id for step in plan.steps if step.name.startswith("evaluate-")}
+    assert evaluations == {parent.id for path, parent in plan.report.parents.items() if path.startswith("evaluations")}
+
+
+def test_variants_share_what_does_not_differ(tmp_path: Path) -> None:
+    plan = plan_experiment(load_experiment(write(tmp_path)))
+    steps: dict[str, set[str]] = {}
+    for step in plan.steps:
+        steps.setdefault(step.name, set()).add(step.id)
+    counts = {name: len(ids) for name, ids in steps.items()}
+    assert counts["train"] == 4  # two variants, two seeds; BM25 trains nothing
+    assert counts["translate-de"] == counts["select"] == counts["score"] == 1
+    assert counts["evaluate-atlas-bm25"] == 1  # which no seed changes
+    assert "evaluate-atlas-untrained" not in counts  # no variant is measured by it
+    assert len(plan.report.inputs["evaluations"]["atlas"]) == 6
+
+
+def test_a_trial_is_the_recipe_that_its_command_makes(tmp_path: Path) -> None:
+    """The commands on the page lead to the same artifacts."""
+    path = write(tmp_path)
+    plan = plan_experiment(load_experiment(path), ["run.max_rejects=0.5"])
+    own, *commands = plan.report.config.commands
+    assert own == "babelray experiment small --set run.max_rejects=0.5"
+    for command in commands:
+        _, verb, name, *rest = shlex.split(command)
+        assert verb == "run"
+        made = {step.id for step in plan_recipe(load(name, rest[1::2])).steps}
+        assert {s.id for s in plan.steps if s.name == "train"} & made or "train" not in {s.name for s in plan.steps}
+
+
+def test_overrides_change_the_base_below_the_variants(tmp_path: Path) -> None:
+    plan = plan_experiment(load_experiment(write(tmp_path)), ["train.mixing=round_robin_entries", "train.ways=2"])
+    trained, *_ = plan.find("trained")
+    entries, *_ = plan.find("entries")
+    assert trained.plan.recipe.train.mixing == "round_robin_entries"
+    assert entries.plan.recipe.train.mixing == "mix_entries"
+    assert plan.report.id != plan_experiment(load_experiment(write(tmp_path))).report.id
+
+
+def test_folds_with_several_keys_are_taken_together() -> None:
+    experiment = Experiment(
+        name="x", base="atlas", folds={"train.seed": [1, 2], "source.territories": [10, 12]}, variants={"a": {}}
+    )
+    assert [trial.values for trial in experiment.trials()] == [
+        {"train.seed": 1, "source.territories": 10},
+        {"train.seed": 2, "source.territories": 12},
+    ]
+
+
+def test_a_grid_has_a_variant_for_each_element_of_the_product() -> None:
+    grid = {
+        "languages": {"key": "languages.docs", "values": [["en"], ["en", "de"]]},
+        "steps": {"key": "train.steps", "values": [2, 4]},
+    }
+    experiment = Experiment(name="x", base="atlas", grid=grid, effects={"larger": "steps", "than": "languages"})
+    found = {trial.variant: trial.values for trial in experiment.trials()}
+    assert found["languages = en de, steps = 4"] == {"languages.docs": ["en", "de"], "train.steps": 4}
+    assert len(found) == 4
+    assert [axis.numbers for axis in experiment.describe_grid().axes] == [(1.0, 2.0), (2.0, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare": {"c": {"a": "trained", "b": "nobody"}}}, r"compare.c.b: .*trained.*'nobody'"),
+        ({"compare": {"c": {"a": "trained", "b": "words", "measures": ["AP"]}}}, r"compare.c.measures names AP"),
+        ({"compare": {"c": {"a": "trained", "b": "words", "at_least": {"AP": 0.1}}}}, r"compare.c.at_least names AP"),
+        (
+            {"compare": {"c": {"a": "trained", "b": "words", "tset": "x"}}},
+            r"key compare.c.tset; did you mean .*test",
+        ),
+        ({"folds": {"train.seed": [1], "source.fold": [1, 2]}}, r"\[folds\].*train.seed: 1, source.fold: 2"),
+        ({"folds": {"train.seed": []}}, r"\[folds\].*train.seed: 0"),
+        ({"variants": {}}, r"variants.*or a grid"),
+        ({"grid": {"a": {"key": "train.steps", "values": [1, 2]}}}, r"variants.*or a grid"),
+        ({"effects": {"larger": "steps", "than": "x"}}, r"\[effects\] names 'steps', which is no axis"),
+        ({"base": ""}, r"base"),
+    ],
+)
+def test_wrong_experiments_name_the_key(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    tree = tomllib.loads(SMALL) | changes
+    path = write(tmp_path, "\n".join(f"{key} = {format_value(value)}" for key, value in tree.items()))
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
+        load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"set": {"train.stpes": 3}}, r"variant trained: .*unknown key train.stpes; did you mean steps"),
+        ({"sets": ["nowhere"]}, r"sets names 'nowhere'; recipe atlas has \['atlas'\]"),
+        ({"base": "atlsa"}, r"no recipe 'atlsa': did you mean 'atlas'"),
+        ({"variants": {"a": {"system": "bm26"}}, "compare": {}}, r"variant a: system = 'bm26' is not there; .*bm25"),
+        ({"variants": {"a": {"set": {"root": "here"}}, "b": {}}, "compare": {}}, r"several roots"),
+        ({"compare": {"c": {"a": "trained", "b": "words", "languages": ["ja"]}}}, r"compare.c.languages names 'ja'"),
+        (
+            {"variants": {}, "compare": {}, "grid": {"a": {"key": "train.nothing", "values": [1, 2]}}},
+            r"variant a = 1: .*unknown key train.nothing",
+        ),
+    ],
+)
+def test_what_the_base_lacks_names_variant_and_key(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    experiment = Experiment.model_validate({"name": "x", **tomllib.loads(SMALL), **changes})
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
+        plan_experiment(experiment, ["source.territories=12", f"root={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("q0\ttrain\nq1\ttrain\nq2\tdev\n", r"variant a: .* has no split 'test': fold 1 has dev, train"),
+        ("q0\ttrain\nq2\tdev\nq9\ttest\n", r"variant a: evaluate-xquad-student has no questions .*source.fold = 1"),
+    ],
+)
+def test_a_fold_without_questions_is_found_before_anything_runs(split: str, message: str, tmp_path: Path) -> None:
+    sets = parallel(tmp_path)
+    (tmp_path / "splits" / "fold1.tsv").write_text(split)
+    experiment = Experiment(name="x", base="xquad", folds={"source.fold": [0, 1]}, variants={"a": {}})
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
+        check_questions(plan_experiment(experiment, sets))
+
+
+def test_an_experiment_runs_to_its_verdicts_and_is_then_read(tmp_path: Path) -> None:
+    path, runner = write(tmp_path), CliRunner()
+    words = ["experiment", path, "--set", f"root={tmp_path / 'root'}", "--json"]
+    one = json.loads(runner.invoke(app, [*words, "--only", "words"]).stdout)
+    assert [row["trial"] for row in one] == ["words, seed 1", "words, seed 2"]
+    assert not list((tmp_path / "root").glob("train@*"))
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert {cell["variant"] for cell in result["cells"]} == {"trained", "entries", "words"}
+    assert {cell["lang"] for cell in result["cells"]} == {"en", "de", "all"}
+    claims = {(verdict["claim"], verdict["lang"]) for verdict in result["verdicts"]}
+    assert claims == {("better", "en"), ("better", "de"), ("better", "all"), ("alike", "all")}
+    assert {verdict["answer"] for verdict in result["verdicts"]} <= {"holds", "fails", "cannot tell"}
+    for cell in result["cells"]:  # the means are those of the evaluations
+        assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1
+        assert (cell["seed_deviation"] == 0) == (cell["variant"] == "words") or cell["seed_deviation"] is not None
+    page = Path(result["html"]).read_text(encoding="utf-8")
+    assert "the student is above BM25" in page
+    for artifact in (tmp_path / "root").iterdir():  # a finished experiment reads one manifest
+        if not artifact.name.startswith("report-"):
+            shutil.rmtree(artifact)
+    again = json.loads(runner.invoke(app, words).stdout)
+    assert again == result
