@@ -24,11 +24,12 @@ import numpy as np
 
 from cluster.errors import RecipeError, StepError
 from pipelines.experiment.claims import Axis, AxisClaim, Grid
-from pipelines.experiment.results import Answer, Contrast, Effect, Fit, Level, Scores
+from pipelines.experiment.results import Answer, Basis, Contrast, Effect, Fit, Level, Scores
 from pipelines.experiment.scores import Table, check_questions, tabulate, values_by_seed
 from pipelines.significance import LEVEL
 
 SAMPLES = 10_000
+SAMPLES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,26 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """An estimate with its bootstrap samples: of the slope of an axis (None without numbers) and of its levels' means
-    [levels] and [B, levels]."""
+class AxisEstimate:
+    """What is estimated of an axis, by question and in bootstrap samples: its slope (None without numbers), [Q] and
+    [B], and the means of its levels, [Q, levels] and [B, levels]."""
 
-    slope: tuple[float, np.ndarray] | None
-    levels: np.ndarray
-    levels_B: np.ndarray
+    slope_Q: np.ndarray | None
+    levels_QL: np.ndarray
+    slope_B: np.ndarray | None
+    levels_BL: np.ndarray
+
+    @property
+    def slope(self) -> tuple[float, np.ndarray] | None:
+        """The slope and its samples."""
+        if self.slope_Q is None or self.slope_B is None:
+            return None
+        return float(self.slope_Q.mean()), self.slope_B
 
     @property
     def span(self) -> tuple[float, np.ndarray]:
-        """The greatest minus the smallest of the levels' means."""
-        return float(np.ptp(self.levels)), np.ptp(self.levels_B, axis=1)
+        """The greatest minus the smallest of the levels' means, and its samples."""
+        return float(np.ptp(self.levels_QL.mean(axis=0))), np.ptp(self.levels_BL, axis=1)
 
 
 def fit_grid(grid: Grid, scores: Sequence[Scores], claims: Sequence[AxisClaim] = ()) -> Found:
@@ -68,12 +77,10 @@ def fit_grid(grid: Grid, scores: Sequence[Scores], claims: Sequence[AxisClaim] =
     contrasts: list[Contrast] = []
     fits: list[Fit] = []
     for lang, measure, values_QV in _find_values(grid, tabulate(scores)):
-        weights_BQ = _draw_weights(len(values_QV))
-        found = {axis.name: _estimate(axis, grid, values_QV, weights_BQ) for axis in grid.axes}
-        where = {"lang": lang, "measure": measure}
-        effects += [_describe(axis, found[axis.name], len(values_QV), where) for axis in grid.axes]
-        contrasts += [_contrast(claim, found, where) for claim in claims]
-        fits.append(Fit(**where, explained=_find_explained(grid, values_QV)))
+        found = _estimate(grid, values_QV)
+        effects += [_describe(axis, found[axis.name], lang, measure) for axis in grid.axes]
+        contrasts += [_contrast(claim, found, lang, measure) for claim in claims]
+        fits.append(Fit(lang=lang, measure=measure, explained=_find_explained(grid, values_QV)))
     return Found(tuple(effects), tuple(contrasts), tuple(fits))
 
 
@@ -103,21 +110,18 @@ def _find_values(grid: Grid, table: Table) -> Iterator[tuple[str, str, np.ndarra
     names = [point.variant for point in grid.points]
     first = [(measure, lang) for variant, measure, lang in table if variant == names[0]]
     for name in names:
-        if missing := [key for key in first if (name, *key) not in table] or ([] if first else ["any measure"]):
-            raise StepError(f"grid: expected scores of the variant {name} by {missing[0]}, got none: evaluate it alike")
+        missing = [f"{measure} in {lang}" for measure, lang in first if (name, measure, lang) not in table]
+        if missing or not first:
+            by = missing[0] if missing else "any measure"
+            raise StepError(
+                f"grid: expected scores of the variant {name} by {by}, got none: evaluate it like the others"
+            )
     for measure, lang in first:
         of = [table[name, measure, lang] for name in names]
         for other in of[1:]:
             check_questions(of[0], other)
         questions = sorted(of[0].values)
         yield lang, measure, np.column_stack([values_by_seed(one, questions).mean(axis=1) for one in of])
-
-
-def _draw_weights(questions: int) -> np.ndarray:
-    """How often each question is in each bootstrap sample, over the number of questions [B, Q]: the same samples for
-    equal numbers of questions."""
-    random = np.random.default_rng(0)
-    return random.multinomial(questions, np.full(questions, 1 / questions), SAMPLES).astype(np.float32) / questions
 
 
 def _code_levels(axis: Axis, grid: Grid) -> np.ndarray:
@@ -132,41 +136,58 @@ def _code_number(axis: Axis, grid: Grid) -> np.ndarray:
     return np.log2([axis.numbers[axis.levels.index(point.levels[axis.name])] for point in grid.points])[:, None]
 
 
-def _estimate(axis: Axis, grid: Grid, values_QV: np.ndarray, weights_BQ: np.ndarray) -> Resampled:
-    others = [_code_levels(other, grid) for other in grid.axes if other is not axis]
-    mine = _code_levels(axis, grid)
-    by_question = _solve([mine, *others], values_QV)[:, 1 : 1 + mine.shape[1]]
-    # a level's mean: the mean over all variants, with the axis set to the level
-    shift_QL = np.column_stack([np.zeros(len(values_QV)), by_question])
-    levels_QL = values_QV.mean(axis=1, keepdims=True) + shift_QL - by_question @ mine.mean(axis=0)[:, None]
-    slope = None
-    if axis.numbers:
-        numbers = [_code_number(other, grid) if other.numbers else _code_levels(other, grid) for other in grid.axes]
-        column = 1 + sum(part.shape[1] for part in numbers[: grid.axes.index(axis)])
-        slope_Q = _solve(numbers, values_QV)[:, column]
-        slope = float(slope_Q.mean()), weights_BQ @ slope_Q
-    return Resampled(slope, levels_QL.mean(axis=0), weights_BQ @ levels_QL)
+def _estimate(grid: Grid, values_QV: np.ndarray) -> dict[str, AxisEstimate]:
+    """The estimates of all axes by name."""
+    slopes = {axis.name: _find_slopes(axis, grid, values_QV) for axis in grid.axes if axis.numbers}
+    levels = {axis.name: _find_levels(axis, grid, values_QV) for axis in grid.axes}
+    parts = [*(slope_Q[:, None] for slope_Q in slopes.values()), *levels.values()]
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    parts_B = np.split(_resample(np.column_stack(parts)), ends, axis=1)
+    slopes_B = {name: part_B[:, 0] for name, part_B in zip(slopes, parts_B[: len(slopes)], strict=True)}
+    return {
+        name: AxisEstimate(slopes.get(name), levels[name], slopes_B.get(name), levels_BL)
+        for name, levels_BL in zip(levels, parts_B[len(slopes) :], strict=True)
+    }
 
 
-def _solve(columns: Sequence[np.ndarray], values_QV: np.ndarray) -> np.ndarray:
-    """Least squares of each question's values on an intercept and these columns [Q, P]."""
-    design_VP = np.column_stack([np.ones(values_QV.shape[1]), *columns])
-    return values_QV @ np.linalg.pinv(design_VP).T
+def _find_slopes(axis: Axis, grid: Grid, values_QV: np.ndarray) -> np.ndarray:
+    """The slope of an axis for each question [Q]."""
+    others = [_code_number(of, grid) if of.numbers else _code_levels(of, grid) for of in grid.axes if of is not axis]
+    return _solve([_code_number(axis, grid), *others], values_QV)[:, 1]
 
 
-def _describe(axis: Axis, found: Resampled, questions: int, where: dict[str, str]) -> Effect:
-    low, high = _percentiles(found.slope[1]) if found.slope else (None, None)
+def _find_levels(axis: Axis, grid: Grid, values_QV: np.ndarray) -> np.ndarray:
+    """The mean over all variants, were this axis at each of its levels, for each question [Q, levels]."""
+    mine_VL, others = _code_levels(axis, grid), [_code_levels(of, grid) for of in grid.axes if of is not axis]
+    effects_QL = _solve([mine_VL, *others], values_QV)[:, 1 : 1 + mine_VL.shape[1]]
+    base_Q1 = values_QV.mean(axis=1, keepdims=True) - effects_QL @ mine_VL.mean(axis=0)[:, None]
+    return np.column_stack([base_Q1, base_Q1 + effects_QL])
+
+
+def _resample(values_QP: np.ndarray) -> np.ndarray:
+    """Means over bootstrap samples of the questions [B, P]; equal numbers of questions have the same samples."""
+    random, n, means = np.random.default_rng(0), len(values_QP), []
+    for _ in range(SAMPLES // SAMPLES_AT_ONCE):
+        drawn = random.integers(0, n, (SAMPLES_AT_ONCE, n)) + n * np.arange(SAMPLES_AT_ONCE)[:, None]
+        counts_BQ = np.bincount(drawn.ravel(), minlength=SAMPLES_AT_ONCE * n).reshape(SAMPLES_AT_ONCE, n)
+        means.append(counts_BQ @ values_QP / n)
+    return np.concatenate(means)
+
+
+def _describe(axis: Axis, found: AxisEstimate, lang: str, measure: str) -> Effect:
+    slope, low, high = (found.slope[0], *_percentiles(found.slope[1])) if found.slope else (None, None, None)
     span, span_B = found.span
     span_low, span_high = _percentiles(span_B)
     levels = []
-    for i, level in enumerate(axis.levels):
-        level_low, level_high = _percentiles(found.levels_B[:, i])
-        levels.append(Level(level=level, mean=float(found.levels[i]), low=level_low, high=level_high))
+    for mean, samples_B, level in zip(found.levels_QL.mean(axis=0), found.levels_BL.T, axis.levels, strict=True):
+        level_low, level_high = _percentiles(samples_B)
+        levels.append(Level(level=level, mean=float(mean), low=level_low, high=level_high))
     return Effect(
         axis=axis.name,
-        **where,
-        questions=questions,
-        slope=found.slope[0] if found.slope else None,
+        lang=lang,
+        measure=measure,
+        questions=len(found.levels_QL),
+        slope=slope,
         low=low,
         high=high,
         span=span,
@@ -176,19 +197,20 @@ def _describe(axis: Axis, found: Resampled, questions: int, where: dict[str, str
     )
 
 
-def _contrast(claim: AxisClaim, found: dict[str, Resampled], where: dict[str, str]) -> Contrast:
-    larger, than = found[claim.larger], found[claim.than]
-    has_slopes = larger.slope is not None and than.slope is not None
-    one, other = (larger.slope, than.slope) if larger.slope and than.slope else (larger.span, than.span)
-    low, high = _percentiles(one[1] - other[1])
+def _contrast(claim: AxisClaim, found: dict[str, AxisEstimate], lang: str, measure: str) -> Contrast:
+    slopes, spans = ([getattr(found[name], of) for name in (claim.larger, claim.than)] for of in ("slope", "span"))
+    basis: Basis = "span" if None in slopes else "slope"
+    (one, one_B), (other, other_B) = slopes if basis == "slope" else spans
+    low, high = _percentiles(one_B - other_B)
     answer: Answer = "holds" if low > 0 else "fails" if high < 0 else "cannot tell"
     return Contrast(
         claim=claim.claim,
         larger=claim.larger,
         than=claim.than,
-        **where,
-        basis="slope" if has_slopes else "span",
-        difference=one[0] - other[0],
+        lang=lang,
+        measure=measure,
+        basis=basis,
+        difference=one - other,
         low=low,
         high=high,
         answer=answer,
