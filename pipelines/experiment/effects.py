@@ -164,6 +164,12 @@ def _find_levels(axis: Axis, grid: Grid, values_QV: np.ndarray) -> np.ndarray:
     return np.column_stack([base_Q1, base_Q1 + effects_QL])
 
 
+def _solve(columns: Sequence[np.ndarray], values_QV: np.ndarray) -> np.ndarray:
+    """Least squares of each question's values on an intercept and these columns [Q, P]."""
+    design_VP = np.column_stack([np.ones(values_QV.shape[1]), *columns])
+    return np.asarray(values_QV @ np.linalg.pinv(design_VP).T)
+
+
 def _resample(values_QP: np.ndarray) -> np.ndarray:
     """Means over bootstrap samples of the questions [B, P]; equal numbers of questions have the same samples."""
     random, n, means = np.random.default_rng(0), len(values_QP), []
