@@ -27,12 +27,17 @@ def _write(text: str) -> str:
     return text if isinstance(text, Html) else escape(text)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> Html:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str, kind: str = "") -> Html:
     """A table whose first column has the rows' names; it scrolls sideways where the page is narrow."""
-    header = element("tr", [element("th", cell, scope="col") for cell in head])
     lines = [
         element("tr", element("th", next(cells), scope="row"), [element("td", cell) for cell in cells])
         for cells in map(iter, rows)
     ]
-    made = element("table", element("caption", caption), element("thead", header), element("tbody", lines))
-    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=caption)
+    return frame_table(element("tr", [element("th", cell, scope="col") for cell in head]), lines, caption, kind)
+
+
+def frame_table(head: Html, lines: Iterable[Html], caption: str, kind: str = "") -> Html:
+    """A table of finished lines in a frame with its caption."""
+    made = element("table", element("thead", head), element("tbody", lines), aria_label=caption)
+    frame = element("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return element("div", element("p", caption, class_="caption"), frame, class_=f"wide {kind}".rstrip())

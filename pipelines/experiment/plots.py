@@ -153,6 +153,7 @@ def _name_rows(axes: Any, names: Sequence[str], label: str) -> None:
     axes.set_yticks(range(len(names)), labels=names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(label)
+    axes.locator_params(axis="x", nbins=6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=GRID, linewidth=0.5)

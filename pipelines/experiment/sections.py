@@ -6,10 +6,11 @@ from itertools import combinations
 from pipelines.evaluate import POOL
 from pipelines.experiment import plots, words
 from pipelines.experiment.claims import Axis, Grid
-from pipelines.experiment.markup import Html, element, join, table
+from pipelines.experiment.markup import Html, element, frame_table, join, table
 from pipelines.experiment.results import Answer, Cell, Contrast, ExperimentResult, Verdict
 from pipelines.experiment.words import name_language, sort_languages, write_interval, write_number, write_signed
 
+MANY = 8  # verdicts that need an overview
 PALEST, DARKEST = 6, 62  # percent of colour in a heat map
 
 
@@ -27,8 +28,8 @@ def describe(result: ExperimentResult) -> str:
 
 
 def show_claims(result: ExperimentResult) -> Html:
-    """Each claim with its verdicts in words."""
-    cards = []
+    """An overview where there are many verdicts, and each claim with its verdicts in words."""
+    cards = [_overview(result)] if len(result.verdicts) > MANY else []
     for claim in result.claims:
         verdicts = [v for v in result.verdicts if v.claim == claim.name]
         parts = [element("h3", claim.claim or claim.name)]
@@ -119,7 +120,9 @@ def show_comparisons(result: ExperimentResult) -> Html:
             "corrected", "opposite, corrected", "flips of sign", "d_z", "found from", "would decide",
             "± seeds"]  # fmt: skip
     return join(
-        table(head, [_write_row(v) for v in _sort([v for v in result.verdicts if v.measure == measure])], measure)
+        table(
+            head, [_write_row(v) for v in _sort([v for v in result.verdicts if v.measure == measure])], measure, "all"
+        )
         for measure in dict.fromkeys(v.measure for v in result.verdicts)
     )
 
@@ -137,6 +140,16 @@ def show_method(result: ExperimentResult) -> Html:
 def show_commands(result: ExperimentResult) -> Html:
     """The commands, one a line."""
     return element("pre", element("code", "\n".join(result.commands))) if result.commands else join()
+
+
+def _overview(result: ExperimentResult) -> Html:
+    """How many comparisons of each claim hold, by measure."""
+    measures = list(dict.fromkeys(v.measure for v in result.verdicts))
+    rows = []
+    for claim in result.claims:
+        of = [[v for v in result.verdicts if (v.claim, v.measure) == (claim.name, measure)] for measure in measures]
+        rows.append([claim.claim or claim.name, *(words.count_answers(found) if found else words.NONE for found in of)])
+    return table(["claim", *measures], rows, "Overview: comparisons that hold, fail, or cannot be told", "overview")
 
 
 def _sort(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -172,8 +185,7 @@ def _write_cell(cell: Cell | None, best: float) -> Html:
 def _write_row(v: Verdict) -> list[str]:
     ratio = join(write_number(v.ratio), element("small", write_interval(v.ratio_low, v.ratio_high)))
     difference = join(write_signed(v.difference, 4), element("small", write_interval(v.low, v.high, 4)))
-    p_values = [words.NONE if p is None else words.write_p(p).removeprefix("p = ").removeprefix("p ")
-                for p in (v.p, v.p_corrected, v.p_against, v.p_permutation)]  # fmt: skip
+    p_values = [words.write_chance(p) for p in (v.p, v.p_corrected, v.p_against, v.p_permutation)]
     return [
         f"{v.a} − {v.b}", name_language(v.lang), v.claim, v.answer, f"{v.n:,}",
         f"{write_number(v.mean_a)}, {write_number(v.mean_b)}", difference, ratio, write_number(v.statistic, 2),
@@ -206,8 +218,7 @@ def _heat_map(grid: Grid, axes: tuple[Axis, Axis], means: dict[str, float], wher
     head = element(
         "tr", element("th", f"{down.name} \\ {across.name}"), [element("th", x, scope="col") for x in across.levels]
     )
-    made = element("table", element("caption", caption), element("thead", head), element("tbody", rows))
-    return element("div", made, class_="wide heat", tabindex="0", role="region", aria_label=caption)
+    return frame_table(head, rows, caption, "heat")
 
 
 def _figure(caption: str, plot: Html) -> Html:

@@ -10,6 +10,7 @@ from pipelines.experiment.results import Answer, Contrast, Effect, ExperimentRes
 
 ANSWERS: tuple[Answer, ...] = ("holds", "fails", "cannot tell")
 NONE = "–"
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def name_language(lang: str) -> str:
@@ -43,11 +44,19 @@ def write_interval(low: float | None, high: float | None, digits: int = 3) -> st
     return "" if low is None or high is None else f"[{write_number(low, digits)}, {write_number(high, digits)}]"
 
 
+def write_chance(p: float | None) -> str:
+    """``< 0.001``, ``0.012``."""
+    if p is None:
+        return NONE
+    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def write_p(p: float | None) -> str:
-    """``p < 0.001``, ``p = 0.012``."""
+    """``p < 0.001``, ``p = 0.012``, in one piece."""
     if p is None:
         return "no p-value"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    chance = write_chance(p)
+    return f"p{SPACE}{chance}" if chance.startswith("<") else f"p{SPACE}={SPACE}{chance}"
 
 
 def write_sentence(verdict: Verdict) -> str:
@@ -55,7 +64,7 @@ def write_sentence(verdict: Verdict) -> str:
     nDCG@20, p < 0.001``."""
     where = f"in {name_language(verdict.lang)}"
     amount = f"{write_number(abs(verdict.difference))} {_interval_of_size(verdict)}".rstrip() + f" {verdict.measure}"
-    p = write_p(verdict.p_against if verdict.answer == "fails" else verdict.p_corrected)
+    p = f"{write_p(verdict.p_against)} for the opposite" if verdict.answer == "fails" else write_p(verdict.p_corrected)
     direction = "above" if verdict.difference > 0 else "below"
     if verdict.test == "superior" and verdict.margin:
         ratio = f"{write_number(verdict.ratio)} {write_interval(verdict.ratio_low, verdict.ratio_high)}".rstrip()
@@ -65,13 +74,13 @@ def write_sentence(verdict: Verdict) -> str:
         )
     if verdict.test == "superior" or (verdict.test == "different" and verdict.answer != "fails"):
         return f"{verdict.a} is {direction} {verdict.b} {where} by {amount}, {p}{_count(verdict)}"
-    relation = {
-        ("equivalent", "fails"): f"differ by more than {verdict.bound:g}",
-        ("equivalent", "holds"): f"are equivalent within ±{verdict.bound:g}",
-        ("different", "fails"): f"are equivalent within ±{verdict.bound:g}",
-    }.get((verdict.test, verdict.answer), f"differ, more or less than {verdict.bound:g} is not known")
     signed = f"{write_signed(verdict.difference)} {write_interval(verdict.low, verdict.high)}".rstrip()
-    return f"{verdict.a} and {verdict.b} {relation} {where}: {signed} {verdict.measure}, {p}{_count(verdict)}"
+    measured = f"{where}: {signed} {verdict.measure}, {p}{_count(verdict)}"
+    if verdict.answer == "cannot tell":
+        return f"{verdict.a} and {verdict.b} may be within ±{verdict.bound:g} or beyond it {measured}"
+    if (verdict.test, verdict.answer) == ("equivalent", "fails"):
+        return f"{verdict.a} and {verdict.b} differ by more than {verdict.bound:g} {measured}"
+    return f"{verdict.a} and {verdict.b} are equivalent within ±{verdict.bound:g} {measured}"
 
 
 def _interval_of_size(verdict: Verdict) -> str:
@@ -86,16 +95,17 @@ def _count(verdict: Verdict) -> str:
     if verdict.answer != "cannot tell":
         return ""
     if verdict.n_to_decide is None:
-        return f"; no number of questions would decide at this difference (there are {verdict.n:,})"
-    return f"; about {verdict.n_to_decide:,} questions would decide if this is the difference (there are {verdict.n:,})"
+        return "; no number of questions would decide at this difference"
+    return f"; about {verdict.n_to_decide:,} questions would decide"
 
 
 def write_contrast(contrast: Contrast) -> str:
-    """``languages matters more than tasks …`` with the difference of their effects."""
-    what = "the measure per doubling" if contrast.basis == "slope" else "the span of the levels' means"
+    """``tasks − languages, in all languages: +0.0089 [0.0052, 0.0125] nDCG@10 per doubling``."""
+    unit = "per doubling" if contrast.basis == "slope" else "between the highest and the lowest level"
     return (
-        f"{contrast.larger} against {contrast.than} in {name_language(contrast.lang)}: difference of {what} "
-        f"{write_signed(contrast.difference, 4)} {write_interval(contrast.low, contrast.high, 4)} {contrast.measure}"
+        f"{contrast.larger} − {contrast.than}, in {name_language(contrast.lang)}: "
+        f"{write_signed(contrast.difference, 4)} {write_interval(contrast.low, contrast.high, 4)} "
+        f"{contrast.measure} {unit}"
     )
 
 
@@ -186,6 +196,10 @@ def describe_method(result: ExperimentResult) -> list[str]:
             "standard deviation of the differences; the ratio of the means with Fieller's (1954) interval; the power "
             "of the t-test by the noncentral t distribution, of TOST by Phillips (1990), at 0.05 over the family's "
             "size."
+        )
+        lines.append(
+            "The questions that would decide are those with which 80 % of experiments would, were the true difference "
+            "the one that is observed here; this is a guide to the next experiment, not a finding of this one."
         )
     if result.effects:
         lines.append(
