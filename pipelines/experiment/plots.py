@@ -1,6 +1,6 @@
 """The plots of an experiment as inline SVG, whose colours are variables of the page's style sheet.
 
-Text stays text, in the page's fonts. A plot is drawn about 480 pixels wide, so that it can be read on a phone.
+Text stays text, in the page's fonts. A plot is drawn about 420 pixels wide, so that it can be read on a phone.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from pipelines.experiment.words import name_language, sort_languages
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 5.0  # inches, of 96 pixels
+WIDTH = 4.4  # inches, of 96 pixels
 ROW = 0.24  # inches that a line of a plot takes
 SHORTEST = 1.0
+LETTERS = 72  # of a legend that go side by side
 INK, QUIET, GRID, BAND = "#010101", "#010102", "#010103", "#010104"  # stand for variables of the style sheet
 SERIES = tuple(f"#0202{i:02x}" for i in range(8))
 ANSWERS = {"holds": "#030301", "fails": "#030302", "cannot tell": QUIET}
@@ -67,9 +68,9 @@ def plot_differences(verdicts: Sequence[Verdict]) -> Html:
             axes.plot(verdict.difference, y, MARKERS[verdict.answer], color=colour, markersize=5)
             if verdict.margin:
                 axes.plot(verdict.margin * verdict.mean_b, y, "|", color=INK, markersize=11)
-        label = f"difference in {rows[0].measure}" + ("" if several else f", {rows[0].a} − {rows[0].b}")
+        label = f"difference in {rows[0].measure}" + ("" if several else f"\n{rows[0].a} − {rows[0].b}")
         _name_rows(axes, names, label)
-        return _write(figure, label)
+        return _write(figure, label.replace("\n", ", "))
 
 
 def plot_means(cells: Sequence[Cell]) -> Html:
@@ -91,7 +92,7 @@ def plot_means(cells: Sequence[Cell]) -> Html:
         for y in range(1, len(langs)):
             axes.axhline(y - 0.5, color=GRID, linewidth=0.6)
         _name_rows(axes, [name_language(lang) for lang in langs], cells[0].measure)
-        _add_legend(figure, len(variants))
+        _add_legend(figure, variants)
         return _write(figure, f"means of {cells[0].measure}")
 
 
@@ -111,7 +112,7 @@ def plot_curves(curves: Sequence[Curve]) -> Html:
             axes.plot(shared, means, style, color=colour, linewidth=1.8, label=variant)
         axes.set(xlabel="steps", ylabel=curves[0].measure)
         axes.grid(color=GRID, linewidth=0.5)
-        _add_legend(figure, len(variants))
+        _add_legend(figure, variants)
         return _write(figure, f"{curves[0].measure} after so many steps")
 
 
@@ -153,22 +154,25 @@ def _name_rows(axes: Any, names: Sequence[str], label: str) -> None:
     axes.set_yticks(range(len(names)), labels=names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(label)
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=GRID, linewidth=0.5)
     axes.set_axisbelow(True)
 
 
-def _add_legend(figure: "Figure", entries: int) -> None:
-    figure.legend(loc="outside upper left", ncols=min(3, entries), frameon=False, fontsize=8, handlelength=1.6)
+def _add_legend(figure: "Figure", names: Sequence[str]) -> None:
+    columns = LETTERS // (max(map(len, names)) + 7)
+    figure.legend(
+        loc="outside upper left", ncols=max(1, min(columns, len(names))), frameon=False, fontsize=8, handlelength=1.4
+    )
 
 
 def _write(figure: "Figure", title: str) -> Html:
     """The figure as an SVG element without prologue, metadata or fixed size; its colours are variables, and its ids its
     own."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     text = file.getvalue()
     size = re.search(r'viewBox="[^"]*"', text)
     body = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]

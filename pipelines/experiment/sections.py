@@ -7,7 +7,7 @@ from pipelines.evaluate import POOL
 from pipelines.experiment import plots, words
 from pipelines.experiment.claims import Axis, Grid
 from pipelines.experiment.markup import Html, element, frame_table, join, table
-from pipelines.experiment.results import Answer, Cell, Contrast, ExperimentResult, Verdict
+from pipelines.experiment.results import Answer, Cell, ExperimentResult, Verdict
 from pipelines.experiment.words import name_language, sort_languages, write_interval, write_number, write_signed
 
 MANY = 8  # verdicts that need an overview
@@ -35,7 +35,7 @@ def show_claims(result: ExperimentResult) -> Html:
         parts = [element("h3", claim.claim or claim.name)]
         parts.append(element("p", f"{claim.name}: {words.describe_test(claim)}", class_="quiet"))
         for measure in dict.fromkeys(v.measure for v in verdicts):
-            of = _sort([v for v in verdicts if v.measure == measure])
+            of = words.sort_verdicts([v for v in verdicts if v.measure == measure])
             parts.append(element("h4", f"{measure}: {words.count_answers(of)}"))
             parts.append(_list_verdicts([(v.answer, words.write_sentence(v)) for v in of]))
         cards.append(element("article", parts, class_="claim"))
@@ -43,7 +43,7 @@ def show_claims(result: ExperimentResult) -> Html:
         contrasts = [c for c in result.contrasts if (c.larger, c.than) == (axis_claim.larger, axis_claim.than)]
         title = axis_claim.claim or f"{axis_claim.larger} matters more than {axis_claim.than}"
         heading = [element("h3", title), element("h4", words.count_answers(contrasts))] if contrasts else []
-        of_axes = _list_verdicts([(c.answer, words.write_contrast(c)) for c in _sort_contrasts(contrasts)])
+        of_axes = _list_verdicts([(c.answer, words.write_contrast(c)) for c in words.sort_contrasts(contrasts)])
         cards.append(element("article", heading, of_axes, class_="claim"))
     return join(cards)
 
@@ -121,7 +121,10 @@ def show_comparisons(result: ExperimentResult) -> Html:
             "± seeds"]  # fmt: skip
     return join(
         table(
-            head, [_write_row(v) for v in _sort([v for v in result.verdicts if v.measure == measure])], measure, "all"
+            head,
+            [_write_row(v) for v in words.sort_verdicts([v for v in result.verdicts if v.measure == measure])],
+            measure,
+            "all",
         )
         for measure in dict.fromkeys(v.measure for v in result.verdicts)
     )
@@ -150,16 +153,6 @@ def _overview(result: ExperimentResult) -> Html:
         of = [[v for v in result.verdicts if (v.claim, v.measure) == (claim.name, measure)] for measure in measures]
         rows.append([claim.claim or claim.name, *(words.count_answers(found) if found else words.NONE for found in of)])
     return table(["claim", *measures], rows, "Overview: comparisons that hold, fail, or cannot be told", "overview")
-
-
-def _sort(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    langs = sort_languages(v.lang for v in verdicts)
-    return sorted(verdicts, key=lambda v: langs.index(v.lang))
-
-
-def _sort_contrasts(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    langs = sort_languages(c.lang for c in contrasts)
-    return sorted(contrasts, key=lambda c: langs.index(c.lang))
 
 
 def _list_verdicts(found: Sequence[tuple[Answer, str]]) -> Html:

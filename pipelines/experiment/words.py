@@ -25,6 +25,18 @@ def sort_languages(langs: Iterable[str]) -> list[str]:
     return sorted(set(langs), key=lambda lang: (lang != POOL, name_language(lang)))
 
 
+def sort_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """By language, the pool first; else as they are."""
+    langs = sort_languages(v.lang for v in verdicts)
+    return sorted(verdicts, key=lambda v: langs.index(v.lang))
+
+
+def sort_contrasts(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """By language, the pool first; else as they are."""
+    langs = sort_languages(c.lang for c in contrasts)
+    return sorted(contrasts, key=lambda c: langs.index(c.lang))
+
+
 def write_number(value: float | None, digits: int = 3) -> str:
     """``0.412``; a dash for None. A minus is a minus, and zero has no sign."""
     if value is None:
