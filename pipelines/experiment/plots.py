@@ -70,7 +70,7 @@ def plot_differences(verdicts: Sequence[Verdict]) -> Html:
                 axes.plot(verdict.margin * verdict.mean_b, y, "|", color=INK, markersize=11)
         label = f"difference in {rows[0].measure}" + ("" if several else f"\n{rows[0].a} − {rows[0].b}")
         _name_rows(axes, names, label)
-        return _write(figure, label.replace("\n", ", "))
+        return _write(figure, f"{rows[0].claim}: {label}".replace("\n", ", "))
 
 
 def plot_means(cells: Sequence[Cell]) -> Html:
@@ -180,7 +180,7 @@ def _write(figure: "Figure", title: str) -> Html:
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
     for colour, name in VARIABLES.items():
         body = body.replace(colour, f"var({name})")
-    used, prefix = set(re.findall(r'(?<=[("])#([\w-]+)', body)), hashlib.sha256(body.encode()).hexdigest()[:8]
+    used, prefix = set(re.findall(r'(?<=[("])#([\w-]+)', body)), hashlib.sha256((title + body).encode()).hexdigest()[:8]
     body = re.sub(r'\sid="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", body)
     body = re.sub(r'(?<=[("])#([\w-]+)', rf"#{prefix}-\1", body)
     return Html(f'<svg {size[0] if size else ""} role="img">{element("title", title)}{body}</svg>')
