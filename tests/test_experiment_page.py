@@ -183,6 +183,17 @@ def test_an_experiment_without_claims_has_a_page_without_their_section():
     assert not {"Claims", "Differences", "Grid", "Every comparison", "Learning curves"} & set(page.texts)
 
 
+def test_long_names_in_other_scripts_leave_room_for_the_plot():
+    """A warning is an error here: no layout that collapses, no glyph that is missing."""
+    names = ("混合" * 40, "ترکیب " * 30)
+    made = [scores(name, values) for name, values in zip(names, pair(0.1), strict=True)]
+    claim = Claim(name="c", test="equivalent", of=names, bound=0.1)
+    page = write_page(
+        ExperimentResult(name="long", claims=(claim,), cells=summarise(made), verdicts=judge([claim], made))
+    )
+    assert f"{names[0]} − {names[1]}" in Page(page).texts
+
+
 def test_the_result_is_read_back_as_it_was_written(result):
     assert ExperimentResult.model_validate_json(result.model_dump_json()) == result
 

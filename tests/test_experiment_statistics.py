@@ -158,6 +158,16 @@ def test_fiellers_limits_are_the_ratios_that_the_t_test_just_does_not_reject(see
         assert stats.ttest_rel(a, limit * b, alternative=alternative).pvalue == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_margin_is_passed_where_fiellers_interval_lies_above_it(seed):
+    a, b = pair(0.05, n=20, seed=seed)
+    _, low, _ = ratio_interval(a, b)
+    for margin, is_passed in ((low - 1 - 1e-6, True), (low - 1 + 1e-6, False)):
+        verdict = judge_pair(Claim(name="c", a="a", b="b", at_least={"nDCG@20": margin}), a, b)
+        assert (verdict.p < 0.025) is is_passed
+        assert (verdict.ratio_low > 1 + margin) is is_passed
+
+
 def test_fiellers_interval_covers_the_ratio():
     rng, covered = np.random.default_rng(3), []
     for _ in range(3000):

@@ -6,6 +6,7 @@ Text stays text, in the page's fonts. A plot is drawn about 420 pixels wide, so 
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ WIDTH = 4.4  # inches, of 96 pixels
 ROW = 0.24  # inches that a line of a plot takes
 SHORTEST = 1.0
 LETTERS = 72  # of a legend that go side by side
+LONGEST = 42  # letters of a name
 INK, QUIET, GRID, BAND = "#010101", "#010102", "#010103", "#010104"  # stand for variables of the style sheet
 SERIES = tuple(f"#0202{i:02x}" for i in range(8))
 ANSWERS = {"holds": "#030301", "fails": "#030302", "cannot tell": QUIET}
@@ -87,7 +89,12 @@ def plot_means(cells: Sequence[Cell]) -> Html:
                     axes.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1.2)
             shape = SHAPES[(i + i // len(SERIES)) % len(SHAPES)]
             axes.plot(
-                [c.mean for _, c in found], [y for y, _ in found], shape, color=colour, markersize=4, label=variant
+                [c.mean for _, c in found],
+                [y for y, _ in found],
+                shape,
+                color=colour,
+                markersize=4,
+                label=_shorten(variant),
             )
         for y in range(1, len(langs)):
             axes.axhline(y - 0.5, color=GRID, linewidth=0.6)
@@ -109,7 +116,7 @@ def plot_curves(curves: Sequence[Curve]) -> Html:
                 axes.plot(run.steps, run.values, style, color=colour, linewidth=0.7, alpha=0.35 if len(runs) > 1 else 1)
             shared = [step for step in runs[0].steps if all(step in run.steps for run in runs)]
             means = [sum(run.values[run.steps.index(step)] for run in runs) / len(runs) for step in shared]
-            axes.plot(shared, means, style, color=colour, linewidth=1.8, label=variant)
+            axes.plot(shared, means, style, color=colour, linewidth=1.8, label=_shorten(variant))
         axes.set(xlabel="steps", ylabel=curves[0].measure)
         axes.grid(color=GRID, linewidth=0.5)
         _add_legend(figure, variants)
@@ -151,7 +158,7 @@ def _draw(height: float) -> "tuple[Figure, Any]":
 
 
 def _name_rows(axes: Any, names: Sequence[str], label: str) -> None:
-    axes.set_yticks(range(len(names)), labels=names)
+    axes.set_yticks(range(len(names)), labels=[_shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(label)
     axes.locator_params(axis="x", nbins=5)
@@ -161,8 +168,13 @@ def _name_rows(axes: Any, names: Sequence[str], label: str) -> None:
     axes.set_axisbelow(True)
 
 
+def _shorten(name: str) -> str:
+    """A long name without its middle: a plot must have room beside it, and the tables have it whole."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
+
+
 def _add_legend(figure: "Figure", names: Sequence[str]) -> None:
-    columns = LETTERS // (max(map(len, names)) + 7)
+    columns = LETTERS // (max(len(_shorten(name)) for name in names) + 7)
     figure.legend(
         loc="outside upper left", ncols=max(1, min(columns, len(names))), frameon=False, fontsize=8, handlelength=1.4
     )
@@ -172,7 +184,11 @@ def _write(figure: "Figure", title: str) -> Html:
     """The figure as an SVG element without prologue, metadata or fixed size; its colours are variables, and its ids its
     own."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a font that measures text; the page's fonts show it
+        figure.savefig(
+            file, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None}
+        )
     text = file.getvalue()
     size = re.search(r'viewBox="[^"]*"', text)
     body = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]
