@@ -91,6 +91,8 @@ def test_a_family_is_the_comparisons_of_one_test_in_one_measure():
         assert {v.family for v in superior} == {4}
         expected = multipletests([v.p for v in superior], method="holm")[1]
         assert [v.p_corrected for v in superior] == pytest.approx(list(expected))
+        opposite = multipletests([1 - v.p for v in superior], method="holm")[1]
+        assert [v.p_against for v in superior] == pytest.approx(list(opposite))
         equivalent = [v for v in verdicts if v.measure == measure and v.test == "equivalent"]
         assert [v.family for v in equivalent] == [2, 2]
 
@@ -226,6 +228,16 @@ def test_verdicts(claim, difference, answer):
         assert verdict.n_to_decide > verdict.n
     else:
         assert verdict.n_to_decide is None
+
+
+@pytest.mark.parametrize(("difference", "alone"), [(0.028, "holds"), (-0.028, "fails")])
+def test_verdicts_are_those_of_corrected_p_values(difference, alone):
+    """p is 0.027 in each of three languages: enough for one comparison, too much for a family of three."""
+    a, b = apart(difference)
+    made = [scores(name, values, lang=lang) for lang in ("de", "es", "zh") for name, values in (("a", a), ("b", b))]
+    assert judge_pair(SUPERIOR, a, b).answer == alone
+    for method in ("holm", "bonferroni"):
+        assert [v.answer for v in judge([SUPERIOR], made, method)] == ["cannot tell"] * 3
 
 
 @pytest.mark.parametrize(("claim", "difference"), [(SUPERIOR, 0.0), (EQUIVALENT, 0.05), (DIFFERENT, 0.0)])
