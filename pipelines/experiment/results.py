@@ -22,6 +22,7 @@ from cluster.errors import StepError
 from pipelines.experiment.claims import AxisClaim, Claim, Correction, Grid, Record, Test
 
 Answer = Literal["holds", "fails", "cannot tell"]
+Basis = Literal["slope", "span"]
 
 
 class Scores(Record):
@@ -177,7 +178,7 @@ class Contrast(Record):
     than: str
     lang: str
     measure: str
-    basis: Literal["slope", "span"]
+    basis: Basis
     difference: float
     low: float
     high: float
