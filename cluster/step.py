@@ -14,7 +14,7 @@ The fingerprint covers the name of the work, its version, the config and the inp
 ``Speed`` and ``max_rejects`` decide how a step runs, not what it makes, and are left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from cluster.artifact import Artifact
 from cluster.component import Component, Resources, fingerprint
+from cluster.errors import RecipeError
 from cluster.storage import Place
 from cluster.table import Reject, Table
 
@@ -155,3 +156,29 @@ def map_leaves(inputs: Mapping[str, Any], function: Callable[[Any], Any]) -> dic
         name: map_leaves(value, function) if isinstance(value, Mapping) else function(value)
         for name, value in inputs.items()
     }
+
+
+def list_steps(targets: Iterable[Step]) -> list[Step]:
+    """The targets and all that they read, every step once, inputs first."""
+    found: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.id in found:
+            return
+        for parent in step.parents.values():
+            visit(parent)
+        found[step.id] = step
+
+    for target in targets:
+        visit(target)
+    return list(found.values())
+
+
+def find_steps(steps: Iterable[Step], name: str, where: str) -> list[Step]:
+    """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
+    steps = list(steps)
+    found = [step for step in steps if name in (step.name, step.id)]
+    if not found:
+        known = dict.fromkeys(step.name for step in steps)
+        raise RecipeError(f"no step {name!r} in {where}; it has {', '.join(known)}")
+    return found

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.terminal import Json, RecipeName, Sets, console, echo, report_errors
+from pipelines.terminal import AnyName, Json, RecipeName, Sets, console, echo, report_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,7 +113,7 @@ def run(
 
 @app.command()
 @report_errors
-def status(recipe: RecipeName, sets: Sets = None, as_json: Json = False) -> None:
+def status(recipe: AnyName, sets: Sets = None, as_json: Json = False) -> None:
     """List the steps of a recipe: done, going on, or to come, with their rows, rejects and times.
 
     Starts nothing, and needs no data.
@@ -128,7 +128,7 @@ def status(recipe: RecipeName, sets: Sets = None, as_json: Json = False) -> None
 @app.command()
 @report_errors
 def show(
-    recipe: RecipeName,
+    recipe: AnyName,
     step: Annotated[str, typer.Argument(metavar="STEP", help="A step's name, as `status` prints it.")],
     sets: Sets = None,
     as_json: Json = False,

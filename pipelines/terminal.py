@@ -15,6 +15,9 @@ from cluster.errors import BabelrayError
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or the path of a TOML file.")]
+AnyName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="The name or the file of a recipe, or of an experiment.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: --set train.steps=200. Repeatable."),

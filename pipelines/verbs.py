@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster import executor
 from cluster.artifact import MANIFEST, Artifact, read_part
@@ -21,6 +21,9 @@ from pipelines.keys import check_keys, find_lacking_keys
 from pipelines.plan import STUDENT, Plan, encoder_of
 from pipelines.recipe import load
 from pipelines.rejects import count_gated, split_samples
+
+if TYPE_CHECKING:
+    from pipelines.experiment.plan import ExperimentPlan
 
 SHOWN_ROWS = 3
 
@@ -38,6 +41,19 @@ def load_plan(name: str, sets: Sequence[str], data_needed: bool = True) -> tuple
     recipe = load(name, sets)
     plan = planning.plan(recipe)
     return plan.check_data() if data_needed else plan, Place.of(recipe.root)
+
+
+def load_steps(name: str, sets: Sequence[str], data_needed: bool = True) -> "tuple[Plan | ExperimentPlan, Place]":
+    """The plan of a recipe or of an experiment, and its root."""
+    from pipelines.experiment.config import is_experiment, load_experiment
+    from pipelines.experiment.plan import plan_experiment
+
+    if not is_experiment(name):
+        return load_plan(name, sets, data_needed)
+    plan = plan_experiment(load_experiment(name), sets)
+    if data_needed and plan.absent:
+        raise RecipeError("\n".join(plan.absent))
+    return plan, plan.root
 
 
 def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
@@ -122,13 +138,13 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
 
 def status(name: str, sets: Sequence[str]) -> Report:
     """Every step of the plan with what is there of it. Needs no data: a plan can be read before they are fetched."""
-    plan, root = load_plan(name, sets, data_needed=False)
+    plan, root = load_steps(name, sets, data_needed=False)
     from rich.console import Group
     from rich.table import Table
 
     rows = [_state(step, root) for step in plan.steps]
     table = Table(
-        "step", "state", "rows", "rejects", "time", title=f"{plan.recipe.name} in {root.redacted}", title_justify="left"
+        "step", "state", "rows", "rejects", "time", title=f"{plan.name} in {root.redacted}", title_justify="left"
     )
     for row in rows:
         style = {"done": "green", "going on": "yellow"}.get(row["state"], "dim")
@@ -166,7 +182,7 @@ def _state(step: Step, root: Place) -> dict[str, Any]:
 
 def show(name: str, wanted: str, sets: Sequence[str]) -> Report:
     """One step, or those that share its name."""
-    plan, root = load_plan(name, sets)
+    plan, root = load_steps(name, sets)
     from rich.console import Group
 
     found = [_show_step(step, root) for step in plan.find_steps(wanted)]

@@ -7,16 +7,26 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from cluster.artifact import Artifact
 from cluster.errors import RecipeError
+from cluster.storage import Place
 from pipelines.__main__ import app
+from pipelines.evaluate import PER_QUERY
+from pipelines.experiment.claims import Claim
 from pipelines.experiment.config import Experiment, load_experiment, names
 from pipelines.experiment.plan import check_questions, plan_experiment
+from pipelines.experiment.report import ReportConfig, TrialKey, write_report
+from pipelines.experiment.results import ExperimentResult
 from pipelines.plan import plan as plan_recipe
 from pipelines.recipe import load
 from pipelines.toml import format_value
+from tests.artifacts import directory_artifact
 from tests.test_recipe import parallel
 
 SMALL = """
@@ -181,6 +191,18 @@ def test_what_the_base_lacks_names_variant_and_key(changes: dict[str, Any], mess
         plan_experiment(experiment, ["source.territories=12", f"root={tmp_path}"])
 
 
+def test_status_and_show_know_experiments(tmp_path: Path) -> None:
+    path, runner = write(tmp_path), CliRunner()
+    sets = ["--set", f"root={tmp_path / 'root'}", "--json"]
+    rows = json.loads(runner.invoke(app, ["status", path, *sets]).stdout)
+    assert {row["state"] for row in rows} == {"to come"}
+    assert sum(row["step"].startswith("train@") for row in rows) == 4
+    shown = json.loads(runner.invoke(app, ["show", path, "report-small", *sets]).stdout)
+    assert len(shown[0]["config"]["trials"]) == 6
+    failed = runner.invoke(app, ["show", path, "translate-xx", *sets])
+    assert "no step 'translate-xx' in experiment small" in failed.output
+
+
 @pytest.mark.parametrize(
     ("split", "message"),
     [
@@ -196,27 +218,100 @@ def test_a_fold_without_questions_is_found_before_anything_runs(split: str, mess
         check_questions(plan_experiment(experiment, sets))
 
 
+def write_evaluation(directory: Path, values: dict[str, dict[str, float]]) -> Artifact:
+    """A finished evaluation with these values of nDCG@20 by language and question, and others of AP."""
+    rows = [
+        {"lang": lang, "query_id": query_id, "measure": measure, "value": value}
+        for lang, of_queries in values.items()
+        for query_id, value in of_queries.items()
+        for measure in ("nDCG@20", "AP")
+    ]
+    directory.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=PER_QUERY), directory / "per_query.parquet")
+    return directory_artifact(directory)
+
+
+def test_the_report_puts_folds_together_and_takes_the_mean_of_seeds(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    keys = [TrialKey(variant=v, fold=f, seed=s) for v in ("good", "bad") for f in ("0", "1") for s in ("1", "2")]
+    evaluations: dict[str, Artifact] = {}
+    expected: dict[str, list[float]] = {"good": [], "bad": []}
+    for number, key in enumerate(keys):
+        values = random.uniform(0.5, 0.6, 30) + (0.2 if key.variant == "good" else 0.0)
+        expected[key.variant] += values.tolist()
+        by_id = {f"q{n}": float(value) for n, value in enumerate(values)}  # the same ids in both folds
+        evaluations[str(number)] = write_evaluation(tmp_path / f"evaluate@{number}", {"all": by_id})
+    trained = Place.of(tmp_path / "train@0")
+    (trained / "losses.tsv").write(b"step\tloss\tlr\tseconds\n1\t0.9\t0.1\t1.0\n2\t0.5\t0.1\t2.0\n")
+    (trained / "validation.tsv").write(b"step\tnDCG@20\tseconds\n2\t0.6100\t2.0\n")
+    training = directory_artifact(Path(trained.path))
+    config = ReportConfig(
+        name="small",
+        measures=("nDCG@20",),
+        trials=tuple(keys),
+        compare=(Claim(name="better", claim="good is <above> bad", a="good", b="bad"),),
+        limits=("made-up values",),
+        commands=("babelray experiment small",),
+    )
+    out = Place.of(tmp_path / "report@0")
+    facts = write_report(config, {"evaluations": {"xquad": evaluations}, "trainings": {"0": training}}, out, None)
+    assert facts["verdicts"] == {"better": {"holds": 1}}
+    result = ExperimentResult.model_validate_json((out / "results.json").read())
+    assert {(cell.variant, cell.measure) for cell in result.cells} == {("good", "nDCG@20"), ("bad", "nDCG@20")}
+    for cell in result.cells:
+        assert (cell.questions, cell.seeds) == (60, 2)
+        assert cell.mean == pytest.approx(np.mean(expected[cell.variant]))
+    (verdict,) = result.verdicts
+    assert verdict.difference == pytest.approx(np.mean(expected["good"]) - np.mean(expected["bad"]))
+    curves = {curve.measure: (curve.fold, curve.steps, curve.values) for curve in result.curves}
+    assert curves == {"loss": ("0", (1, 2), (0.9, 0.5)), "nDCG@20": ("0", (2,), (0.61,))}
+    page = (out / "report.html").read().decode()
+    assert "good is &lt;above&gt; bad" in page
+    assert "made-up values" in page
+    head, first, *_ = (out / "cells.tsv").read().decode().splitlines()
+    assert dict(zip(head.split("\t"), first.split("\t"), strict=True))["variant"] == "good"
+
+
+RUN = """
+about = "a student beside BM25"
+base = "atlas"
+measures = ["nDCG@20"]
+
+[set]
+"source.territories" = 12
+"languages.docs" = ["en", "de"]
+"gates" = "none"
+"train.steps" = 4
+"train.warmup" = 1
+"train.validation.every" = 2
+
+[variants.trained]
+[variants.words]
+system = "bm25"
+
+[compare.better]
+claim = "the student is above BM25"
+a = "trained"
+b = "words"
+"""
+
+
+@pytest.mark.slow
 def test_an_experiment_runs_to_its_verdicts_and_is_then_read(tmp_path: Path) -> None:
-    path, runner = write(tmp_path), CliRunner()
+    path, runner = write(tmp_path, RUN), CliRunner()
     words = ["experiment", path, "--set", f"root={tmp_path / 'root'}", "--json"]
-    one = json.loads(runner.invoke(app, [*words, "--only", "words"]).stdout)
-    assert [row["trial"] for row in one] == ["words, seed 1", "words, seed 2"]
+    (one,) = json.loads(runner.invoke(app, [*words, "--only", "words"]).stdout)
+    assert one["trial"] == "words"
     assert not list((tmp_path / "root").glob("train@*"))
     done = runner.invoke(app, words)
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
-    assert {cell["variant"] for cell in result["cells"]} == {"trained", "entries", "words"}
-    assert {cell["lang"] for cell in result["cells"]} == {"en", "de", "all"}
-    claims = {(verdict["claim"], verdict["lang"]) for verdict in result["verdicts"]}
-    assert claims == {("better", "en"), ("better", "de"), ("better", "all"), ("alike", "all")}
+    means = {(cell["variant"], cell["lang"]): cell["mean"] for cell in result["cells"]}
+    assert means.keys() == {(variant, lang) for variant in ("trained", "words") for lang in ("en", "de", "all")}
+    assert means["words", "all"] == one["measures"]["all"]["nDCG@20"]
     assert {verdict["answer"] for verdict in result["verdicts"]} <= {"holds", "fails", "cannot tell"}
-    for cell in result["cells"]:  # the means are those of the evaluations
-        assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1
-        assert (cell["seed_deviation"] == 0) == (cell["variant"] == "words") or cell["seed_deviation"] is not None
-    page = Path(result["html"]).read_text(encoding="utf-8")
-    assert "the student is above BM25" in page
+    assert "the student is above BM25" in Path(result["html"]).read_text(encoding="utf-8")
     for artifact in (tmp_path / "root").iterdir():  # a finished experiment reads one manifest
         if not artifact.name.startswith("report-"):
             shutil.rmtree(artifact)
-    again = json.loads(runner.invoke(app, words).stdout)
-    assert again == result
+    assert json.loads(runner.invoke(app, words).stdout) == result

@@ -146,6 +146,80 @@ def test_a_node_lost_in_training_costs_a_checkpoint_interval_and_changes_no_samp
     assert abs(float(rows[20][1]) - losses[20]) < 1e-3
 
 
+GROWING = 3000  # steps: Ray asks for the resources of a joined node some 20 s later
+GROW = """
+import dataclasses, json, os, pathlib, pickle, sys, threading, time
+import ray
+import ray.train.v2.api.config as train_config
+from ray.cluster_utils import Cluster
+from cluster.storage import Place
+from pipelines.training.config import TrainingRun
+from pipelines.training.trainer import train
+
+@dataclasses.dataclass
+class ScalingConfig(train_config.ScalingConfig):
+    elastic_resize_monitor_interval_s: float = 2.0  # Ray looks for new nodes every minute; this training takes less
+
+train_config.ScalingConfig = ScalingConfig
+config, inputs, out = pickle.loads(sys.stdin.buffer.read())
+# its hooks at exit would be signal handlers, which a thread that adds a node cannot set
+head = {"num_cpus": 0, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+ray.init(cluster.address, log_to_driver=False)
+workers = []
+ended = threading.Event()
+
+def watch():
+    is_added = False
+    while not ended.is_set():
+        busy = int(ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0))
+        if busy and (not workers or workers[-1] != busy):
+            workers.append(busy)
+        if not is_added and list(pathlib.Path(out).glob("checkpoints/step-*/records.json")):
+            cluster.add_node(num_cpus=1)
+            is_added = True
+        time.sleep(0.2)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+try:
+    facts = train(TrainingRun(train=config), inputs, Place(out), None)
+finally:
+    ended.set()
+    watcher.join()
+pathlib.Path(out + ".json").write_text(json.dumps({"facts": facts, "workers": workers}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_is_used_and_changes_no_sample(tmp_path, monkeypatch, one_thread):
+    """Training begins with one worker where two may be; a node joins after the first checkpoint."""
+    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
+    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
+    inputs = make_inputs(tmp_path)
+    inputs["start"] = make_start(inputs, tmp_path, plain)
+    resources = TrainResources(workers=(1, 2), threads=1)
+    changes = {"student": plain, "steps": GROWING, "checkpoint_every": 30, "resources": resources}
+    config = CONFIG.model_copy(
+        update={**changes, "validation": CONFIG.validation.model_copy(update={"every": 10 * GROWING})}
+    )
+    done = run(config, inputs, str(tmp_path / "out"), GROW)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["workers"][0] == 1
+    assert 2 in found["workers"]
+    loop = make_loop(config, load_encoder(tmp_path / "start@0" / "start", "cpu"), inputs)
+    losses = [loop.step(number)[0] for number in range(GROWING)]
+    assert found["facts"]["samples"] == f"{loop.take_drawn().samples:016x}"
+    rows = [line.split("\t") for line in (tmp_path / "out" / "losses.tsv").read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == list(range(1, GROWING + 1))
+    assert abs(float(rows[20][1]) - losses[20]) < 1e-3
+
+
 FAILS = """
 import pickle, sys
 from cluster.storage import Place

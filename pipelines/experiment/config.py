@@ -143,6 +143,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in EXPERIMENTS.glob("*.toml"))
 
 
+def is_experiment(name: str) -> bool:
+    """Whether a name or a path is that of an experiment's file, which names a ``base``, and not of a recipe's."""
+    if name in names():
+        return True
+    return Path(name).is_file() and "base" in read_toml(Path(name))
+
+
 def load_experiment(name: str) -> Experiment:
     """Load an experiment by name or path.
 

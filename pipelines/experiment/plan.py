@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
-from cluster.step import Step
+from cluster.step import Step, find_steps, list_steps
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
 from pipelines.evaluate import POOL
@@ -55,18 +55,18 @@ class ExperimentPlan:
         return {name: value for one in self.trials for name, value in one.plan.recipe.environments.items()}
 
     @property
+    def name(self) -> str:
+        """The experiment's."""
+        return self.experiment.name
+
+    @property
     def steps(self) -> list[Step]:
         """Every step once, inputs first."""
-        found: dict[str, Step] = {}
+        return list_steps([self.report])
 
-        def visit(step: Step) -> None:
-            if step.id not in found:
-                for parent in step.parents.values():
-                    visit(parent)
-                found[step.id] = step
-
-        visit(self.report)
-        return list(found.values())
+    def find_steps(self, name: str) -> list[Step]:
+        """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
+        return find_steps(self.steps, name, f"experiment {self.name}")
 
     @property
     def absent(self) -> list[str]:

@@ -5,7 +5,7 @@ cells.tsv      the means by variant, language and measure, for a spreadsheet
 report.html    one page that needs no network
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
@@ -56,15 +56,13 @@ def write_report(config: ReportConfig, inputs: Mapping[str, Any], out: Place, fa
     Raises:
         StepError: a value is no number, or two variants were measured on different questions.
     """
-    from pipelines.experiment.page import page
-    from pipelines.experiment.statistics import analyse
+    from pipelines.experiment.page import write_page
 
     scores = list(read_scores(config, inputs["evaluations"]))
-    curves = tuple(read_curves(config, inputs.get("trainings", {})))
-    result = analyse(config, scores, curves)
+    result = analyse(config, scores, tuple(read_curves(config, inputs.get("trainings", {}))))
     (out / "results.json").write(result.model_dump_json(indent=1).encode())
     (out / "cells.tsv").write(format_cells(result).encode())
-    (out / "report.html").write(page(result).encode())
+    (out / "report.html").write(write_page(result).encode())
     answers: dict[str, dict[str, int]] = {}
     for verdict in result.verdicts:
         of_claim = answers.setdefault(verdict.claim, {})
@@ -110,6 +108,32 @@ def read_curves(config: ReportConfig, trainings: Mapping[str, Artifact]) -> Iter
                     steps=tuple(step for step, _ in points),
                     values=tuple(value for _, value in points),
                 )
+
+
+def analyse(config: ReportConfig, scores: Sequence[Scores], curves: Sequence[Curve]) -> ExperimentResult:
+    """The means, the verdicts on the claims, and the effects of the grid."""
+    from pipelines.experiment.effects import fit_grid
+    from pipelines.experiment.scores import summarise
+    from pipelines.experiment.statistics import judge
+
+    axis_claims = (config.effects,) if config.effects else ()
+    grid = fit_grid(config.grid, scores, axis_claims) if config.grid else None
+    return ExperimentResult(
+        name=config.name,
+        about=config.about,
+        claims=config.compare,
+        correction=config.correction,
+        cells=summarise(scores),
+        verdicts=judge(config.compare, scores, config.correction),
+        grid=config.grid,
+        axis_claims=axis_claims,
+        effects=grid.effects if grid else (),
+        contrasts=grid.contrasts if grid else (),
+        fits=grid.fits if grid else (),
+        curves=tuple(curves),
+        commands=config.commands,
+        notes=config.limits,
+    )
 
 
 def format_cells(result: ExperimentResult) -> str:

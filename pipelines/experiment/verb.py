@@ -61,12 +61,12 @@ def _make(plan: ExperimentPlan, targets: Sequence[Step], console: Any) -> None:
 def _show(plan: ExperimentPlan) -> Report:
     from rich.console import Group
 
-    from pipelines.experiment.page import terminal_page
+    from pipelines.experiment.terminal_page import experiment_page
 
     place = plan.root / plan.report.id
     result = ExperimentResult.model_validate_json((place / "results.json").read())
     page = (place / "report.html").redacted
-    return Report({**result.model_dump(mode="json"), "html": page}, Group(terminal_page(result), f"the page: {page}"))
+    return Report({**result.model_dump(mode="json"), "html": page}, Group(experiment_page(result), f"the page: {page}"))
 
 
 def _show_steps(plan: ExperimentPlan, variants: Sequence[str]) -> Report:

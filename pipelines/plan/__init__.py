@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.errors import RecipeError
-from cluster.step import Step
+from cluster.step import Step, find_steps, list_steps
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.models import find_absent, pin
 from pipelines.plan.steps import Collection, plan_collection, plan_documents
@@ -48,20 +48,14 @@ class Plan:
     examples: Step | None
 
     @property
+    def name(self) -> str:
+        """The recipe's."""
+        return self.recipe.name
+
+    @property
     def steps(self) -> list[Step]:
         """Every step once, inputs first: the order in which they are shown."""
-        found: dict[str, Step] = {}
-
-        def visit(step: Step) -> None:
-            if step.id in found:
-                return
-            for parent in step.parents.values():
-                visit(parent)
-            found[step.id] = step
-
-        for target in self.targets:
-            visit(target)
-        return list(found.values())
+        return list_steps(self.targets)
 
     @property
     def targets(self) -> list[Step]:
@@ -91,12 +85,7 @@ class Plan:
 
     def find_steps(self, name: str) -> list[Step]:
         """The steps of this name, or of this name and fingerprint. Raises RecipeError when there is none."""
-        steps = [s for s in self.steps if name in (s.name, s.id)]
-        if not steps:
-            raise RecipeError(
-                f"no step {name!r} in recipe {self.recipe.name}; it has {', '.join(s.name for s in self.steps)}"
-            )
-        return steps
+        return find_steps(self.steps, name, f"recipe {self.name}")
 
 
 def plan(recipe: Recipe) -> Plan:
