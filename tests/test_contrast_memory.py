@@ -1,6 +1,8 @@
 """Memory of a step with in-batch negatives: a batch of 1,024 queries takes what one of 32 takes. Each batch size in a
 process of its own, which prints its peak above what it held before its first step."""
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -25,18 +27,20 @@ def measure(batch: int, root: Path) -> dict[str, float]:
     from pipelines.training.losses import InfoNce
     from toy import make_loop, open_corpus
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     inputs = make_data(root)
-    base = Scratch(vocabulary=200, hidden=32, layers=6, heads=8, positions=64, dropout=0.1)
+    base = Scratch(vocabulary=200, hidden=32, layers=12, heads=8, positions=64)
     student = Dense(base=base, query_prefix="", doc_prefix="", query_length=64, doc_length=64)
     config = TrainConfig(
         student=student, batch=batch, ways=2, pool=3, steps=1, lr=1e-3, loss=InfoNce(temperature=0.05),
-        piece_tokens=4096, resources=TrainResources(threads=2),
+        piece_tokens=4096, resources=TrainResources(threads=1),
     )  # fmt: skip
-    keep_freed_memory()
     encoder = student.build(open_corpus(inputs), 0)
     speed_up(encoder.model)
     loop = make_loop(config, encoder, inputs)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before the step would hide what the step takes
+    keep_freed_memory()
     Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
     before = memory_mb("VmRSS")
     loss, _ = loop.step(0)
@@ -87,7 +91,7 @@ def in_own_process(batch: int, root: Path) -> dict[str, float]:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads peaks of memory from Linux' /proc")
 def test_a_batch_of_1024_takes_the_memory_of_one_of_32(tmp_path):
     few, many = (in_own_process(batch, tmp_path / str(batch)) for batch in (32, LARGE))
-    assert 50 < few["peak_mb"]  # activations dominate
+    assert few["peak_mb"] > 100  # activations dominate
     assert many["loss"] > few["loss"]  # more candidates
     assert many["peak_mb"] < MOST * few["peak_mb"], (few, many)
 

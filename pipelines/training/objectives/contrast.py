@@ -27,7 +27,7 @@ from pipelines.training.objectives.pieces import EmbeddedTexts
 from pipelines.training.objectives.texts import MASKED, Distinct, cut, score_cuts, take
 from pipelines.training.workers import Workers
 
-SIMILARITIES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}  # of query with document tokens: 2 MB, 256 MB
+SIMILARITIES_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}  # of query with document tokens: 1 MB, 256 MB
 
 
 @dataclass(frozen=True)
