@@ -16,7 +16,8 @@ from pipelines.tables import RANKINGS
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.data import check_data, find_needs
 from pipelines.training.losses import FalseNegatives, InfoNce, KullbackLeibler, Triplet
-from pipelines.training.objectives import build_objective
+from pipelines.training.objectives import build_objective, contrast
+from pipelines.training.objectives.base import Pass
 from pipelines.training.objectives.pieces import EmbeddedTexts
 from pipelines.training.objectives.texts import score_entries
 from toy import (
@@ -292,6 +293,19 @@ def test_distillation_of_vectors_that_are_cut(corpus, inputs):
     assert found == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+@pytest.mark.parametrize("student", [PLAIN, DENSE], ids=["late interaction", "dense"])
+@pytest.mark.parametrize("at_once", [2000, 100], ids=["some queries at once", "some passages at once"])
+def test_similarities_in_blocks_change_rounding_only(corpus, labels, student, at_once, monkeypatch):
+    made = student.build(corpus, 0)
+    loop = loop_of(made, labels, InfoNce(temperature=0.5, dims=(16, 4)), **TOGETHER)
+    whole, _, expected = gradients_of(loop)
+    most = at_once if student is PLAIN else at_once // 10
+    monkeypatch.setitem(contrast.SIMILARITIES_AT_ONCE, "cpu", most)
+    in_blocks, _, found = gradients_of(loop)
+    assert in_blocks == pytest.approx(whole, rel=1e-5)
+    assert_same_gradient(found, expected, 1e-5)
+
+
 @pytest.mark.parametrize(("tokens", "most"), [(8192, 1.0), (100, 2.0)])
 def test_texts_of_a_small_share_are_embedded_once_and_no_text_more_than_twice(corpus, labels, tokens, most):
     student = PLAIN.build(corpus, 0)
@@ -311,18 +325,11 @@ def test_pieces_keep_the_order_of_the_texts(corpus, labels):
     share = loop.shares.get(0)
     rows = {"document": list(share.docs.values()), "query": list(share.queries.values())}
     student.model.eval()
-    step = loop_step(loop, piece_tokens=60)
-    embedded = EmbeddedTexts(student, rows, step)
+    embedded = EmbeddedTexts(student, rows, Pass(loop.workers, loop.scaler, loop.sum, piece_tokens=60))
     texts = [corpus.docs[lang].text(doc) for lang, doc in share.docs]
     expected = student.encode_docs(texts)
     for vectors, mask, one in zip(embedded.vectors["document"], embedded.masks["document"], expected, strict=True):
         np.testing.assert_allclose(vectors[mask], one, atol=1e-5)
-
-
-def loop_step(loop, piece_tokens):
-    from pipelines.training.objectives.base import Pass
-
-    return Pass(loop.workers, loop.scaler, loop.sum, piece_tokens=piece_tokens)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/bench_contrast.py [--queries 64] [--precisions fp32 bf16] [--blocks 3]
 
-MiniLM as base, InfoNCE over the batch: each query has its passage and a negative, of 30 to 180 tokens. Steps of the loop
-beside those of SentenceTransformerTrainer with CachedMultipleNegativesRankingLoss and with
-MultipleNegativesRankingLoss, the same texts, batch and precision, in one process on all cores, in turns of two steps, so
-that other load falls on all sides; medians of wall and CPU time are printed, and ratios (bar: 1.2 times as fast as each).
-Then the peak memory of a step of each side above what the process held before, each in a process of its own. Needs the
-packages ``datasets`` and ``accelerate``, which the library's trainer imports.
+MiniLM as base, InfoNCE over the batch: each query has its passage and a negative, of 30 to 180 tokens. Steps of the
+loop beside those of SentenceTransformerTrainer with CachedMultipleNegativesRankingLoss and with
+MultipleNegativesRankingLoss, the same texts, batch and precision, in one process on all cores (or ``--threads``), in
+turns of two steps, so that other load falls on all sides; medians of wall and CPU time are printed, and ratios (bar:
+1.2 times as fast as each). Then the peak memory of a step above what the process held before, each side in a process of
+its own. Needs the packages ``datasets`` and ``accelerate``, which the library's trainer imports.
 """
 
 import argparse
@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from artifacts import table_artifact
 from bench_training import WORDS
 from growth import in_own_process, peak_mb
+
+from artifacts import table_artifact
 from pipelines.students import Corpus, Dense
 from pipelines.students.checkpoint import Checkpoint
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
@@ -169,13 +171,13 @@ def bench_speed(root: Path, precision: str, queries: int, blocks: int) -> bool:
     meets = True
     for name in SIDES:
         wall, cpu = (statistics.median(pair[k] for pair in found[name]) for k in (0, 1))
-        line = f"{precision} {name:7} {wall:7.2f} s a step, {queries / wall:6.1f} queries a second, {cpu:7.2f} s of CPU time"
+        line = f"{precision} {name:7} {wall:7.2f} s a step, {queries / wall:6.1f} queries a second, {cpu:7.2f} s of CPU"
         if name != "here":
             pairs = list(zip(found["here"], found[name], strict=True))
             ratios = [[other[k] / ours[k] for ours, other in pairs] for k in (0, 1)]
             middle = statistics.median(ratios[0])
             meets &= middle >= BAR
-            line += f"; ratio {middle:.2f} ({min(ratios[0]):.2f} to {max(ratios[0]):.2f}), of CPU time "
+            line += f"; ratio {middle:.2f} ({min(ratios[0]):.2f} to {max(ratios[0]):.2f}), of CPU "
             line += f"{statistics.median(ratios[1]):.2f}"
         print(line, flush=True)
     print(f"load {os.getloadavg()[0]:.1f}", flush=True)
@@ -201,9 +203,12 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     meets = True
     with tempfile.TemporaryDirectory() as directory:
         os.environ["BABELRAY_CACHE"] = f"{directory}/cache"
@@ -215,7 +220,7 @@ def main() -> None:
         for precision in chosen.precisions:
             meets &= bench_speed(root / precision, precision, chosen.queries, chosen.blocks)
     for precision in chosen.precisions:
-        options = ["--queries", chosen.queries, "--precisions", precision]
+        options: list[object] = ["--queries", chosen.queries, "--precisions", precision]
         peaks = {name: in_own_process(__file__, [*options, "--memory-of", name])["peak_mb"] for name in SIDES}
         ratios = ", ".join(f"{name} {peaks[name]} MB ({peaks[name] / peaks['here']:.2f} times)" for name in LIBRARY)
         print(f"{precision} peak memory of a step: here {peaks['here']} MB, {ratios}", flush=True)
