@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from artifacts import table_artifact
+from pipelines.students import Dense
 from pipelines.tables import QUERIES, RANKINGS
+from pipelines.training.config import Prompts, TrainingRun
 from pipelines.training.mixture import BLOCK, Mixture
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
@@ -83,6 +86,38 @@ def test_a_batch_is_of_one_data_set_and_workers_change_no_sample(two):
     of_other = [share for share in shares if share.data == "other"]
     order = [group[0].query_id for share in of_other for group in share.groups][:24]
     assert sorted(order[:12]) == sorted(order[12:])  # epochs of its own 12 questions
+
+
+def test_a_data_set_s_prompts_take_the_place_of_the_student_s(two):
+    """What the library makes of the same texts with these prompts; other data sets keep the student's own."""
+    student = Dense(base=PLAIN.base, query_prefix="say: ", doc_prefix="read: ", query_length=32, doc_length=32)
+    made = student.build(open_corpus(two), 0)
+    mixture = {"shares": {"main": 1.0, "other": 3.0}, "prompts": {"other": Prompts(query="find: ", document="")}}
+    loop = make_loop(CONFIG.model_copy(update={"student": student}), made, two, **mixture)
+    seen = set()
+    for number in range(6):
+        share = loop.shares.get(number)
+        texts = open_corpus({"data": {share.data: two["data"][share.data]}})
+        prompts = {"main": ("say: ", "read: "), "other": ("find: ", "")}[share.data]
+        seen.add(share.data)
+        for query_id, row in share.queries.items():
+            expected = made.model.tokenizer(prompts[0] + texts.queries.text(query_id))["input_ids"]
+            assert row["input_ids"].tolist() == expected
+        for (lang, doc_id), row in share.docs.items():
+            expected = made.model.tokenizer(prompts[1] + texts.docs[lang].text(doc_id))["input_ids"]
+            assert row["input_ids"].tolist() == expected
+    assert seen == {"main", "other"}
+    assert made.model.prompts == {"query": "say: ", "document": "read: "}  # what the trained student is used with
+
+
+def test_prompts_name_data_sets_and_keep_the_marker_of_late_interaction():
+    with pytest.raises(ValidationError, match="prompts of 'more', which is none of the data sets main"):
+        TrainingRun(train=CONFIG, prompts={"more": Prompts(query="query: ")})
+    with pytest.raises(
+        ValidationError, match=r"main: the prompt 'query: ' takes the place .* begin it with '\[unused0\]'"
+    ):
+        TrainingRun(train=CONFIG, prompts={"main": Prompts(query="query: ")})
+    TrainingRun(train=CONFIG, prompts={"main": Prompts(query="[unused0] query: ")})
 
 
 def test_what_was_drawn_is_counted_by_data_set_and_language(two, one_thread):

@@ -7,6 +7,7 @@ import pytest
 from cluster.errors import RecipeError
 from pipelines.plan import Plan, plan
 from pipelines.recipe import load
+from pipelines.training.config import Prompts
 from test_recipe import parallel
 
 SMALL = ["source.territories=12"]
@@ -38,11 +39,28 @@ def test_a_loss_on_labels_plans_no_teacher(tmp_path: Path) -> None:
     assert {"select", "translate-zh"} <= {step_id.partition("@")[0] for step_id in shared}
 
 
-def test_a_loss_on_labels_of_a_source_without_judgements_names_the_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["infonce", "triplet"])
+def test_a_loss_on_labels_of_a_source_without_judgements_names_the_key(kind: str, tmp_path: Path) -> None:
     sets = parallel(tmp_path)
     (tmp_path / "qrels.tsv").unlink()
     with pytest.raises(RecipeError, match=r"train\.loss\.kind reads judgements"):
-        plan(load("xquad-mtt", sets))
+        plan(load("xquad-mtt", [*sets, f"train.loss.kind={kind}"]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ('{kind="triplet", margin=-1}', r"train\.loss\.margin: .*greater than or equal to 0, got -1"),
+        (
+            '{kind="infonce", false_negatives={by="me", relative_margin=0.1}}',
+            r"train\.loss\.false_negatives\.by: .*'student' or 'teacher', got 'me'",
+        ),
+        ('{kind="infonce", dims=[100000]}', r"train: loss\.dims = \[100000\]: the student's vectors have"),
+    ],
+)
+def test_a_loss_that_does_not_fit_names_the_key(loss: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load("xquad-mtt", [*parallel(tmp_path), f"train.loss={loss}"])
 
 
 def test_a_loss_on_scores_without_a_teacher_names_the_table(tmp_path: Path) -> None:
@@ -135,6 +153,26 @@ def test_a_mixture_reads_the_data_of_its_members(tmp_path: Path) -> None:
         alone
     )  # members share their steps with the recipes that they are
     assert "data.wide-14.docs.zh" in made.training.start.parents
+
+
+def test_a_member_has_prompts_of_its_own(tmp_path: Path) -> None:
+    """They are in the fingerprint of the training, and of nothing before it."""
+    plain = plan(load(write(tmp_path, "mixed", MIXED)))
+    asked = plan(load(write(tmp_path, "asked", MIXED + 'query_prompt = "query: "\n')))
+    assert plain.training is not None
+    assert asked.training is not None
+    assert plain.training.train.config.prompts == {}
+    assert asked.training.train.config.prompts == {"wide-14": Prompts(query="query: ")}
+    set_by_key = plan(load(write(tmp_path, "mixed", MIXED), ['mix.of.facts.doc_prompt=""']))
+    assert set_by_key.training is not None
+    assert set_by_key.training.train.config.prompts == dict.fromkeys(
+        ("facts-de-12", "facts-fr-12"), Prompts(document="")
+    )
+    assert len({made.training.train.id for made in (plain, asked, set_by_key) if made.training}) == 3
+    assert plain.training.train.parents["data.wide-14.queries"].id == asked.training.train.parents[
+        "data.wide-14.queries"
+    ].id  # fmt: skip
+    assert plain.training.start.id == asked.training.start.id
 
 
 def test_a_member_that_does_not_load_names_its_key(tmp_path: Path) -> None:

@@ -88,6 +88,25 @@ def test_negatives_are_mined_by_the_margin_of_a_teacher_that_scores_the_positive
         load("xquad-mtt", [*sets, "mine.num_negatives=1"])
 
 
+def test_a_teacher_says_which_negatives_are_false(tmp_path: Path) -> None:
+    sets = [
+        *parallel(tmp_path),
+        "train.loss.false_negatives.by=teacher",
+        "train.loss.false_negatives.relative_margin=0.05",
+    ]
+    steps = steps_of("xquad-mtt", sets)
+    teacher = steps["train"].parents["data.main.scores"]
+    assert teacher is steps["score"]
+    assert teacher.parents["rankings"] is steps["positives"]
+    assert steps["train"].parents["data.main.rankings"] is steps["select"]
+    mined = steps_of("xquad-mtt", [*sets, "mine.num_negatives=7"])
+    # the teacher is asked once
+    assert mined["train"].parents["data.main.scores"].id == mined["mine"].parents["scores"].id
+    given = ["score.kind=file", "score.path=scores.jsonl"]
+    with pytest.raises(RecipeError, match=r"false_negatives\.by = 'teacher' .*add \[score\] with a scorer"):
+        plan(load("xquad-mtt", [*sets, *given]))
+
+
 def test_an_ensemble_has_a_step_for_each_teacher(tmp_path: Path) -> None:
     members = 'score.scorer.of=[{kind="bm25"}, {kind="dense", model="minilm"}]'
     steps = steps_of("xquad", [*parallel(tmp_path), "score.scorer.kind=ensemble", members])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from artifacts import directory_artifact, table_artifact
 from cluster.storage import Place
@@ -92,3 +93,57 @@ def open_corpus(inputs):
 def make_loop(config, student, inputs, workers=None, **mixture):
     run = TrainingRun(train=config, **mixture)
     return Loop(config, student, build_objective(run, inputs["data"], student), workers or Workers())
+
+
+def make_apart(root: Path):
+    """Eight labelled questions whose passages no other question has: else another library takes a relevant one for a
+    negative. The first of four passages of each is relevant."""
+    queries = [{"query_id": f"q{n}", "lang": "en", "text": f"where is {NAMES[n]}"} for n in range(8)]
+    texts = [f"{form} {name}" for name in NAMES[:8] for form in ("here lies", "far from", "not the city", "no word of")]
+    docs = [{"doc_id": f"p{n}", "lang": "en", "title": "", "text": text} for n, text in enumerate(texts)]
+    qrels = [{"query_id": f"q{n}", "doc_id": f"p{4 * n}", "relevance": 1} for n in range(8)]
+    rankings = [
+        {"query_id": f"q{n}", "doc_ids": [f"p{4 * n + k}" for k in range(4)], "scores": [4.0, 3.0, 2.0, 1.0]}
+        for n in range(8)
+    ]
+    data = {
+        "queries": table_artifact(root / "apart-queries@0", QUERIES, queries),
+        "docs": {"en": table_artifact(root / "apart-docs@0", DOCS, docs)},
+        "qrels": {"en": table_artifact(root / "apart-qrels@0", QRELS, qrels)},
+        "rankings": table_artifact(root / "apart-rankings@0", RANKINGS, rankings),
+    }
+    return {"data": {"main": data}}
+
+
+def gradients_of(loop, number=0):
+    """The loss of a batch, its share, and the gradient of all parameters."""
+    loop.student.model.train()
+    torch.manual_seed(7)
+    share = loop.shares.get(number)
+    loss = loop.backward(share)
+    found = torch.cat([p.grad.flatten() for p in loop.student.model.parameters()])
+    loop.student.model.zero_grad()
+    return loss, share, found
+
+
+def assert_same_gradient(found, expected, rel):
+    assert float((found - expected).norm() / expected.norm()) < rel
+
+
+def oracle_of(student, loss, share, corpus):
+    """The value of a loss of sentence-transformers and its gradient, of a share's queries, positives and negatives."""
+    entries = [entry for group in share.groups for entry in group]
+    columns = [[corpus.queries.text(e.query_id) for e in entries]]
+    for way in range(len(entries[0].doc_ids)):
+        columns.append([corpus.docs[e.langs[way]].text(e.doc_ids[way]) for e in entries])
+    tasks = ["query", *["document"] * (len(columns) - 1)]
+    features = [
+        student.model.preprocess(texts, prompt=student.model.prompts[task] or None, task=task)
+        for texts, task in zip(columns, tasks, strict=True)
+    ]
+    value = loss(features, torch.zeros(0))
+    value.backward()
+    parameters = list(student.model.parameters())
+    found = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    student.model.zero_grad()
+    return float(value.detach()), found

@@ -60,7 +60,7 @@ def find_teachers(name: str, plan: Plan) -> dict[str, Step]:
 def _configure(train: TrainConfig | None) -> CalibrationConfig:
     """What the training draws, and temperatures around its own."""
     loss = train.loss if train else None
-    if train is None or loss is None or loss.kind == "infonce":
+    if train is None or loss is None or loss.kind not in ("kl", "mse"):
         return CalibrationConfig()
     used = loss.temperature / loss.alpha
     return CalibrationConfig(

@@ -3,7 +3,8 @@
     scores    select → score            the teacher's, of the selection; or a file of published scores alone
     labels    select → (positives → score →) mine
 
-What nothing reads is not planned: with labels a teacher is asked only where ``[mine]`` compares scores.
+What nothing reads is not planned: with labels a teacher is asked only where ``[mine]`` compares scores, or where it
+says which negatives are false.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pipelines.plan.questions import plan_docs, plan_queries, plan_selector
 from pipelines.plan.steps import config_of, ingest, make_step
 from pipelines.plan.systems import plan_search
 from pipelines.plan.translation import ALL
-from pipelines.positives import PositivesConfig, WithPositives
+from pipelines.positives import PositivesConfig, Wanted, WithPositives
 from pipelines.precision import with_precision
 from pipelines.recipe import EVERY_LANGUAGE, Recipe, Score
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
@@ -27,8 +28,8 @@ from pipelines.scoring import Score as ScorePairs
 from pipelines.tables import RANKINGS
 
 
-def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
-    """The tables of a training that ``reads`` scores or labels."""
+def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> dict[str, Any]:
+    """The tables of a training that ``reads`` scores or labels, and maybe a teacher's scores beside labels."""
     score = recipe.score
     data = {
         "queries": plan_queries(recipe, recipe.languages.query),
@@ -43,7 +44,15 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
         return {**data, "scores": plan_scores(recipe, score, _read_by_teacher(recipe, score, selection))}
     qrels = {} if recipe.synthesis else _plan_labels(recipe)
     rankings = _plan_negatives(recipe, recipe.mine, selection, qrels) if recipe.mine else selection
-    return {**data, "qrels": qrels, "rankings": rankings}
+    data = {**data, "qrels": qrels, "rankings": rankings}
+    if not reads_teacher:
+        return data
+    if not isinstance(score, Score):
+        raise RecipeError(
+            f"recipe {recipe.name}: train.loss.false_negatives.by = 'teacher' reads a teacher's scores, the relevant "
+            "passages' among them: add [score] with a scorer"
+        )
+    return {**data, "scores": _plan_scores_with_positives(recipe, score, selection, qrels)}
 
 
 def _plan_selection(recipe: Recipe) -> Step:
@@ -117,18 +126,25 @@ def _plan_labels(recipe: Recipe) -> dict[str, Step]:
 def _plan_negatives(recipe: Recipe, mine: Mine, selection: Step, qrels: Mapping[str, Step]) -> Step:
     """The hard negatives of a selection. A teacher, where scores decide and there is one, scores the positives too."""
     lang = recipe.select.doc_lang
-    names: dict[str, Any] = {"query_lang": recipe.select.query_lang}
     labels = {"qrels": qrels} if qrels else {}
     inputs: dict[str, Any] = {"rankings": selection, "docs": plan_docs(recipe, lang), **labels}
     if isinstance(recipe.score, Score) and mine.reads_scores:
-        depth = PositivesConfig(depth=mine.depth, languages=mine.languages, **names)
-        complete = make_step(
-            recipe, "mine", "positives", WithPositives, depth, {"rankings": selection, **labels},
-            table=RANKINGS, rows=("rankings",), max_rejects=ALL,
-        )  # fmt: skip
-        inputs["scores"] = plan_scores(recipe, recipe.score, _read_by_teacher(recipe, recipe.score, complete))
+        inputs["scores"] = _plan_scores_with_positives(recipe, recipe.score, selection, qrels)
     rows = ("rankings", "scores") if "scores" in inputs else ("rankings",)
-    config = MineConfig(mine=mine, doc_lang=lang, **names)
+    config = MineConfig(mine=mine, doc_lang=lang, query_lang=recipe.select.query_lang)
     return make_step(
         recipe, "mine", "mine", MineNegatives, config, inputs, table=RANKINGS, rows=rows, max_rejects=ALL
     )  # fmt: skip
+
+
+def _plan_scores_with_positives(recipe: Recipe, score: Score, selection: Step, qrels: Mapping[str, Step]) -> Step:
+    """What the teacher thinks of a selection, as deep as negatives are mined, and of the relevant passages."""
+    mine, names = recipe.mine, {"query_lang": recipe.select.query_lang}
+    languages: Wanted = mine.languages if mine else "any"
+    config = PositivesConfig(depth=mine.depth if mine else recipe.select.k, languages=languages, **names)
+    inputs = {"rankings": selection} | ({"qrels": qrels} if qrels else {})
+    complete = make_step(
+        recipe, "mine", "positives", WithPositives, config, inputs,
+        table=RANKINGS, rows=("rankings",), max_rejects=ALL,
+    )  # fmt: skip
+    return plan_scores(recipe, score, _read_by_teacher(recipe, score, complete))

@@ -1,6 +1,7 @@
 """The training side of a plan: translated passages, selection, teacher, start, training.
 
-The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` labels.
+The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` and
+``triplet`` labels.
 A mixture reads the data of its members.
 """
 
@@ -17,7 +18,7 @@ from pipelines.models import pin
 from pipelines.plan.data import plan_data_set
 from pipelines.plan.steps import make_step, other_student, plan_collection
 from pipelines.recipe import EvaluationSet, Recipe, find_members
-from pipelines.training.config import TrainConfig, TrainingRun
+from pipelines.training.config import Prompts, TrainConfig, TrainingRun
 from pipelines.training.start import StartConfig, build_start
 from pipelines.training.trainer import train
 
@@ -45,11 +46,9 @@ def plan_training(recipe: Recipe) -> Training:
     if recipe.train is None:
         raise RecipeError(f"recipe {recipe.name} trains no student: expected a recipe with [train]")
     with _no_circle(recipe.name):
-        data, shares = _plan_data(recipe, recipe.train)
+        data, mixture = _plan_data(recipe, recipe.train)
         start, first = _plan_start(recipe, recipe.train, data)
-        config = TrainingRun(
-            train=recipe.train, shares=shares, temperature=recipe.mix.temperature if recipe.mix else 1.0, first=first
-        )
+        config = TrainingRun(train=recipe.train, first=first, **mixture)
         inputs: dict[str, Any] = {"start": start, "data": data}
         if recipe.validate_split:
             dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split))
@@ -72,19 +71,24 @@ def _no_circle(name: str) -> Iterator[None]:
         _being_planned.reset(token)
 
 
-def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any], dict[str, float]]:
-    """The data sets of a training and how often each is drawn."""
-    reads = train_config.loss.reads
+def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data sets of a training, and how they are mixed: values of ``TrainingRun``."""
+    loss = train_config.loss
     if not recipe.mix:
-        return {MAIN: plan_data_set(recipe, reads)}, {MAIN: 1.0}
+        return {MAIN: plan_data_set(recipe, loss.reads, loss.reads_teacher)}, {}
     members = find_members(recipe.mix, recipe)
     data = {}
     for name, (member, _) in members.items():
         try:
-            data[name] = plan_data_set(pin(member), reads)
+            data[name] = plan_data_set(pin(member), loss.reads, loss.reads_teacher)
         except RecipeError as error:
             raise RecipeError(f"mix.of.{name}: {error}") from error
-    return data, {name: share for name, (_, share) in members.items()}
+    prompts = {name: Prompts(query=spec.query_prompt, document=spec.doc_prompt) for name, (_, spec) in members.items()}
+    return data, {
+        "shares": {name: spec.share for name, (_, spec) in members.items()},
+        "prompts": {name: own for name, own in prompts.items() if own != Prompts()},
+        "temperature": recipe.mix.temperature,
+    }
 
 
 def _plan_start(recipe: Recipe, config: TrainConfig, data: Mapping[str, Any]) -> tuple[Step, Literal["start", "best"]]:

@@ -20,7 +20,7 @@ from cluster.component import Location
 from cluster.errors import RecipeError
 from pipelines.recipe.explain import explain
 from pipelines.recipe.schema import Recipe
-from pipelines.recipe.tables import Mix
+from pipelines.recipe.tables import Mix, MixMember
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -63,13 +63,13 @@ def variant(name: str, like: Recipe, values: Mapping[str, Any] | None = None) ->
     return _validate(name, tree)
 
 
-def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, float]]:
-    """The recipes of a mixture with their shares, by name: one for each element of a member's product.
+def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, MixMember]]:
+    """The recipes of a mixture with what the mixture says of them, by name: one for each element of a member's product.
 
     Raises:
         RecipeError: a member does not load; the message names its key.
     """
-    members: dict[str, tuple[Recipe, float]] = {}
+    members: dict[str, tuple[Recipe, MixMember]] = {}
     for name, member in mix.of.items():
         for values in _products(member.over):
             tied = {key: values[of] for key, of in member.tied.items() if of in values}
@@ -79,7 +79,7 @@ def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, float]]:
                 recipe = variant(member.recipe, like, values | tied)
             except RecipeError as error:
                 raise RecipeError(f"mix.of.{name}.recipe = {member.recipe!r}: {error}") from error
-            members["-".join([name, *map(_label, values.values())])] = (recipe, member.share)
+            members["-".join([name, *map(_label, values.values())])] = (recipe, member)
     return members
 
 

@@ -110,13 +110,16 @@ class MixMember(Component):
 
     ``over`` holds values for some keys; the member stands for each element of their product. ``tied`` sets a key to the
     value of another: ``{"languages.docs" = "languages.original"}``. ``share`` weighs each element when batches are
-    drawn.
+    drawn. ``query_prompt`` and ``doc_prompt`` stand before its texts in training, in the place of the student's own
+    prefixes; "" for none.
     """
 
     recipe: str
     over: dict[str, tuple[Any, ...]] = {}
     tied: dict[str, str] = {}
     share: float = Field(1.0, gt=0)
+    query_prompt: str | None = None
+    doc_prompt: str | None = None
 
 
 class Mix(Component):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -59,7 +60,12 @@ class TextEncoder:
         self.batch_tokens = batch_tokens or TOKENS_PER_BATCH[self.device.type]
         # a model that compares by cosine without normalising is normalised here, so that dot products are cosines
         self._normalize = self.similarity == "dot" and model.similarity_fn_name == "cosine"
-        self._tokens_of: dict[Task, Tokens] = {}
+        self._tokens_of: dict[tuple[Task, str | None], Tokens] = {}
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether vectors are unit vectors."""
+        return self._normalize or isinstance(self.model[-1], Normalize)
 
     @property
     def device(self) -> torch.device:
@@ -92,9 +98,9 @@ class TextEncoder:
         """See ``Encoder``."""
         return passages.cut(self._tokens("document"), texts, length, stride)
 
-    def rows(self, texts: Sequence[str], task: Task) -> list[Row]:
-        """Tokenise: the features of each text, without padding."""
-        return self._tokens(task).rows(texts)
+    def rows(self, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[Row]:
+        """Tokenise: the features of each text, without padding. ``prompt`` takes the place of the model's own."""
+        return self._tokens(task, prompt).rows(texts)
 
     def embed(self, rows: Sequence[Row], task: Task) -> tuple[Tensor, Tensor]:
         """Vectors float [B, T, D] and which of them count, bool [B, T]; T is 1 for a dense encoder. Gradients flow."""
@@ -112,10 +118,10 @@ class TextEncoder:
         """Write an ordinary sentence-transformers directory."""
         self.model.save(str(directory), create_model_card=False)
 
-    def _tokens(self, task: Task) -> Tokens:
-        if task not in self._tokens_of:
-            self._tokens_of[task] = Tokens(self.model, task)
-        return self._tokens_of[task]
+    def _tokens(self, task: Task, prompt: str | None = None) -> Tokens:
+        if (task, prompt) not in self._tokens_of:
+            self._tokens_of[task, prompt] = Tokens(self.model, task, prompt)
+        return self._tokens_of[task, prompt]
 
     def _encode(
         self, texts: Sequence[str], task: Task, tokenise: Callable[[Sequence[str]], list[Row]]

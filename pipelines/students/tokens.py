@@ -32,17 +32,19 @@ class Located(NamedTuple):
 
 
 class Tokens:
-    """The tokenizer of a sentence-transformers model for one task.
+    """The tokenizer of a sentence-transformers model for one task. ``prompt`` stands before each text: the model's own
+    one where none is given.
 
     Attributes:
         longest: tokens that the model reads of a text, its own tokens among them.
         own: tokens of an empty text: special tokens, marker, prompt.
     """
 
-    def __init__(self, model: Any, task: Task):
+    def __init__(self, model: Any, task: Task, prompt: str | None = None):
         self.model, self.task = model, task
         names = ("query",) if task == "query" else DOC_PROMPTS
-        self.prompt: str = next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+        own: str = next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+        self.prompt = own if prompt is None else prompt
         self.longest: int = getattr(model[0], f"{task}_length", None) or model.max_seq_length or 512
         samples = self._preprocessed(SAMPLES)
         self.own = len(samples[0]["input_ids"])

@@ -40,6 +40,7 @@ class Entry:
     """A query and its W passages: ids, the language of each, and the teacher's scores (float32 [W]).
 
     With labels the first passage is relevant, the scores are 1 and 0, and ``relevant`` holds all that are known to be.
+    ``teacher`` holds a teacher's scores of passages of this query by id, where a loss on labels reads them too.
     """
 
     query_id: str
@@ -47,6 +48,7 @@ class Entry:
     langs: tuple[str, ...]
     scores: np.ndarray = field(compare=False)
     relevant: frozenset[str] = frozenset()
+    teacher: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -72,12 +74,13 @@ class Draw:
 @dataclass(frozen=True)
 class Candidates:
     """The passages that may be drawn for a query, best first; the first ``positives`` of them are relevant, where there
-    are labels. ``scores`` is float32 [K]."""
+    are labels. ``scores`` is float32 [K]. ``teacher``: see ``Entry``."""
 
     query_id: str
     doc_ids: Sequence[str]
     scores: np.ndarray
     positives: int = 0
+    teacher: Mapping[str, float] = field(default_factory=dict)
 
 
 class Passages(Protocol):
@@ -150,6 +153,7 @@ class Batches:
                 tuple(self.langs[lang] for lang in langs),
                 found.scores[ways],
                 relevant,
+                found.teacher,
             )
             for ways, langs in _DRAWS[self.draw.mixing](there_LK, found.positives, self.draw, random)
         ]

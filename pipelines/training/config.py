@@ -1,11 +1,13 @@
 """What a training run is: the student, the loss, the batches, the optimiser. Importing this loads no model library."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cluster.component import NOT_CONTENT, Component, Resources, Speed
-from pipelines.students import AnyStudent
+from pipelines.students import AnyStudent, Dense, LateInteraction
+from pipelines.students.base import Task
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
 
@@ -79,6 +81,9 @@ class TrainConfig(Component):
     # it adds the same gradients up in another order, under other masks of dropout. So a training that ran out of memory
     # goes on from its last checkpoint with more pieces; one that is not changed resumes to the bit, as ever
     accumulation: Speed = Speed(1)
+    # tokens of a piece into which an in-batch contrast cuts its share by itself, padding included: what its memory is
+    # for. 8,192 are 45 passages of 180 tokens, about 2.5 GB of activations of a small transformer (MiniLM) in fp32
+    piece_tokens: Speed = Speed(8192)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     validation: Validation = Validation()
     checkpoint_every: Speed = Speed(1000)  # steps; a validation makes a checkpoint as well
@@ -95,6 +100,8 @@ class TrainConfig(Component):
             raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
         if self.warmup > self.steps:
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
+        if (dim := _find_dim(self.student)) is not None:
+            self.loss.check_dim(dim)
         if (most := self.resources.most_workers) > self.batch:
             raise ValueError(f"{most} workers cannot share a batch of {self.batch} queries")
         return self
@@ -105,17 +112,38 @@ class TrainConfig(Component):
         return Draw(self.mixing, self.ways, self.pool, self.sampling)
 
 
+def _find_dim(student: AnyStudent) -> int | None:
+    """The dimension of a student's vectors; None where its checkpoint alone knows."""
+    return getattr(student.base, "hidden", None) if isinstance(student, Dense) else student.dim
+
+
+class Prompts(Component):
+    """What stands before the texts of a data set while the student learns from it, in the place of the student's own
+    prefix. None: the student's own."""
+
+    query: str | None = None
+    document: str | None = None
+
+    @property
+    def by_task(self) -> Mapping[Task, str]:
+        """Those that are given."""
+        prompts: dict[Task, str | None] = {"query": self.query, "document": self.document}
+        return {task: prompt for task, prompt in prompts.items() if prompt is not None}
+
+
 class TrainingRun(Component):
     """The config of the step *train*: the training, and how its data sets are mixed.
 
     Each batch is drawn from one data set, with a probability that is proportional to
-    share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set.
+    share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set; ``prompts`` those that have
+    prompts of their own.
     ``first`` says which student of the input ``start`` takes the first step: the one that the step *start* made, or the
     ``best`` of another training.
     """
 
     train: TrainConfig
     shares: dict[str, float] = {"main": 1.0}
+    prompts: dict[str, Prompts] = {}
     temperature: float = Field(1.0, gt=0)
     first: Literal["start", "best"] = "start"
 
@@ -125,3 +153,18 @@ class TrainingRun(Component):
         if not shares or min(shares.values()) <= 0:
             raise ValueError(f"expected a positive share of each data set, got {shares}")
         return shares
+
+    @model_validator(mode="after")
+    def _check_prompts(self) -> "TrainingRun":
+        if unknown := sorted(set(self.prompts) - set(self.shares)):
+            raise ValueError(f"prompts of {unknown[0]!r}, which is none of the data sets {', '.join(self.shares)}")
+        if isinstance(student := self.train.student, LateInteraction):
+            markers: dict[Task, str] = {"query": student.query_marker, "document": student.doc_marker}
+            for name, prompts in self.prompts.items():
+                for task, prompt in prompts.by_task.items():
+                    if not prompt.startswith(markers[task]):
+                        raise ValueError(
+                            f"{name}: the prompt {prompt!r} takes the place of the student's marker of a {task}: begin "
+                            f"it with {markers[task]!r}"
+                        )
+        return self

@@ -1,7 +1,8 @@
 """The data sets of a training: what each must hold, and who says which passages belong to a query.
 
 A data set is ``queries``, ``docs`` by language, and what the loss reads: ``scores``, the teacher's rankings; or
-``qrels`` by language and ``rankings``, the selection, whose passages that are not relevant are the negatives.
+``qrels`` by language and ``rankings``, the selection, whose passages that are not relevant are the negatives, and
+``scores`` beside them where a teacher says which negatives are false.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,18 @@ from cluster.step import flatten
 from pipelines.docstore import Docstore, RowStore
 from pipelines.positives import Positives
 from pipelines.training.batches import Candidates, Passages
+from pipelines.training.losses import Loss
 
 NEEDS = {  # what a data set holds, by what the loss reads
     "scores": frozenset({"queries", "docs", "scores"}),
     "labels": frozenset({"queries", "docs", "qrels", "rankings"}),
 }
 TABLES = {"queries": "queries", "docs": "docs", "scores": "rankings", "rankings": "rankings", "qrels": "qrels"}
+
+
+def find_needs(loss: Loss) -> frozenset[str]:
+    """What each data set must hold for this loss."""
+    return NEEDS[loss.reads] | ({"scores"} if loss.reads_teacher else frozenset())
 
 
 def check_data(data: Mapping[str, Mapping[str, Any]], needs: Iterable[str], shares: Iterable[str]) -> None:
@@ -50,9 +57,12 @@ def open_docs(docs: Mapping[str, Artifact]) -> dict[str, Docstore]:
 
 def open_passages(artifacts: Mapping[str, Any]) -> Passages:
     """Open what says which passages belong to a query: the teacher's scores, or labels and a selection."""
-    if "scores" in artifacts:
-        return ScoredPassages(RowStore.open(artifacts["scores"]))
-    return LabelledPassages(artifacts["qrels"], RowStore.open(artifacts["rankings"]))
+    scores = RowStore.open(artifacts["scores"]) if "scores" in artifacts else None
+    if "qrels" in artifacts:
+        return LabelledPassages(artifacts["qrels"], RowStore.open(artifacts["rankings"]), scores)
+    if scores is None:
+        raise StepError(f"expected scores, or qrels and rankings, got {', '.join(sorted(artifacts))}")
+    return ScoredPassages(scores)
 
 
 class ScoredPassages:
@@ -76,12 +86,13 @@ class LabelledPassages:
 
     ``qrels`` are judgements by language; an id is the same passage in every language, so a passage that is relevant in
     one is relevant in all. Without any, a query's relevant passage is that of its own id: it was written from it. A
-    query without a relevant passage, or without a ranking, has no row.
+    query without a relevant passage, or without a ranking, has no row. ``teacher`` are rankings with a teacher's
+    scores.
     """
 
-    def __init__(self, qrels: Mapping[str, Artifact], rankings: RowStore):
+    def __init__(self, qrels: Mapping[str, Artifact], rankings: RowStore, teacher: RowStore | None = None):
         judged = f" with {', '.join(artifact.name for artifact in qrels.values())}" if qrels else ""
-        self.name, self._rankings = f"{rankings.name}{judged}", rankings
+        self.name, self._rankings, self._teacher = f"{rankings.name}{judged}", rankings, teacher
         self._positives = Positives(qrels)
         found = rankings.positions(self._positives.judged) if qrels else np.arange(len(rankings))
         self._rows = np.sort(found[found >= 0])
@@ -95,4 +106,12 @@ class LabelledPassages:
         relevant = self._positives.of(ranking["query_id"])
         others = [doc_id for doc_id in ranking["doc_ids"] if doc_id not in relevant][:pool]
         scores = np.array([1.0] * len(relevant) + [0.0] * len(others), np.float32)
-        return Candidates(ranking["query_id"], [*relevant, *others], scores, positives=len(relevant))
+        teacher = self._find_scores(ranking["query_id"])
+        return Candidates(ranking["query_id"], [*relevant, *others], scores, len(relevant), teacher)
+
+    def _find_scores(self, query_id: str) -> dict[str, float]:
+        """A teacher's scores of a query's passages by id; none where there is no teacher, or it rejected the query."""
+        if self._teacher is None or query_id not in self._teacher:
+            return {}
+        scored = self._teacher.row(query_id)
+        return dict(zip(scored["doc_ids"], scored["scores"], strict=True))

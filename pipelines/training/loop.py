@@ -67,7 +67,8 @@ class Loop:
 
     def backward(self, share: Share) -> float:
         """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
-        step = Pass(self.workers, self.scaler, self.sum, self.config.precision, self.config.accumulation)
+        config = self.config
+        step = Pass(self.workers, self.scaler, self.sum, config.precision, config.accumulation, config.piece_tokens)
         total = self.objective.backward(share, step)
         self.sum.finish()
         self.workers.sum(total)

@@ -1,24 +1,70 @@
 """Losses: what the student's scores of a query's passages are compared with. The kind of the loss decides what a
 training reads (``reads``): the teacher's scores, or labels and a selection of passages.
 
-A loss turns scores into distributions over the W passages of an entry by a softmax in float32 and returns one number
-per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as Hinton et
-al. (2015) do: a learning rate that suits one temperature may not suit another.
+All but ``triplet`` turn scores into distributions over the passages by a softmax in float32 and return one number per
+entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as Hinton et al.
+(2015) do: a learning rate that suits one temperature may not suit another.
 
 Tensor names end in their shape: N entries, W ways (passages per entry), M candidates, L languages, Q queries.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cluster.component import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Score = TypeVar("Score", float, "Tensor")
 
-class _Distillation(Component):
+
+class Loss(Component):
+    """What every loss has: the dimensions to which vectors are cut before they are compared.
+
+    With ``dims`` the loss is the mean, weighted by ``dim_weights``, of the losses over the first so many dimensions of
+    the vectors, made unit vectors again where the encoder makes unit vectors (Kusupati et al. 2022, Matryoshka). A
+    length that is not named is not trained, the full one included.
+    """
+
+    reads: ClassVar[Literal["scores", "labels"]]
+    dims: tuple[PositiveInt, ...] = ()
+    dim_weights: tuple[PositiveFloat, ...] = ()  # one for each of dims; () weighs them alike
+
+    @model_validator(mode="after")
+    def _check_dims(self) -> "Loss":
+        if len(set(self.dims)) != len(self.dims):
+            raise ValueError(f"dims: each dimension once, got {list(self.dims)}")
+        if self.dim_weights and len(self.dim_weights) != len(self.dims):
+            raise ValueError(
+                f"dim_weights: expected one weight for each of dims = {list(self.dims)}, got {list(self.dim_weights)}"
+            )
+        return self
+
+    def check_dim(self, dim: int) -> None:
+        """See that vectors of ``dim`` dimensions can be cut to ``dims``. Raises ValueError where they are shorter."""
+        if self.dims and max(self.dims) > dim:
+            raise ValueError(
+                f"loss.dims = {list(self.dims)}: the student's vectors have {dim} dimensions: name no more"
+            )
+
+    @property
+    def cuts(self) -> tuple[tuple[int | None, float], ...]:
+        """To how many dimensions vectors are cut, None for all, each with its weight; weights add up to 1."""
+        if not self.dims:
+            return ((None, 1.0),)
+        weights = self.dim_weights or (1.0,) * len(self.dims)
+        return tuple((dim, weight / sum(weights)) for dim, weight in zip(self.dims, weights, strict=True))
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a training reads a teacher's scores, perhaps beside labels."""
+        return self.reads == "scores"
+
+
+class _Distillation(Loss):
     """A distance between the student's and the teacher's distributions."""
 
     reads: ClassVar[Literal["scores", "labels"]] = "scores"
@@ -69,32 +115,106 @@ class MeanSquaredError(_Distillation):
         return (student_NW - teacher_NW).square().mean(-1)
 
 
-class InfoNce(Component):
-    """−log of the relevant passage's share of the softmax over an entry's candidates (van den Oord et al. 2018).
+class FalseNegatives(Component):
+    """Which candidates are perhaps relevant, though nobody has judged them, and are left out as negatives: those whose
+    score is above the relevant passage's, less a margin. The names are those of ``[mine]``.
+
+    ``by`` says whose scores are compared. The student's are known of every candidate of the batch, and are those of the
+    moment, before ``temperature`` and at the same dimensions as the loss. The teacher's are known of the passages that
+    it scored for this query: the query's own mined passages, and by chance another query's; a candidate without such a
+    score counts as a negative, and so does every candidate where the relevant passage has none.
+    """
+
+    by: Literal["student", "teacher"] = "student"
+    absolute_margin: float | None = Field(None, ge=0)
+    relative_margin: float | None = Field(None, ge=0)  # a share of the relevant passage's score, without its sign
+
+    @model_validator(mode="after")
+    def _has_a_margin(self) -> "FalseNegatives":
+        if (self.absolute_margin is None) == (self.relative_margin is None):
+            raise ValueError("false_negatives: give absolute_margin or relative_margin, one of the two")
+        return self
+
+    def limit(self, positive: Score) -> Score:
+        """The score above which a candidate is left out, given that of the relevant passage."""
+        if self.absolute_margin is not None:
+            return positive - self.absolute_margin
+        return positive - abs(positive) * (self.relative_margin or 0.0)
+
+    def find(self, scores: Mapping[str, float], positive: str) -> list[str]:
+        """The ids that are left out by a teacher's scores of a query's passages; none where the positive has none."""
+        if positive not in scores:
+            return []
+        limit = self.limit(scores[positive])
+        return [doc_id for doc_id, score in scores.items() if score > limit and doc_id != positive]
+
+
+class _Contrast(Loss):
+    """A relevant passage against others.
 
     With ``in_batch`` the candidates are the passages of all queries of the batch, but for those known to be relevant to
-    the query; else they are the entry's own. The baseline MTT (MTD §4; PLAID-X: ``--kd_loss None``) is ``in_batch`` =
-    false with 2 ways. Cosines of a dense student need a ``temperature`` near 0.05.
+    the query, in any language; else they are the entry's own. ``false_negatives`` leaves out more of them.
     """
 
     reads: ClassVar[Literal["scores", "labels"]] = "labels"
+    in_batch: bool = True
+    false_negatives: FalseNegatives | None = None
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a teacher says which candidates are left out."""
+        return self.false_negatives is not None and self.false_negatives.by == "teacher"
+
+    def _leave_out(self, student_NM: "Tensor", positive_N1: "Tensor") -> "Tensor":
+        """The scores in float32, -inf where the student's own say that a candidate is left out."""
+        student_NM = student_NM.float()
+        if self.false_negatives is None or self.false_negatives.by != "student":
+            return student_NM
+        scores_NM = student_NM.detach()
+        left_out_NM = scores_NM > self.false_negatives.limit(scores_NM.gather(1, positive_N1))
+        return student_NM.masked_fill(left_out_NM.scatter(1, positive_N1, False), float("-inf"))
+
+
+class InfoNce(_Contrast):
+    """−log of the relevant passage's share of the softmax over an entry's candidates (van den Oord et al. 2018).
+
+    The baseline MTT (MTD §4; PLAID-X: ``--kd_loss None``) is ``in_batch`` = false with 2 ways. Cosines of a dense
+    student need a ``temperature`` near 0.05.
+    """
+
     kind: Literal["infonce"] = "infonce"
     temperature: float = Field(1.0, gt=0)
-    in_batch: bool = True
 
-    def per_entry(self, student_NW: "Tensor") -> "Tensor":
-        """[N] losses of entries whose first passage is the relevant one."""
-        return -(student_NW.float() / self.temperature).log_softmax(-1)[:, 0]
-
-    def among(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
+    def per_entry(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
         """[N] losses of entries with M candidates each, of which the one at ``positive_N`` is relevant; a candidate
         whose score is -inf does not count."""
-        logs_NM = (student_NM.float() / self.temperature).log_softmax(-1)
+        logs_NM = (self._leave_out(student_NM, positive_N[:, None]) / self.temperature).log_softmax(-1)
         return -logs_NM.gather(1, positive_N[:, None])[:, 0]
 
 
+class Triplet(_Contrast):
+    """How far a negative comes nearer to the query than ``margin`` behind the relevant passage, the mean over an
+    entry's negatives: max(0, margin − score of the relevant passage + score of the negative) (Schroff et al. 2015).
+
+    The distance is the score with its sign turned: of a dense student 1 − cosine, of late interaction a sum of cosines
+    over the query's tokens, which asks for a margin as many times larger.
+    """
+
+    kind: Literal["triplet"] = "triplet"
+    margin: float = Field(0.2, ge=0)
+
+    def per_entry(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
+        """[N] losses, as ``InfoNce.per_entry``; 0 where no negative is left."""
+        positive_N1 = positive_N[:, None]
+        scores_NM = self._leave_out(student_NM, positive_N1)
+        counts_NM = scores_NM.isfinite().scatter(1, positive_N1, False)
+        behind_NM = (self.margin - scores_NM.gather(1, positive_N1) + scores_NM).relu()
+        return behind_NM.masked_fill(~counts_NM, 0).sum(-1) / counts_NM.sum(-1).clamp(min=1)
+
+
 DistillationLoss = KullbackLeibler | MeanSquaredError
-AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce, Field(discriminator="kind")]
+ContrastiveLoss = InfoNce | Triplet
+AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce | Triplet, Field(discriminator="kind")]
 
 
 def language_consistency(student_QLW: "Tensor") -> "Tensor":

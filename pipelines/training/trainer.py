@@ -2,8 +2,9 @@
 
 Inputs: ``start``, the student that takes the first step (see ``start``, or another training); ``data``, by the name of
 the data set: ``queries``, ``docs`` by language, and ``scores`` (the teacher's RANKINGS), or, for a loss that reads
-labels, ``qrels`` by language and ``rankings`` (the selection, for negatives); and, to choose the best checkpoint,
-``dev``: ``queries``, and ``qrels`` and ``docs`` by language.
+labels, ``qrels`` by language and ``rankings`` (the selection, for negatives), and ``scores`` too where a teacher says
+which negatives are false; and, to choose the best checkpoint, ``dev``: ``queries``, and ``qrels`` and ``docs`` by
+language.
 
 The artifact: ``last/`` and ``best/`` (sentence-transformers directories; the same student where there is no ``dev``),
 ``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are ``checkpoints/`` (Ray Train's), from which
@@ -22,7 +23,7 @@ from cluster.session import connect
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.training.config import TrainingRun
-from pipelines.training.data import NEEDS, check_data
+from pipelines.training.data import check_data, find_needs
 from pipelines.training.records import Records
 from pipelines.training.worker import Job, train_worker
 
@@ -54,7 +55,7 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
         raise StepError(f"training needs the inputs start and data; {', '.join(sorted(missing))} is missing")
     finished = out / "facts.json"
     if not finished.exists():
-        check_data(inputs["data"], NEEDS[config.train.loss.reads], config.shares)
+        check_data(inputs["data"], find_needs(config.train.loss), config.shares)
         connect()
         _forget_torn_snapshot(out / CHECKPOINTS)
         finished.write(json.dumps(_publish(_fit(Job(config, inputs, out)), out)).encode())

@@ -6,8 +6,9 @@ Importing this loads no model library.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cluster.errors import RecipeError
 from pipelines.training.config import TrainingRun
-from pipelines.training.losses import InfoNce
+from pipelines.training.losses import InfoNce, Triplet
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import TextEncoder
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def build_objective(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: "TextEncoder") -> "Objective":
-    """Open the data sets, which ``check_data`` has seen, and make the objective of the run's loss."""
+    """Open the data sets, which ``check_data`` has seen, and make the objective of the run's loss.
+
+    Raises:
+        RecipeError: the loss cuts vectors to more dimensions than the student's have.
+    """
     from pipelines.training.objectives.base import Sampler
     from pipelines.training.objectives.contrast import Contrast
     from pipelines.training.objectives.distil import Distil
 
+    try:
+        run.train.loss.check_dim(student.dim)
+    except ValueError as error:
+        raise RecipeError(f"train.{error}") from error
     loss, sampler = run.train.loss, Sampler.open(run, data, student)
-    if isinstance(loss, InfoNce):
+    if isinstance(loss, InfoNce | Triplet):
         return Contrast(loss, run.train, student, sampler)
     return Distil(loss, run.train, student, sampler)

@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -65,13 +65,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Pass:
-    """How one step's gradients are made: the other workers, the precision, and how many pieces a share is cut into."""
+    """How one step's gradients are made: the other workers, the precision, into how many pieces a share is cut at
+    least, and how many tokens a piece of an in-batch contrast holds at most."""
 
     workers: Workers
     scaler: torch.amp.GradScaler
     sum: GradientSum
     precision: Precision = "fp32"
     pieces: int = 1
+    piece_tokens: int = 8192
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None, *, last: bool) -> None:
         """Add gradients to the parameters': of a loss, or of tensors whose gradients are known (scaled already).
@@ -85,8 +87,6 @@ class Pass:
 
 class Objective(Protocol):
     """Batches and their loss."""
-
-    needs: ClassVar[frozenset[str]]  # what each data set must hold
 
     def share(self, number: int, rank: int, world: int) -> Share:
         """What worker ``rank`` of ``world`` computes of batch ``number``: a function of the seed and these numbers.
@@ -113,7 +113,7 @@ class Sampler:
             queries, docs = Docstore.open(artifacts["queries"]), open_docs(artifacts["docs"])
             seed = _seed_of(config.seed, name) if len(data) > 1 else config.seed
             members[name] = Batches(open_passages(artifacts), queries, docs, config.draw, config.batch, seed)
-            texts[name] = TokenRows(student, queries, docs)
+            texts[name] = TokenRows(student, queries, docs, run.prompts[name].by_task if name in run.prompts else None)
         return cls(run, members, texts)
 
     def share(self, number: int, rank: int, world: int) -> Share:

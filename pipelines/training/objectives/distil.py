@@ -4,7 +4,7 @@ Tensor names end in their shape: N entries, W ways, Q queries, L languages.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,9 @@ from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.batches import Entry
 from pipelines.training.config import TrainConfig
-from pipelines.training.data import NEEDS
 from pipelines.training.losses import DistillationLoss, language_consistency
 from pipelines.training.objectives.base import Pass, Sampler, Share
-from pipelines.training.objectives.texts import score_entries
+from pipelines.training.objectives.texts import score_cuts
 
 
 class Distil:
@@ -24,8 +23,6 @@ class Distil:
 
     The loss of a batch is a mean over queries of the mean over their entries, so shares and pieces simply add up.
     """
-
-    needs: ClassVar[frozenset[str]] = NEEDS["scores"]
 
     def __init__(self, loss: DistillationLoss, config: TrainConfig, student: TextEncoder, sampler: Sampler):
         self._loss, self.config, self.student, self.sampler = loss, config, student, sampler
@@ -41,14 +38,16 @@ class Distil:
     def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over queries of the mean loss of a query's entries, which are one of ``groups``."""
         entries = [entry for group in groups for entry in group]
-        scores_NW = score_entries(self.student, entries, (share.queries, share.docs), precision)
-        teacher_NW = torch.tensor([entry.scores.tolist() for entry in entries], device=scores_NW.device)
-        each = len(groups[0])
-        loss = self._loss.per_entry(scores_NW, teacher_NW).sum() / each
-        if self.config.consistency:
-            scores_QLW = scores_NW.unflatten(0, (len(groups), each)) / self._loss.temperature
-            loss = loss + self.config.consistency * language_consistency(scores_QLW).sum()
-        return loss
+        teacher_NW = torch.tensor([entry.scores.tolist() for entry in entries], device=self.student.device)
+        each, total = len(groups[0]), torch.zeros((), device=self.student.device)
+        rows = share.queries, share.docs
+        for weight, scores_NW in score_cuts(self.student, entries, rows, self._loss.cuts, precision):
+            loss = self._loss.per_entry(scores_NW, teacher_NW).sum() / each
+            if self.config.consistency:
+                scores_QLW = scores_NW.unflatten(0, (len(groups), each)) / self._loss.temperature
+                loss = loss + self.config.consistency * language_consistency(scores_QLW).sum()
+            total = total + weight * loss
+        return total
 
 
 def backward_by_query(loss_of: Any, batch: int, share: Share, step: Pass) -> Tensor:

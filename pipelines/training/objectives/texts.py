@@ -6,12 +6,13 @@ whatever the precision of the student.
 Tensor names end in their shape: N entries, W ways, Q query tokens, T document tokens, D dimensions, U unique texts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from pipelines.batching import by_length
 from pipelines.docstore import Docstore
@@ -28,10 +29,17 @@ MASKED = -9999.0  # PLAID-X's similarity of a token that does not count
 
 
 class TokenRows:
-    """Tokenised texts of a data set by id. Those used last are kept, up to ``CACHE_BYTES`` of them."""
+    """Tokenised texts of a data set by id. Those used last are kept, up to ``CACHE_BYTES`` of them. ``prompts`` stand
+    before the texts of a task in the place of the student's own."""
 
-    def __init__(self, student: TextEncoder, queries: Docstore, docs: Mapping[str, Docstore]):
-        self._student, self._queries, self._docs = student, queries, docs
+    def __init__(
+        self,
+        student: TextEncoder,
+        queries: Docstore,
+        docs: Mapping[str, Docstore],
+        prompts: Mapping[Task, str] | None = None,
+    ):
+        self._student, self._queries, self._docs, self._prompts = student, queries, docs, prompts or {}
         self._kept: dict[Any, Row] = {}
         self._bytes = 0
 
@@ -48,13 +56,16 @@ class TokenRows:
         """Tokenise what is not kept, in one call."""
         rows = {key: self._kept.pop(key) for key in keys if key in self._kept}  # put back below, as the newest
         new = [key for key in keys if key not in rows]
-        made = dict(zip(new, self._student.rows(self._texts(new), task), strict=True)) if new else {}
+        made = dict(zip(new, self._tokenise(new, task), strict=True)) if new else {}
         self._bytes += sum(_bytes(row) for row in made.values())
         rows |= made
         self._kept |= rows
         while self._bytes > CACHE_BYTES:
             self._bytes -= _bytes(self._kept.pop(next(iter(self._kept))))
         return [rows[key] for key in keys]
+
+    def _tokenise(self, keys: Sequence[tuple[str | None, str]], task: Task) -> list[Row]:
+        return self._student.rows(self._texts(keys), task, self._prompts.get(task))
 
     def _texts(self, keys: Sequence[tuple[str | None, str]]) -> list[str]:
         """The texts of these keys, looked up together in each language."""
@@ -82,25 +93,26 @@ def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Prec
     return take(vectors, back), take(mask, back)
 
 
-def embed_entries(
-    student: TextEncoder,
-    entries: Sequence[Entry],
-    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
-    precision: Precision,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Vectors and masks of the distinct queries of some entries [U, Q, D], [U, Q] and of their distinct passages
-    [U, T, D], [U, T], and where those of each entry are: query_N, doc_NW. ``rows`` are tokenised queries and docs."""
-    queries = list(dict.fromkeys(entry.query_id for entry in entries))
-    docs = sorted({key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)})
-    query_at, doc_at = ({key: at for at, key in enumerate(keys)} for keys in (queries, docs))
-    query_N = torch.tensor([query_at[entry.query_id] for entry in entries], device=student.device)
-    doc_NW = torch.tensor(
-        [[doc_at[key] for key in zip(e.langs, e.doc_ids, strict=True)] for e in entries], device=student.device
-    )
-    query_rows, doc_rows = rows
-    queries_UQD, query_mask_UQ = embed(student, [query_rows[key] for key in queries], "query", precision)
-    docs_UTD, doc_mask_UT = embed(student, [doc_rows[key] for key in docs], "document", precision)
-    return queries_UQD, query_mask_UQ, docs_UTD, doc_mask_UT, query_N, doc_NW
+@dataclass(frozen=True)
+class Distinct:
+    """The distinct texts of some entries, and where those of each entry are among them: ``query_N``, ``doc_NW``."""
+
+    queries: Sequence[str]
+    docs: Sequence[tuple[str, str]]
+    query_N: Tensor
+    doc_NW: Tensor
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], device: torch.device) -> "Distinct":
+        """Find them."""
+        queries = list(dict.fromkeys(entry.query_id for entry in entries))
+        docs = sorted({key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)})
+        query_at, doc_at = ({key: at for at, key in enumerate(keys)} for keys in (queries, docs))
+        query_N = torch.tensor([query_at[entry.query_id] for entry in entries], device=device)
+        doc_NW = torch.tensor(
+            [[doc_at[key] for key in zip(e.langs, e.doc_ids, strict=True)] for e in entries], device=device
+        )
+        return cls(queries, docs, query_N, doc_NW)
 
 
 def score_entries(
@@ -110,8 +122,33 @@ def score_entries(
     precision: Precision = "fp32",
 ) -> Tensor:
     """The student's scores of the entries' passages, float32 [N, W]."""
-    queries, query_mask, docs, doc_mask, query_N, doc_NW = embed_entries(student, entries, rows, precision)
-    return maxsim(take(queries, query_N), take(query_mask, query_N), take(docs, doc_NW), take(doc_mask, doc_NW))
+    ((_, scores_NW),) = score_cuts(student, entries, rows, ((None, 1.0),), precision)
+    return scores_NW
+
+
+def score_cuts(
+    student: TextEncoder,
+    entries: Sequence[Entry],
+    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
+    cuts: Sequence[tuple[int | None, float]],
+    precision: Precision = "fp32",
+) -> Iterator[tuple[float, Tensor]]:
+    """For each cut (see ``Loss.cuts``) its weight and the student's scores of the entries' passages, float32 [N, W].
+    ``rows`` are tokenised queries and docs; each distinct text is embedded once."""
+    texts = Distinct.of(entries, student.device)
+    queries_UQD, query_mask_UQ = embed(student, [rows[0][key] for key in texts.queries], "query", precision)
+    docs_UTD, doc_mask_UT = embed(student, [rows[1][key] for key in texts.docs], "document", precision)
+    masks = take(query_mask_UQ, texts.query_N), take(doc_mask_UT, texts.doc_NW)
+    for dim, weight in cuts:
+        queries, docs = (cut(vectors, dim, student.normalizes) for vectors in (queries_UQD, docs_UTD))
+        yield weight, maxsim(take(queries, texts.query_N), masks[0], take(docs, texts.doc_NW), masks[1])
+
+
+def cut(vectors: Tensor, dim: int | None, normalized: bool) -> Tensor:
+    """The first ``dim`` dimensions of vectors [..., D], unit vectors again where the whole ones are; None: all."""
+    if dim is None:
+        return vectors
+    return normalize(vectors[..., :dim], dim=-1) if normalized else vectors[..., :dim]
 
 
 def take(rows: Tensor, at: Tensor) -> Tensor:
