@@ -47,9 +47,8 @@ def plan_training(recipe: Recipe) -> Training:
     with _no_circle(recipe.name):
         data, shares = _plan_data(recipe, recipe.train)
         start, first = _plan_start(recipe, recipe.train, data)
-        config = TrainingRun(
-            train=recipe.train, shares=shares, temperature=recipe.mix.temperature if recipe.mix else 1.0, first=first
-        )
+        mixed = {"temperature": recipe.mix.temperature, "examples": recipe.mix.examples} if recipe.mix else {}
+        config = TrainingRun(train=recipe.train, shares=shares, first=first, **mixed)
         inputs: dict[str, Any] = {"start": start, "data": data}
         if recipe.validate_split:
             dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split))

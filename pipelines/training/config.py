@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.component import NOT_CONTENT, Component, Resources, Speed
 from pipelines.students import AnyStudent
+from pipelines.students.adapter import Lora
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
 
@@ -61,6 +62,7 @@ class TrainConfig(Component):
 
     student: AnyStudent
     after: Annotated[str, NOT_CONTENT] = ""  # the recipe whose best student takes the first step; it is an input
+    adapter: Lora | None = None  # trains little of the base; None: all of the student
     loss: AnyLoss = KullbackLeibler()
     consistency: float = Field(0.0, ge=0)
     mixing: Mixing = "mix_passages"
@@ -93,6 +95,8 @@ class TrainConfig(Component):
             raise ValueError("consistency compares languages within a query: it needs mixing = round_robin_entries")
         if self.consistency and self.loss.reads != "scores":
             raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
+        if self.adapter and self.student.kind == "lexical":
+            raise ValueError("adapter: student.kind = lexical has no base with linear layers; leave out train.adapter")
         if self.warmup > self.steps:
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
         if (most := self.resources.most_workers) > self.batch:
@@ -111,13 +115,15 @@ class TrainingRun(Component):
     Each batch is drawn from one data set, with a probability that is proportional to
     share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set.
     ``first`` says which student of the input ``start`` takes the first step: the one that the step *start* made, or the
-    ``best`` of another training.
+    ``best`` of another training. ``examples`` bounds the queries that are used of all data sets together; see
+    ``pipelines.training.mixture.divide_examples``.
     """
 
     train: TrainConfig
     shares: dict[str, float] = {"main": 1.0}
     temperature: float = Field(1.0, gt=0)
     first: Literal["start", "best"] = "start"
+    examples: int | None = Field(None, ge=1)
 
     @field_validator("shares")
     @classmethod

@@ -32,6 +32,7 @@ class Loop:
 
     def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective, workers: Workers):
         self.config, self.student, self.objective, self.workers = config, student, objective, workers
+        self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
         self.optimizer = make_optimizer(student.model, config)
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
         self.sum = GradientSum(student.model.parameters(), workers)
@@ -101,9 +102,14 @@ class Loop:
         return Drawn.joined(self.workers.gather(drawn))
 
     def save(self, directory: Path) -> None:
-        """Write the student to ``directory/model`` and the optimiser's state beside it."""
-        self.student.save(directory / "model")
+        """Write the student to ``directory/model`` and the optimiser's state beside it. A student with an adapter is
+        written merged, and the adapter to ``directory/adapter``; what is trained of it goes with the optimiser."""
+        if self.adapter:
+            self.adapter.save(directory)
+        else:
+            self.student.save(directory / "model")
         state = {
+            "trained": self.adapter.trained if self.adapter else {},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "overflows": (self.overflows, self.overflows_in_a_row),
@@ -111,8 +117,11 @@ class Loop:
         torch.save(state, directory / "optimizer.pt")
 
     def restore(self, directory: Path) -> None:
-        """Take up the optimiser's state. The student must have been opened from ``directory/model``."""
+        """Take up the optimiser's state. The student must have been opened from ``directory/model``; where it has an
+        adapter, from where the training began: merged weights are rounded."""
         state = torch.load(directory / "optimizer.pt", map_location=self.student.device, weights_only=True)
+        if self.adapter:
+            self.adapter.restore(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.overflows, self.overflows_in_a_row = state["overflows"]

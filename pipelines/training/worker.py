@@ -13,7 +13,7 @@ from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.training.config import TrainingRun
 from pipelines.training.data import open_docs
-from pipelines.training.records import ProgressFile, Records
+from pipelines.training.records import Drawn, ProgressFile, Records
 from pipelines.training.start import open_start
 
 if TYPE_CHECKING:
@@ -66,13 +66,18 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.training.validate import Pool
 
     config = job.run.train
-    first = checkpoint / "model" if checkpoint else open_start(job.inputs["start"], job.run.first)
+    if checkpoint and not config.adapter:
+        first = checkpoint / "model"
+    else:  # also an adapter goes on beside the weights that it began with
+        first = open_start(job.inputs["start"], job.run.first)
     student = load(str(first), "cuda" if config.resources.gpus else "cpu", config.precision)
     if not config.resources.gpus:
         keep_freed_memory()
         speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
-    records = Records(config.steps)
+    sampler = loop.objective.sampler
+    drawn = Drawn.nothing({name: member.langs for name, member in sampler.members.items()})
+    records = Records(config.steps, drawn=drawn, examples=sampler.sizes)
     if checkpoint:
         loop.restore(checkpoint)
         records = Records.parse((checkpoint / "records.json").read_text())
