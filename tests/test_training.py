@@ -188,13 +188,14 @@ def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_i
     assert np.abs(b @ a).max() > 1e-3
 
 
-def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, shared, s3_root):
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, shared, s3_root, shard):
     plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
     config = CONFIG.model_copy(
-        update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1)}
+        update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1, shard=shard)}
     )
-    place = Place.of(s3_root) / "two"
-    inputs = {**inputs, "start": make_start(inputs, shared / "plain", plain)}
+    place = Place.of(s3_root) / f"two-{shard}"
+    inputs = {**inputs, "start": make_start(inputs, shared / f"plain-{shard}", plain)}
     first = inputs["start"].place.path / "start"
     facts = finish(start(config, inputs, place.uri))
     assert not (place / "checkpoints").list()
@@ -204,8 +205,8 @@ def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, sha
     losses = [loop.step(number)[0] for number in range(10)]
     np.testing.assert_allclose([float(row[1]) for row in table(two / "losses.tsv")[1:]], losses, rtol=1e-4)
     assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
-    alone.save(shared / "alone")
-    one, other, before = (weights(path) for path in (shared / "alone", two / "last", first))
+    alone.save(shared / f"alone-{shard}")
+    one, other, before = (weights(path) for path in (shared / f"alone-{shard}", two / "last", first))
     for key in one:
         if "key.bias" in key[1]:  # adds the same to all of a softmax: its gradient is rounding and nothing else
             continue

@@ -19,6 +19,7 @@ class TrainResources(Resources):
 
     workers: int | tuple[int, int] = 1
     threads: int | None = Field(None, ge=1)  # of one worker; None: the node's cores, divided by its workers
+    shard: bool = False  # weights and optimiser divided over the workers, where the student is too large for one
     failures: int = Field(5, ge=0)  # workers or nodes lost within one hour, from which training goes on
 
     @field_validator("workers")
@@ -101,7 +102,22 @@ class TrainConfig(Component):
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
         if (most := self.resources.most_workers) > self.batch:
             raise ValueError(f"{most} workers cannot share a batch of {self.batch} queries")
+        if self.resources.shard:
+            self._check_sharding(self.resources.workers)
         return self
+
+    def _check_sharding(self, workers: int | tuple[int, int]) -> None:
+        """Workers that hold one student together take the same passes through it (see ``sharding``)."""
+        if isinstance(workers, tuple) or self.batch % workers:
+            raise ValueError(
+                f"resources.shard needs a fixed number of workers with equal shares of a batch, got workers = "
+                f"{workers} and batch = {self.batch}: let batch be a multiple of workers"
+            )
+        if self.adapter or self.student.kind == "lexical" or getattr(self.loss, "in_batch", False):
+            raise ValueError(
+                "resources.shard divides a whole transformer, in a loss that is taken query by query: leave it out "
+                "with train.adapter, with student.kind = lexical and with loss.in_batch"
+            )
 
     @property
     def draw(self) -> Draw:

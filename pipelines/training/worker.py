@@ -111,8 +111,8 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -
 
 def _measure(loop: "Loop", records: Records, pool: "Pool") -> None:
     workers = loop.workers
-    with loop.shares.paused():  # which uses the student's tokenizer
-        records.validation(pool.evaluate(loop.student, workers.gather, workers.rank, workers.world))
+    with loop.shares.paused(), loop.whole() as student:  # which uses the student's tokenizer
+        records.validation(pool.evaluate(student, workers.gather, workers.rank, workers.world))
 
 
 def _report(loop: "Loop", records: Records, measured: bool) -> None:
@@ -124,6 +124,7 @@ def _report(loop: "Loop", records: Records, measured: bool) -> None:
     metrics = {"step": records.done, "score": score, "measured": measured}
     name = f"step-{records.done:08d}"
     if loop.workers.rank:
+        loop.save(None)
         ray_train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
         return
     with tempfile.TemporaryDirectory() as directory:

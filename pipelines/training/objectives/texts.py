@@ -72,7 +72,8 @@ def _bytes(row: Row) -> int:
 
 def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Precision) -> tuple[Tensor, Tensor]:
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
-    batches = by_length([len(row["input_ids"]) for row in rows], TOKENS_AT_ONCE[student.device.type])
+    at_once = student.pass_tokens or TOKENS_AT_ONCE[student.device.type]
+    batches = by_length([len(row["input_ids"]) for row in rows], at_once)
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
