@@ -114,7 +114,8 @@ def test_checkpoints_have_the_form_of_one_worker(directory):
     [
         ({"resources": {"workers": 3, "shard": True}}, r"workers = 3 and batch = 8: let batch be a multiple"),
         ({"resources": {"workers": (1, 2), "shard": True}}, r"fixed number of workers"),
-        ({"loss": {"kind": "infonce"}}, r"leave it out .* with loss.in_batch"),
+        ({"loss": {"kind": "infonce"}}, r"leave it out with .*, loss.in_batch"),
+        ({"precision": "fp16"}, r"leave it out with .* precision = fp16"),
         ({"adapter": {}}, r"leave it out with train.adapter"),
         ({"student": {"kind": "lexical", "words": None}}, r"student.kind = lexical"),
     ],

@@ -113,10 +113,11 @@ class TrainConfig(Component):
                 f"resources.shard needs a fixed number of workers with equal shares of a batch, got workers = "
                 f"{workers} and batch = {self.batch}: let batch be a multiple of workers"
             )
-        if self.adapter or self.student.kind == "lexical" or getattr(self.loss, "in_batch", False):
+        in_batch, fp16 = getattr(self.loss, "in_batch", False), self.precision == "fp16"
+        if self.adapter or self.student.kind == "lexical" or in_batch or fp16:
             raise ValueError(
                 "resources.shard divides a whole transformer, in a loss that is taken query by query: leave it out "
-                "with train.adapter, with student.kind = lexical and with loss.in_batch"
+                "with train.adapter, student.kind = lexical, loss.in_batch and precision = fp16"
             )
 
     @property

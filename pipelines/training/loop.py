@@ -151,7 +151,7 @@ class Loop:
 
 def shard(student: TextEncoder, workers: Workers) -> "Sharding":
     """Divide the weights of ``student`` over the workers, in place."""
-    from pipelines.training.sharding import Sharding  # a second of imports, for the few trainings that need them
+    from pipelines.training.sharding import Sharding  # imports that few trainings need
 
     return Sharding(student, workers)
 
