@@ -43,7 +43,6 @@ class TextEncoder:
         precision: what ``encode_queries``, ``encode_docs`` and ``encode_passages`` compute with; ``embed`` computes as
             the caller's autocast says.
         batch_tokens: tokens of a batch, padding included.
-        pass_tokens: tokens of a forward pass in training, padding included; None: what is fast on this device.
     """
 
     similarity: Similarity
@@ -58,7 +57,6 @@ class TextEncoder:
         self.similarity = "maxsim" if isinstance(model, MultiVectorEncoder) else "dot"
         self.dim = int(model.get_embedding_dimension() or 0)
         self.batch_tokens = batch_tokens or TOKENS_PER_BATCH[self.device.type]
-        self.pass_tokens: int | None = None
         # a model that compares by cosine without normalising is normalised here, so that dot products are cosines
         self._normalize = self.similarity == "dot" and model.similarity_fn_name == "cosine"
         self._tokens_of: dict[Task, Tokens] = {}

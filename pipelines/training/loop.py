@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,10 +23,8 @@ from pipelines.training.config import TrainConfig
 from pipelines.training.objectives.base import Objective, Pass, Share
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
+from pipelines.training.sharding import Sharding
 from pipelines.training.workers import GradientSum, Workers
-
-if TYPE_CHECKING:
-    from pipelines.training.sharding import Sharding
 
 OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
 
@@ -39,7 +36,7 @@ class Loop:
     def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective, workers: Workers):
         self.config, self.student, self.objective, self.workers = config, student, objective, workers
         self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
-        self.sharding = shard(student, workers) if config.resources.shard and workers.world > 1 else None
+        self.sharding = Sharding(student, workers) if config.resources.shard and workers.world > 1 else None
         self.optimizer = make_optimizer(student.model, config)
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
         alone = Workers() if self.sharding else workers  # FSDP sums what it divides
@@ -147,13 +144,6 @@ class Loop:
         self.optimizer.load_state_dict(self.sharding.divide_state(whole, self.optimizer) if self.sharding else whole)
         self.scaler.load_state_dict(state["scaler"])
         self.overflows, self.overflows_in_a_row = state["overflows"]
-
-
-def shard(student: TextEncoder, workers: Workers) -> "Sharding":
-    """Divide the weights of ``student`` over the workers, in place."""
-    from pipelines.training.sharding import Sharding  # imports that few trainings need
-
-    return Sharding(student, workers)
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
