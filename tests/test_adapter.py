@@ -190,6 +190,13 @@ def test_targets_that_match_nothing_are_an_error_that_lists_the_layers(start, in
         loop_of(start, inputs, CONFIG.model_copy(update={"adapter": lora}))
 
 
+def test_a_base_without_linear_layers_in_blocks_is_an_error_that_lists_what_there_is(start):
+    student = load_encoder(start, "cpu")
+    student.model[0].model.encoder = torch.nn.Identity()
+    with pytest.raises(RecipeError, match=r"all-linear: the base has no linear layers .* of pooler\.dense"):
+        Lora().add_to(student, 0)
+
+
 def test_the_fingerprint_covers_an_adapter_and_not_its_absence():
     plain = CONFIG.model_dump(exclude={"adapter"})
     assert "adapter" not in plain

@@ -64,7 +64,12 @@ class Lora(Component):
     def _choose(self, linear: Sequence[str]) -> list[str]:
         """The names of the layers that get factors, of all linear ones."""
         if self.targets == "all-linear":
-            return [name for name in linear if re.search(r"\.\d+\.", name)]
+            if not (found := [name for name in linear if re.search(r"\.\d+\.", name)]):
+                raise RecipeError(
+                    "train.adapter.targets = all-linear: the base has no linear layers in numbered blocks; name those "
+                    f"that get factors, of {', '.join(linear) or 'none'}"
+                )
+            return found
         for target in self.targets:
             if not any(_ends_in(name, target) for name in linear):
                 kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in linear)
