@@ -1,19 +1,24 @@
-"""Mixtures: which data set a batch comes from, as a function of (seed, number), and a training on two of them."""
+"""Mixtures: which data set a batch comes from, as a function of (seed, number), how many queries each gives, and
+trainings on several of them."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from artifacts import table_artifact
+from pipelines.docstore import RowStore
 from pipelines.students import Dense
 from pipelines.tables import QUERIES, RANKINGS
 from pipelines.training.config import Prompts, TrainingRun
-from pipelines.training.mixture import BLOCK, Mixture
+from pipelines.training.data import ScoredPassages
+from pipelines.training.mixture import BLOCK, Mixture, Sample, divide_examples
+from pipelines.training.objectives import build_objective
+from pipelines.training.records import Drawn
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 SHARES, SIZES = {"a": 1.0, "b": 2.0, "c": 1.0}, {"a": 400, "b": 100, "c": 2500}
@@ -126,6 +131,7 @@ def test_what_was_drawn_is_counted_by_data_set_and_language(two, one_thread):
         loop.step(number)
     drawn = loop.take_drawn()
     assert sum(drawn.batches.values()) == 12
+    assert drawn.batches_with["other"] == {"en": drawn.batches["other"]}
     for name in ("main", "other"):
         assert sum(drawn.passages[name].values()) == 64 * drawn.batches[name]
     assert set(drawn.passages["other"]) == {"en"}
@@ -147,3 +153,103 @@ def test_corpus_of_several_data_sets_holds_all_texts_in_a_fixed_order(two):
     assert "other:d3" not in corpus.docs["xx"]
     assert "d3" not in corpus.docs["en"]
     assert len(list(corpus.iterate_texts())) == 12 + 12 + 12 + 36 + 12
+
+
+MANY = {"a": 3, "b": 7, "c": 12, "d": 20, "e": 36}  # queries of each data set
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Five data sets of different sizes, and a student that tokenises their texts."""
+    root = tmp_path_factory.mktemp("many")
+    main = make_inputs(root)["data"]["main"]
+    rows = main["scores"].read().to_pylist()
+    scores = {name: table_artifact(root / f"scores-{name}@0", RANKINGS, rows[:size]) for name, size in MANY.items()}
+    data = {name: {**main, "scores": artifact} for name, artifact in scores.items()}
+    return data, PLAIN.build(open_corpus({"data": {"main": main}}), 0)
+
+
+def objective_of(many, seed=0, examples=None, **changes):
+    config = CONFIG.model_copy(update={"seed": seed, **changes})
+    shares = {name: 2.0 if name == "b" else 1.0 for name in MANY}
+    run = TrainingRun(train=config, shares=shares, temperature=2.0, examples=examples)
+    return build_objective(run, *many)
+
+
+bounds = st.sampled_from([None, 5, 17, 40, 78, 500])
+
+
+@given(seed=st.integers(0, 2**62), number=st.integers(0, 5000), examples=bounds)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_mixture_resumes_by_seeking_and_is_the_same_on_three_workers(many, seed, number, examples):
+    objective = objective_of(many, seed, examples)
+    objective.share(number + 1, 0, 1)  # another batch before it changes nothing
+    whole, again = objective.share(number, 0, 1), objective_of(many, seed, examples).share(number, 0, 1)
+    assert (whole.data, whole.groups, whole.skipped) == (again.data, again.groups, again.skipped)
+    parts = [objective.share(number, rank, 3) for rank in range(3)]
+    assert {part.data for part in parts} == {whole.data}
+    assert [parts[i % 3].groups[i // 3] for i in range(8)] == whole.groups
+    assert sum(part.digest() for part in parts) == whole.digest()
+
+
+@pytest.mark.parametrize("examples", [None, 40])
+def test_members_are_drawn_by_share_and_by_what_they_give(many, examples):
+    sampler = objective_of(many, seed=3, examples=examples).sampler
+    sizes = MANY if examples is None else {"a": 3, "b": 7, "c": 10, "d": 10, "e": 10}
+    assert sampler.sizes == sizes
+    count = 2 * BLOCK + 500
+    found = Counter(sampler.mixture.locate(number)[0] for number in range(count))
+    weights = np.array([(2 if name == "b" else 1) * sizes[name] ** 0.5 for name in MANY])
+    assert chisquare([found[name] for name in MANY], weights / weights.sum() * count).pvalue > 0.001
+
+
+@given(sizes=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 50), min_size=1), examples=st.integers(1, 300))
+def test_examples_are_divided_equally_and_more_take_nothing_away(sizes, examples):
+    given_, more = divide_examples(sizes, examples), divide_examples(sizes, examples + 1)
+    assert sum(given_.values()) == min(examples, sum(sizes.values()))
+    left = [count for name, count in given_.items() if count < sizes[name]]
+    assert not left or max(given_.values()) <= min(left) + 1
+    assert all(given_[name] <= more[name] <= sizes[name] for name in sizes)
+
+
+def test_a_larger_sample_holds_a_smaller_one_and_another_seed_another(many):
+    passages = ScoredPassages(RowStore.open(many[0]["e"]["scores"]))
+
+    def ids(size, seed):
+        sample = Sample(passages, size, seed)
+        assert len(sample) == size
+        return {sample.candidates(row, 8).query_id for row in range(size)}
+
+    assert [len(ids(size, 1)) for size in (5, 20, 36)] == [5, 20, 36]
+    assert ids(5, 1) < ids(20, 1) < ids(36, 1)
+    assert ids(5, 1) != ids(5, 2)
+
+
+def test_a_bound_is_on_the_queries_that_are_drawn_and_changes_nothing_where_it_is_large(many):
+    shares = [objective_of(many, examples=17).share(number, 0, 1) for number in range(60)]
+    drawn = {name: {group[0].query_id for s in shares if s.data == name for group in s.groups} for name in MANY}
+    assert {name: len(queries) for name, queries in drawn.items()} == {"a": 3, "b": 3, "c": 3, "d": 4, "e": 4}
+    whole, bounded = objective_of(many), objective_of(many, examples=sum(MANY.values()))
+    assert all(whole.share(n, 0, 1).groups == bounded.share(n, 0, 1).groups for n in range(20))
+
+
+def test_workers_count_as_one_and_what_was_never_drawn_is_zero(many):
+    objective = objective_of(many, batch=3, mixing="mix_entries")
+    zeros = Drawn.nothing({name: member.langs for name, member in objective.sampler.members.items()})
+    assert zeros.passages == {name: {"en": 0, "xx": 0} for name in MANY}
+    one, three = Drawn(), [Drawn() for _ in range(3)]
+    for number in range(30):
+        one.add(objective.share(number, 0, 1))
+        for rank, drawn in enumerate(three):
+            drawn.add(objective.share(number, rank, 3))
+    alone, together = Drawn.joined([one]), Drawn.joined(three)
+    assert alone == together
+    shares = [objective.share(number, 0, 1) for number in range(30)]
+    langs = [(s.data, {lang for group in s.groups for entry in group for lang in entry.langs}) for s in shares]
+    counted = Counter((name, lang) for name, of_batch in langs for lang in of_batch)
+    assert {(n, lang): c for n, counts in alone.batches_with.items() for lang, c in counts.items()} == counted
+    assert len(set(map(len, (of_batch for _, of_batch in langs)))) == 2  # batches of one language, and of two
+    zeros.merge(alone)
+    assert zeros.batches == alone.batches
+    assert set(zeros.positives) == set(MANY)
+    assert zeros.positives["e"] == {"en": 0, "xx": 0}  # there are no labels

@@ -11,6 +11,7 @@ from pipelines.training.config import Prompts
 from test_recipe import parallel
 
 SMALL = ["source.territories=12"]
+LATE = ['train.student={kind = "late_interaction", base = {kind = "scratch"}}', "train.lr_groups={}"]
 
 
 def write(directory: Path, name: str, text: str) -> str:
@@ -182,6 +183,52 @@ def test_a_member_that_does_not_load_names_its_key(tmp_path: Path) -> None:
     loose = MIXED + 'tied = { "languages.query" = "languages.original" }\n'
     with pytest.raises(RecipeError, match=r"mix\.of\.wide\.tied names languages\.original"):
         plan(load(write(tmp_path, "mixed", loose)))
+
+
+def test_one_line_plans_a_hundred_members_of_twenty_languages_and_five_tasks() -> None:
+    langs = ["ar", "bn", "de", "en", "es", "fa", "fi", "fr", "hi", "id"]
+    langs += ["it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "zh"]
+    tasks = ["question", "keywords", "title", "claim", "instruction"]
+    line = f'mix.of.synthetic.over={{"languages.original" = {langs}, "synthesis.task" = {tasks}}}'
+    made = plan(load("retrofit", [line, "mix.examples=8000"]))
+    assert made.training is not None
+    run = made.training.train.config
+    members = {f"synthetic-{lang}-{task}" for lang in langs for task in tasks}
+    assert len(members) == 100
+    assert members == {name for name in run.shares if name.startswith("synthetic-")}
+    assert members <= set(made.training.train.inputs["data"])
+    assert run.examples == 8000
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('mix.of.wide.over={"languages.docs" = ["de", "qqq"]}', r"'atlas', languages\.docs = 'qqq': unknown language"),
+        ('mix.of.wide.over={"train.after" = ["a/b", "c/b"]}', r"mix\.of\.wide: two members are named 'wide-b'"),
+        ("mix.examples=2", r"mix\.examples = 2 is less than a question for each of 3 members"),
+        ("mix.examples=0", r"mix\.examples: "),
+    ],
+)
+def test_what_is_wrong_with_a_mixture_names_its_key(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        plan(load(write(tmp_path, "mixed", MIXED), [override]))
+
+
+def test_a_bound_on_the_examples_makes_another_training_of_the_same_tables(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "mixed", MIXED)
+    whole, bounded = plan(load(recipe)), plan(load(recipe, ["mix.examples=100"]))
+    trainings = [made.training.train for made in (whole, bounded) if made.training]
+    assert trainings[0].id != trainings[1].id
+    assert [step.id for step in trainings[0].parents.values()] == [step.id for step in trainings[1].parents.values()]
+
+
+def test_an_adapter_makes_another_training_of_the_same_start() -> None:
+    whole, adapted = (plan(load("atlas", [*SMALL, *LATE, *more])) for more in ([], ["train.adapter={}"]))
+    trainings = [made.training for made in (whole, adapted) if made.training]
+    assert trainings[0].start.id == trainings[1].start.id
+    assert trainings[0].train.id != trainings[1].train.id
+    with pytest.raises(RecipeError, match=r"train: .*leave out train\.adapter"):
+        load("atlas", [*SMALL, "train.adapter={}"])
 
 
 def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.students import load_encoder
+from pipelines.students.adapter import Lora
 from pipelines.training.config import TrainingRun, TrainResources
+from pipelines.training.cpu import speed_up
 from pipelines.training.validate import Pool
 from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start
 
@@ -47,6 +49,17 @@ def finish(process):
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors.decode()[-3000:]
     return eval(output.decode().splitlines()[-1])
+
+
+def kill_at_first_checkpoint(process, out):
+    """End a training that writes below ``out`` as soon as there is something to go on from."""
+    deadline = time.monotonic() + 300
+    while not list((out / "checkpoints").glob("step-*/records.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "facts.json").exists()
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +107,10 @@ def test_the_student_learns(trained, inputs):
     assert facts["best_nDCG@20"] == pytest.approx(max(float(r[1]) for r in curve[2:]), abs=1e-4)
     assert facts["skipped_queries"] == 0
     assert sum(facts["passages"]["main"].values()) == 100 * 8 * 8
+    assert facts["examples"] == {"main": 36}
     assert facts["batches"] == {"main": 100}
+    assert facts["batches_with"] == {"main": {"en": 100, "xx": 100}}
+    assert facts["positives"] == {"main": {"en": 0, "xx": 0}}
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in out.iterdir()) == [
         "best",
@@ -136,14 +152,7 @@ def test_run_again_does_nothing(trained, inputs):
 def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     out = shared / "killed"
     config = CONFIG.model_copy(update={"checkpoint_every": 20})  # before the first validation: it has no score
-    process = start(config, inputs, out)
-    deadline = time.monotonic() + 300
-    while not list((out / "checkpoints").glob("step-*/records.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / "facts.json").exists()
+    kill_at_first_checkpoint(start(config, inputs, out), out)
     facts = finish(start(config, inputs, out))
     whole, again = weights(trained[0] / "last"), weights(out / "last")
     assert whole.keys() == again.keys()
@@ -154,13 +163,39 @@ def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     }
 
 
-def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, shared, s3_root):
+def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_its_student(inputs, shared):
+    out, lora = shared / "adapted", Lora(rank=4, alpha=8, dropout=0.1)
+    config = CONFIG.model_copy(update={"checkpoint_every": 20, "adapter": lora})
+    kill_at_first_checkpoint(start(config, inputs, out), out)
+    facts = finish(start(config, inputs, out))
+    alone = load_encoder(inputs["start"].place.path / "start", "cpu")
+    speed_up(alone.model)
+    loop = make_loop(config, alone, inputs)
+    for number in range(100):
+        loop.step(number)
+    loop.save(shared / "adapted-alone")
+    assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
+    whole, again = weights(shared / "adapted-alone" / "model"), weights(out / "last")
+    assert whole.keys() == again.keys()
+    assert all(np.array_equal(whole[key], again[key]) for key in whole)
+    assert {path.name for path in out.iterdir()} >= {"adapter", "best", "last"}
+    factors = load_file(out / "adapter" / "adapter_model.safetensors")
+    began = weights(inputs["start"].place.path / "start")
+    name = "encoder.layer.0.intermediate.dense"
+    b, a = (factors[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "BA")
+    key = next(key for key in began if key[1].endswith(f"{name}.weight"))
+    np.testing.assert_allclose(weights(out / "best")[key], began[key] + 2 * b @ a, atol=1e-6)
+    assert np.abs(b @ a).max() > 1e-3
+
+
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, shared, s3_root, shard):
     plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
     config = CONFIG.model_copy(
-        update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1)}
+        update={"steps": 10, "student": plain, "resources": TrainResources(workers=2, cpus=0.5, threads=1, shard=shard)}
     )
-    place = Place.of(s3_root) / "two"
-    inputs = {**inputs, "start": make_start(inputs, shared / "plain", plain)}
+    place = Place.of(s3_root) / f"two-{shard}"
+    inputs = {**inputs, "start": make_start(inputs, shared / f"plain-{shard}", plain)}
     first = inputs["start"].place.path / "start"
     facts = finish(start(config, inputs, place.uri))
     assert not (place / "checkpoints").list()
@@ -170,8 +205,8 @@ def test_two_workers_on_an_object_store_make_nearly_the_same_student(inputs, sha
     losses = [loop.step(number)[0] for number in range(10)]
     np.testing.assert_allclose([float(row[1]) for row in table(two / "losses.tsv")[1:]], losses, rtol=1e-4)
     assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
-    alone.save(shared / "alone")
-    one, other, before = (weights(path) for path in (shared / "alone", two / "last", first))
+    alone.save(shared / f"alone-{shard}")
+    one, other, before = (weights(path) for path in (shared / f"alone-{shard}", two / "last", first))
     for key in one:
         if "key.bias" in key[1]:  # adds the same to all of a softmax: its gradient is rounding and nothing else
             continue

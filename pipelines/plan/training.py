@@ -88,6 +88,7 @@ def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any
         "shares": {name: spec.share for name, (_, spec) in members.items()},
         "prompts": {name: own for name, own in prompts.items() if own != Prompts()},
         "temperature": recipe.mix.temperature,
+        "examples": recipe.mix.examples,
     }
 
 

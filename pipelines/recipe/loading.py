@@ -67,7 +67,8 @@ def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, MixMember]]:
     """The recipes of a mixture with what the mixture says of them, by name: one for each element of a member's product.
 
     Raises:
-        RecipeError: a member does not load; the message names its key.
+        RecipeError: a member does not load, two have the same name, or there are fewer ``examples`` than members; the
+            message names the key.
     """
     members: dict[str, tuple[Recipe, MixMember]] = {}
     for name, member in mix.of.items():
@@ -78,8 +79,14 @@ def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, MixMember]]:
             try:
                 recipe = variant(member.recipe, like, values | tied)
             except RecipeError as error:
-                raise RecipeError(f"mix.of.{name}.recipe = {member.recipe!r}: {error}") from error
-            members["-".join([name, *map(_label, values.values())])] = (recipe, member)
+                where = "".join(f", {key} = {value!r}" for key, value in values.items())
+                raise RecipeError(f"mix.of.{name}.recipe = {member.recipe!r}{where}: {error}") from error
+            label = "-".join([name, *map(_label, values.values())])
+            if label in members:
+                raise RecipeError(f"mix.of.{name}: two members are named {label!r}; values differ in their last part")
+            members[label] = (recipe, member)
+    if mix.examples and mix.examples < len(members):
+        raise RecipeError(f"mix.examples = {mix.examples} is less than a question for each of {len(members)} members")
     return members
 
 

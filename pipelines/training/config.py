@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.component import NOT_CONTENT, Component, Resources, Speed
 from pipelines.students import AnyStudent, Dense, LateInteraction
+from pipelines.students.adapter import Lora
 from pipelines.students.base import Task
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
@@ -20,6 +21,7 @@ class TrainResources(Resources):
 
     workers: int | tuple[int, int] = 1
     threads: int | None = Field(None, ge=1)  # of one worker; None: the node's cores, divided by its workers
+    shard: bool = False  # weights and optimiser divided over the workers, where the student is too large for one
     failures: int = Field(5, ge=0)  # workers or nodes lost within one hour, from which training goes on
 
     @field_validator("workers")
@@ -63,6 +65,7 @@ class TrainConfig(Component):
 
     student: AnyStudent
     after: Annotated[str, NOT_CONTENT] = ""  # the recipe whose best student takes the first step; it is an input
+    adapter: Lora | None = None  # trains little of the base; None: all of the student
     loss: AnyLoss = KullbackLeibler()
     consistency: float = Field(0.0, ge=0)
     mixing: Mixing = "mix_passages"
@@ -98,13 +101,31 @@ class TrainConfig(Component):
             raise ValueError("consistency compares languages within a query: it needs mixing = round_robin_entries")
         if self.consistency and self.loss.reads != "scores":
             raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
+        if self.adapter and self.student.kind == "lexical":
+            raise ValueError("adapter: student.kind = lexical has no base with linear layers; leave out train.adapter")
         if self.warmup > self.steps:
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
         if (dim := _find_dim(self.student)) is not None:
             self.loss.check_dim(dim)
         if (most := self.resources.most_workers) > self.batch:
             raise ValueError(f"{most} workers cannot share a batch of {self.batch} queries")
+        if self.resources.shard:
+            self._check_sharding(self.resources.workers)
         return self
+
+    def _check_sharding(self, workers: int | tuple[int, int]) -> None:
+        """Workers that hold one student together take the same passes through it (see ``sharding``)."""
+        if isinstance(workers, tuple) or self.batch % workers:
+            raise ValueError(
+                f"resources.shard needs a fixed number of workers with equal shares of a batch, got workers = "
+                f"{workers} and batch = {self.batch}: let batch be a multiple of workers"
+            )
+        in_batch, fp16 = getattr(self.loss, "in_batch", False), self.precision == "fp16"
+        if self.adapter or self.student.kind == "lexical" or in_batch or fp16:
+            raise ValueError(
+                "resources.shard divides a whole transformer, in a loss that is taken query by query: leave it out "
+                "with train.adapter, student.kind = lexical, loss.in_batch and precision = fp16"
+            )
 
     @property
     def draw(self) -> Draw:
@@ -138,7 +159,8 @@ class TrainingRun(Component):
     share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set; ``prompts`` those that have
     prompts of their own.
     ``first`` says which student of the input ``start`` takes the first step: the one that the step *start* made, or the
-    ``best`` of another training.
+    ``best`` of another training. ``examples`` bounds the queries that are used of all data sets together; see
+    ``pipelines.training.mixture.divide_examples``.
     """
 
     train: TrainConfig
@@ -146,6 +168,7 @@ class TrainingRun(Component):
     prompts: dict[str, Prompts] = {}
     temperature: float = Field(1.0, gt=0)
     first: Literal["start", "best"] = "start"
+    examples: int | None = Field(None, ge=1)
 
     @field_validator("shares")
     @classmethod

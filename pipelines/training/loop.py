@@ -9,6 +9,8 @@ workers, so that the number of workers changes rounding and nothing else.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from pipelines.training.config import TrainConfig
 from pipelines.training.objectives.base import Objective, Pass, Share
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
+from pipelines.training.sharding import Sharding
 from pipelines.training.workers import GradientSum, Workers
 
 OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
@@ -32,9 +35,12 @@ class Loop:
 
     def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective, workers: Workers):
         self.config, self.student, self.objective, self.workers = config, student, objective, workers
+        self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
+        self.sharding = Sharding(student, workers) if config.resources.shard and workers.world > 1 else None
         self.optimizer = make_optimizer(student.model, config)
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
-        self.sum = GradientSum(student.model.parameters(), workers)
+        alone = Workers() if self.sharding else workers  # FSDP sums what it divides
+        self.sum = GradientSum(student.model.parameters(), alone)
         self.shares: Prefetch[Share] = Prefetch(self._share, config.steps)
         self.overflows = self.overflows_in_a_row = 0  # steps that were not taken
         self._drawn = Drawn()
@@ -101,20 +107,42 @@ class Loop:
         drawn, self._drawn = self._drawn, Drawn()
         return Drawn.joined(self.workers.gather(drawn))
 
-    def save(self, directory: Path) -> None:
-        """Write the student to ``directory/model`` and the optimiser's state beside it."""
-        self.student.save(directory / "model")
+    @contextmanager
+    def whole(self) -> Iterator[TextEncoder]:
+        """The student with all its weights. All workers call it."""
+        with self.sharding.gathered() if self.sharding else nullcontext(self.student) as student:
+            yield student
+
+    def save(self, directory: Path | None) -> None:
+        """Write the student to ``directory/model`` and the optimiser's state beside it. A student with an adapter is
+        written merged, and the adapter to ``directory/adapter``; what is trained of it goes with the optimiser.
+
+        All workers call it where weights are divided: one with a directory, the others give their parts."""
+        if not (directory or self.sharding):
+            return
+        with self.whole() as student:
+            if directory and self.adapter:
+                self.adapter.save(directory)
+            elif directory:
+                student.save(directory / "model")
+        optimizer = self.sharding.gather_state(self.optimizer) if self.sharding else self.optimizer.state_dict()
         state = {
-            "optimizer": self.optimizer.state_dict(),
+            "trained": self.adapter.trained if self.adapter else {},
+            "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "overflows": (self.overflows, self.overflows_in_a_row),
         }
-        torch.save(state, directory / "optimizer.pt")
+        if directory:
+            torch.save(state, directory / "optimizer.pt")
 
     def restore(self, directory: Path) -> None:
-        """Take up the optimiser's state. The student must have been opened from ``directory/model``."""
+        """Take up the optimiser's state. The student must have been opened from ``directory/model``; where it has an
+        adapter, from where the training began: merged weights are rounded."""
         state = torch.load(directory / "optimizer.pt", map_location=self.student.device, weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.adapter:
+            self.adapter.restore(state["trained"])
+        whole = state["optimizer"]
+        self.optimizer.load_state_dict(self.sharding.divide_state(whole, self.optimizer) if self.sharding else whole)
         self.scaler.load_state_dict(state["scaler"])
         self.overflows, self.overflows_in_a_row = state["overflows"]
 

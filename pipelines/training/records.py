@@ -4,8 +4,7 @@ import io
 import json
 import math
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +22,34 @@ Counts = dict[str, dict[str, int]]  # by data set and language
 
 @dataclass
 class Drawn:
-    """What was drawn: steps by data set, queries skipped, passages and relevant passages by data set and language.
-    ``samples`` is a digest of all samples, the same in whatever order and on however many workers they were drawn."""
+    """What was drawn: steps by data set, queries skipped, and by data set and language passages, relevant passages and
+    the batches that hold a passage of that language (``batches_with``).
+    ``samples`` is a digest of all samples, the same in whatever order and on however many workers they were drawn.
+    ``steps`` are the data set and the languages of each step since the last ``joined``, on one worker."""
 
     batches: dict[str, int] = field(default_factory=dict)
+    batches_with: Counts = field(default_factory=dict)
     skipped: int = 0
     passages: Counts = field(default_factory=dict)
     positives: Counts = field(default_factory=dict)
     samples: int = 0
+    steps: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+
+    @classmethod
+    def nothing(cls, langs: Mapping[str, Sequence[str]]) -> "Drawn":
+        """Zeros for each data set and its languages, so that what is never drawn can be seen."""
+        first = cls(dict.fromkeys(langs, 0))
+        for counts in (first.batches_with, first.passages, first.positives):
+            counts |= {name: dict.fromkeys(of_name, 0) for name, of_name in langs.items()}
+        return first
 
     def add(self, share: "Share") -> None:
         """Count the share of a step that was taken."""
-        one = Drawn({share.data: 1}, share.skipped, {share.data: share.passages()}, {share.data: share.positives()})
+        passages = share.passages()
+        one = Drawn({share.data: 1}, {}, share.skipped, {share.data: passages}, {share.data: share.positives()})
         one.samples = share.digest()
         self.merge(one)
+        self.steps.append((share.data, frozenset(passages)))
 
     @classmethod
     def joined(cls, parts: "Sequence[Drawn]") -> "Drawn":
@@ -45,16 +58,28 @@ class Drawn:
         for part in parts:
             total.merge(part)
         total.batches = dict(parts[0].batches)
+        for step in zip(*(part.steps for part in parts), strict=True):
+            langs = frozenset().union(*(langs for _, langs in step))
+            total.merge(cls(batches_with={step[0][0]: dict.fromkeys(langs, 1)}))
         return total
 
     def merge(self, other: "Drawn") -> None:
         """Add what was drawn in other steps."""
-        self.batches = dict(sorted((Counter(self.batches) + Counter(other.batches)).items()))
+        self.batches = _add(self.batches, other.batches)
         self.skipped += other.skipped
         self.samples = (self.samples + other.samples) % 2**64
-        for mine, theirs in ((self.passages, other.passages), (self.positives, other.positives)):
+        for mine, theirs in (
+            (self.batches_with, other.batches_with),
+            (self.passages, other.passages),
+            (self.positives, other.positives),
+        ):
             for name, counts in sorted(theirs.items()):
-                mine[name] = dict(sorted((Counter(mine.get(name, {})) + Counter(counts)).items()))
+                mine[name] = _add(mine.get(name, {}), counts)
+
+
+def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The sums of two counts by name, zeros among them."""
+    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
 
 
 @dataclass
@@ -63,7 +88,7 @@ class Records:
 
     ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds). ``overflows``
     counts steps that were not taken since fp16 could not hold their gradients: a loss that is no number is one of
-    these, and left out of the means.
+    these, and left out of the means. ``examples`` are the queries of each data set that may be drawn.
     """
 
     steps: int
@@ -72,6 +97,7 @@ class Records:
     losses: list[tuple[int, float, float, float]] = field(default_factory=list)
     validations: list[tuple[int, float, float]] = field(default_factory=list)
     drawn: Drawn = field(default_factory=Drawn)
+    examples: dict[str, int] = field(default_factory=dict)
     overflows: int = 0
     pending: list[float] = field(default_factory=list)
 

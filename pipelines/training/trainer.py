@@ -7,6 +7,7 @@ which negatives are false; and, to choose the best checkpoint, ``dev``: ``querie
 language.
 
 The artifact: ``last/`` and ``best/`` (sentence-transformers directories; the same student where there is no ``dev``),
+``adapter/`` where one was trained (peft's: the one that is merged in ``best/``),
 ``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are ``checkpoints/`` (Ray Train's), from which
 a killed training goes on, and ``progress.json``. Starting the workers costs 10 to 20 s on a laptop, most of it imports.
 """
@@ -43,8 +44,9 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
-    want of translations, steps that overflowed fp16, batches, passages and relevant passages by data set and language,
-    a digest of the samples, and seconds.
+    want of translations, steps that overflowed fp16, by data set the queries that may be drawn and the batches, by data
+    set and language the batches with such passages, the passages and the relevant ones, a digest of the samples, and
+    seconds.
 
     Raises:
         StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
@@ -119,6 +121,8 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
     )
     with best.as_directory() as directory:
         (out / "best").put(Path(directory) / "model")
+        if (adapter := Path(directory) / "adapter").is_dir():
+            (out / "adapter").put(adapter)
     records.write(out)
     summary = f"loss {records.losses[-1][1]:.4f}"
     drawn = records.drawn
@@ -128,7 +132,9 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "best_step": metrics["step"],
         "skipped_queries": drawn.skipped,
         "overflowed_steps": records.overflows,
+        "examples": records.examples,
         "batches": drawn.batches,
+        "batches_with": drawn.batches_with,
         "passages": drawn.passages,
         "positives": drawn.positives,
         "samples": f"{drawn.samples:016x}",

@@ -13,7 +13,7 @@ from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.training.config import TrainingRun
 from pipelines.training.data import open_docs
-from pipelines.training.records import ProgressFile, Records
+from pipelines.training.records import Drawn, ProgressFile, Records
 from pipelines.training.start import open_start
 
 if TYPE_CHECKING:
@@ -66,13 +66,18 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.training.validate import Pool
 
     config = job.run.train
-    first = checkpoint / "model" if checkpoint else open_start(job.inputs["start"], job.run.first)
+    if checkpoint and not config.adapter:
+        first = checkpoint / "model"
+    else:  # also an adapter goes on beside the weights that it began with
+        first = open_start(job.inputs["start"], job.run.first)
     student = load(str(first), "cuda" if config.resources.gpus else "cpu", config.precision)
     if not config.resources.gpus:
         keep_freed_memory()
         speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
-    records = Records(config.steps)
+    sampler = loop.objective.sampler
+    drawn = Drawn.nothing({name: member.langs for name, member in sampler.members.items()})
+    records = Records(config.steps, drawn=drawn, examples=sampler.sizes)
     if checkpoint:
         loop.restore(checkpoint)
         records = Records.parse((checkpoint / "records.json").read_text())
@@ -106,8 +111,8 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -
 
 def _measure(loop: "Loop", records: Records, pool: "Pool") -> None:
     workers = loop.workers
-    with loop.shares.paused():  # which uses the student's tokenizer
-        records.validation(pool.evaluate(loop.student, workers.gather, workers.rank, workers.world))
+    with loop.shares.paused(), loop.whole() as student:  # which uses the student's tokenizer
+        records.validation(pool.evaluate(student, workers.gather, workers.rank, workers.world))
 
 
 def _report(loop: "Loop", records: Records, measured: bool) -> None:
@@ -119,6 +124,7 @@ def _report(loop: "Loop", records: Records, measured: bool) -> None:
     metrics = {"step": records.done, "score": score, "measured": measured}
     name = f"step-{records.done:08d}"
     if loop.workers.rank:
+        loop.save(None)
         ray_train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
         return
     with tempfile.TemporaryDirectory() as directory:

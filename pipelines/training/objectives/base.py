@@ -17,10 +17,10 @@ from pipelines.docstore import Docstore
 from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.tokens import Row
-from pipelines.training.batches import Batches, Entry
+from pipelines.training.batches import Batches, Entry, Passages
 from pipelines.training.config import TrainingRun
 from pipelines.training.data import open_docs, open_passages
-from pipelines.training.mixture import Mixture
+from pipelines.training.mixture import Mixture, Sample, divide_examples
 from pipelines.training.objectives.texts import TokenRows
 from pipelines.training.workers import GradientSum, Workers
 
@@ -88,6 +88,8 @@ class Pass:
 class Objective(Protocol):
     """Batches and their loss."""
 
+    sampler: "Sampler"
+
     def share(self, number: int, rank: int, world: int) -> Share:
         """What worker ``rank`` of ``world`` computes of batch ``number``: a function of the seed and these numbers.
         May run in another thread, one call at a time, while ``student`` is trained."""
@@ -102,17 +104,21 @@ class Sampler:
 
     def __init__(self, run: TrainingRun, members: Mapping[str, Batches], texts: Mapping[str, TokenRows]):
         self.members, self.texts = members, texts
-        sizes = {name: len(batches.passages) for name, batches in members.items()}
-        self.mixture = Mixture(run.shares, sizes, run.temperature, run.train.seed)
+        self.sizes = {name: len(batches.passages) for name, batches in members.items()}
+        self.mixture = Mixture(run.shares, self.sizes, run.temperature, run.train.seed)
 
     @classmethod
     def open(cls, run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: TextEncoder) -> "Sampler":
         """Open the data sets."""
         members, texts, config = {}, {}, run.train
+        passages: dict[str, Passages] = {name: open_passages(artifacts) for name, artifacts in data.items()}
+        seeds = {name: _seed_of(config.seed, name) if len(data) > 1 else config.seed for name in data}
+        if run.examples:
+            sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, run.examples)
+            passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
         for name, artifacts in data.items():
             queries, docs = Docstore.open(artifacts["queries"]), open_docs(artifacts["docs"])
-            seed = _seed_of(config.seed, name) if len(data) > 1 else config.seed
-            members[name] = Batches(open_passages(artifacts), queries, docs, config.draw, config.batch, seed)
+            members[name] = Batches(passages[name], queries, docs, config.draw, config.batch, seeds[name])
             texts[name] = TokenRows(student, queries, docs, run.prompts[name].by_task if name in run.prompts else None)
         return cls(run, members, texts)
 

@@ -6,12 +6,14 @@ whatever the precision of the student.
 Tensor names end in their shape: N entries, W ways, Q query tokens, T document tokens, D dimensions, U unique texts.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import normalize, pad
 
 from pipelines.batching import by_length
@@ -83,7 +85,9 @@ def _bytes(row: Row) -> int:
 
 def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Precision) -> tuple[Tensor, Tensor]:
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
-    batches = by_length([len(row["input_ids"]) for row in rows], TOKENS_AT_ONCE[student.device.type])
+    # workers that hold the weights together must take the same number of passes: one
+    at_once = sys.maxsize if isinstance(student.model, FSDPModule) else TOKENS_AT_ONCE[student.device.type]
+    batches = by_length([len(row["input_ids"]) for row in rows], at_once)
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all

@@ -1,0 +1,65 @@
+"""A student whose weights, gradients and optimiser's state are divided over the workers: torch's FSDP2.
+
+Each block of the base gathers its weights when it is computed and gives them up afterwards; its gradients are summed
+where they stay. All of this waits for all workers, so they must take the same number of passes through the student.
+They have equal shares of a batch, and of a piece all queries go through it together, and then all passages:
+``accumulation`` is what bounds the memory of a pass.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+from pipelines.students.encoder import TextEncoder
+from pipelines.training.workers import Workers
+
+
+class Sharding:
+    """Divides the weights of ``student`` over the workers, in place. A copy on each can hold all: in CPU memory."""
+
+    def __init__(self, student: TextEncoder, workers: Workers):
+        self._model: Any = student.model
+        self._whole = deepcopy(self._model).cpu()
+        self._device, self._precision, self._batch_tokens = student.device, student.precision, student.batch_tokens
+        mesh = init_device_mesh(student.device.type, (workers.world,))
+        blocks = [block for part in self._model.modules() if isinstance(part, nn.ModuleList) for block in part]
+        for part in [*reversed(blocks), self._model]:
+            divided = fully_shard(part, mesh=mesh)
+            divided.set_gradient_divide_factor(1.0)  # the workers' parts are summed …
+            divided.set_force_sum_reduction_for_comms(True)  # … in the one way that gloo knows
+
+    @contextmanager
+    def gathered(self) -> Iterator[TextEncoder]:
+        """The student with all its weights as they are now, to be saved or measured. All workers call it."""
+        for mine, whole in zip(self._model.parameters(), self._whole.parameters(), strict=True):
+            whole.data.copy_(mine.full_tensor())
+        yield TextEncoder(self._whole.to(self._device), self._precision, self._batch_tokens)
+        self._whole.cpu()
+
+    def gather_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The state of the optimiser, as it would be without sharding. All workers call it."""
+        whole = tree_map(lambda part: part.full_tensor() if isinstance(part, DTensor) else part, optimizer.state_dict())
+        return dict(whole)
+
+    def divide_state(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """This worker's part of what ``gather_state`` gave. All workers call it."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        divided = {
+            number: {
+                name: distribute_tensor(value, like.device_mesh, like.placements)
+                if value.shape == like.shape
+                else value
+                for name, value in state["state"][number].items()
+            }
+            for number, like in enumerate(parameters)
+            if number in state["state"]
+        }
+        return {**state, "state": divided}

@@ -1,0 +1,132 @@
+"""Weights divided over two workers: the student of one worker, and checkpoints that each reads of the other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.distributed.tensor import DTensor
+from torch.multiprocessing import spawn
+
+from cluster.component import fingerprint
+from pipelines.students import load_encoder
+from pipelines.training.config import TrainConfig, TrainResources
+from pipelines.training.workers import Workers
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAIN = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0, "layers": 2})})
+STEPS = 6
+
+
+def loop_of(directory: Path, inputs: dict, workers: Workers, first: str, **changes):
+    resources = TrainResources(workers=workers.world, shard=workers.world > 1)
+    config = CONFIG.model_copy(update={"resources": resources, "weight_decay": 0.1, "lr": 5e-4, **changes})
+    return make_loop(config, load_encoder(directory / first, "cpu"), inputs, workers)
+
+
+def compute(rank: int, world: int, directory: Path, inputs: dict) -> None:
+    """Six steps of one worker of ``world``, with a checkpoint after three; then the last three from the checkpoint of
+    one worker."""
+    torch.set_num_threads(1)
+    workers = Workers(rank, world)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=world)
+    out = directory / f"of-{world}"
+    loop = loop_of(directory, inputs, workers, "start", accumulation=2)
+    losses = []
+    for number in range(STEPS):
+        losses.append(loop.step(number)[0])
+        if number == 2:
+            loop.save(out / "half" if rank == 0 else None)
+    divided = [isinstance(p, DTensor) for p in loop.student.model.parameters()]
+    assert all(divided) if world > 1 else not any(divided)
+    with loop.whole() as student:
+        vectors = student.encode_docs(["the city of oslo lies far"])
+        again = loop_of(directory, inputs, workers, "of-1/half/model", accumulation=2)
+        again.restore(directory / "of-1" / "half")
+    for number in range(3, STEPS):
+        again.step(number)
+    loop.save(out / "last" if rank == 0 else None)
+    again.save(out / "again" if rank == 0 else None)
+    if rank == 0:
+        torch.save((losses, torch.from_numpy(vectors[0])), out / "found.pt")
+    if world > 1:
+        held = sum(p.to_local().numel() for p in loop.student.model.parameters())
+        whole = sum(p.numel() for p in loop.student.model.parameters())
+        assert 0.45 * whole < held < 0.55 * whole
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sharding")
+    inputs = make_inputs(directory)
+    PLAIN.build(open_corpus(inputs), 0).save(directory / "start")
+    for world in (1, 2):
+        for name in ("half", "last", "again"):
+            (directory / f"of-{world}" / name).mkdir(parents=True)
+    compute(0, 1, directory, inputs)
+    spawn(compute, (2, directory, inputs), nprocs=2)
+    return directory
+
+
+def weights_of(directory):
+    return {name: p.detach() for name, p in load_encoder(directory, "cpu").model.named_parameters()}
+
+
+def assert_same_student(one, other, start):
+    for name in start:
+        if "key.bias" in name:  # adds the same to all of a softmax: its gradient is rounding and nothing else
+            continue
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-5, msg=name)
+    moved = max(float((one[name] - began).abs().max()) for name, began in start.items())
+    assert moved > 2e-3  # AdamW makes of a gradient near its eps of 1e-8 a step that rounding decides: a few of these
+
+
+def test_two_sharded_workers_end_with_the_student_of_one(directory):
+    (losses, vectors), (alone, vectors_alone) = (torch.load(directory / f"of-{n}" / "found.pt") for n in (2, 1))
+    assert losses == pytest.approx(alone, rel=1e-5)
+    torch.testing.assert_close(vectors, vectors_alone, rtol=0, atol=1e-5)
+    start = weights_of(directory / "start")
+    assert_same_student(
+        weights_of(directory / "of-2" / "last" / "model"), weights_of(directory / "of-1" / "last" / "model"), start
+    )
+
+
+def test_checkpoints_have_the_form_of_one_worker(directory):
+    one, two = (torch.load(directory / f"of-{n}" / "half" / "optimizer.pt", weights_only=True) for n in (1, 2))
+    assert one["optimizer"]["param_groups"] == two["optimizer"]["param_groups"]
+    assert one["optimizer"]["state"].keys() == two["optimizer"]["state"].keys()
+    for number, state in one["optimizer"]["state"].items():
+        for name, values in state.items():
+            assert type(two["optimizer"]["state"][number][name]) is torch.Tensor
+            torch.testing.assert_close(two["optimizer"]["state"][number][name], values, rtol=0, atol=1e-5)
+    start = weights_of(directory / "start")
+    assert_same_student(
+        weights_of(directory / "of-2" / "again" / "model"), weights_of(directory / "of-1" / "last" / "model"), start
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"resources": {"workers": 3, "shard": True}}, r"workers = 3 and batch = 8: let batch be a multiple"),
+        ({"resources": {"workers": (1, 2), "shard": True}}, r"fixed number of workers"),
+        ({"loss": {"kind": "infonce"}}, r"leave it out with .*, loss.in_batch"),
+        ({"precision": "fp16"}, r"leave it out with .* precision = fp16"),
+        ({"adapter": {}}, r"leave it out with train.adapter"),
+        ({"student": {"kind": "lexical", "words": None}}, r"student.kind = lexical"),
+    ],
+)
+def test_what_cannot_be_sharded_is_an_error(changes, said):
+    sharded = {"resources": {"workers": 2, "shard": True}}
+    TrainConfig.model_validate({**CONFIG.model_dump(), **sharded})
+    with pytest.raises(ValidationError, match=said):
+        TrainConfig.model_validate({**CONFIG.model_dump(), **sharded, **changes})
+
+
+def test_sharding_is_no_part_of_the_fingerprint():
+    sharded = CONFIG.model_copy(update={"resources": TrainResources(workers=2, shard=True)})
+    assert fingerprint(sharded) == fingerprint(CONFIG)
