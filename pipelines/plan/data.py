@@ -31,7 +31,7 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
     """The tables of a training that ``reads`` scores or labels."""
     score = recipe.score
     data = {
-        "queries": plan_queries(recipe, recipe.languages.query),
+        "queries": _plan_asked(recipe),
         "docs": {lang: plan_docs(recipe, lang) for lang in recipe.languages.docs},
     }
     if reads == "scores" and isinstance(score, ScoreFile):
@@ -44,6 +44,14 @@ def plan_data_set(recipe: Recipe, reads: str) -> dict[str, Any]:
     qrels = {} if recipe.synthesis else _plan_labels(recipe)
     rankings = _plan_negatives(recipe, recipe.mine, selection, qrels) if recipe.mine else selection
     return {**data, "qrels": qrels, "rankings": rankings}
+
+
+def _plan_asked(recipe: Recipe) -> Step | dict[str, Step]:
+    """The questions that the student is asked; by language, the main one first, where there are several."""
+    langs = recipe.languages.queries
+    if len(langs) == 1:
+        return plan_queries(recipe, langs[0])
+    return {lang: plan_queries(recipe, lang) for lang in langs}
 
 
 def _plan_selection(recipe: Recipe) -> Step:

@@ -23,7 +23,8 @@ Counts = dict[str, dict[str, int]]  # by data set and language
 
 @dataclass
 class Drawn:
-    """What was drawn: steps by data set, queries skipped, passages and relevant passages by data set and language.
+    """What was drawn: steps by data set, queries skipped, questions, passages and relevant passages by data set and
+    language.
     ``samples`` is a digest of all samples, the same in whatever order and on however many workers they were drawn."""
 
     batches: dict[str, int] = field(default_factory=dict)
@@ -31,11 +32,12 @@ class Drawn:
     passages: Counts = field(default_factory=dict)
     positives: Counts = field(default_factory=dict)
     samples: int = 0
+    questions: Counts = field(default_factory=dict)
 
     def add(self, share: "Share") -> None:
         """Count the share of a step that was taken."""
         one = Drawn({share.data: 1}, share.skipped, {share.data: share.passages()}, {share.data: share.positives()})
-        one.samples = share.digest()
+        one.samples, one.questions = share.digest(), {share.data: share.questions()}
         self.merge(one)
 
     @classmethod
@@ -52,8 +54,9 @@ class Drawn:
         self.batches = dict(sorted((Counter(self.batches) + Counter(other.batches)).items()))
         self.skipped += other.skipped
         self.samples = (self.samples + other.samples) % 2**64
-        for mine, theirs in ((self.passages, other.passages), (self.positives, other.positives)):
-            for name, counts in sorted(theirs.items()):
+        for kind in ("questions", "passages", "positives"):
+            mine: Counts = getattr(self, kind)
+            for name, counts in sorted(getattr(other, kind).items()):
                 mine[name] = dict(sorted((Counter(mine.get(name, {})) + Counter(counts)).items()))
 
 

@@ -1,9 +1,9 @@
 """The step *train*: a student learns, on Ray Train.
 
 Inputs: ``start``, the student that takes the first step (see ``start``, or another training); ``data``, by the name of
-the data set: ``queries``, ``docs`` by language, and ``scores`` (the teacher's RANKINGS), or, for a loss that reads
-labels, ``qrels`` by language and ``rankings`` (the selection, for negatives); and, to choose the best checkpoint,
-``dev``: ``queries``, and ``qrels`` and ``docs`` by language.
+the data set: ``queries`` (by language where there are several), ``docs`` by language, and ``scores`` (the teacher's
+RANKINGS), or, for a loss that reads labels, ``qrels`` by language and ``rankings`` (the selection, for negatives); and,
+to choose the best checkpoint, ``dev``: ``queries`` in one language, and ``qrels`` and ``docs`` by language.
 
 The artifact: ``last/`` and ``best/`` (sentence-transformers directories; the same student where there is no ``dev``),
 ``losses.tsv``, ``validation.tsv``, ``curves.png``. While it grows there are ``checkpoints/`` (Ray Train's), from which
@@ -42,8 +42,8 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
-    want of translations, steps that overflowed fp16, batches, passages and relevant passages by data set and language,
-    a digest of the samples, and seconds.
+    want of translations, steps that overflowed fp16, batches, questions, passages and relevant passages by data set and
+    language, a digest of the samples, and seconds.
 
     Raises:
         StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
@@ -128,6 +128,7 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "skipped_queries": drawn.skipped,
         "overflowed_steps": records.overflows,
         "batches": drawn.batches,
+        "questions": drawn.questions,
         "passages": drawn.passages,
         "positives": drawn.positives,
         "samples": f"{drawn.samples:016x}",
