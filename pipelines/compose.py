@@ -28,6 +28,8 @@ def compose(name: str, found: Survey) -> str:
 def _training_blocks(name: str, found: Survey) -> list[str]:
     lang, query_lang = found.original, found.query_lang
     teacher = "" if lang == "en" else f"; it is English, so choose one for {languages.name(lang)}"
+    asked = sorted(set(found.queries) - {query_lang})
+    others = f"; also in {', '.join(asked)}: of a list, each question is asked in one" if asked else ""
     reads = "" if lang == query_lang == "en" else f"\nquery_lang = {_toml(query_lang)}\ndoc_lang = {_toml(lang)}"
     k = _selected(found)
     keys = f"train_split = {_toml(found.train_split)}"
@@ -41,7 +43,7 @@ def _training_blocks(name: str, found: Survey) -> list[str]:
         f"""
 [languages]
 original = {_toml(lang)}  # of the texts that the others translate
-query = {_toml(query_lang)}  # of the training questions
+query = {_toml(query_lang)}  # of the training questions{others}
 docs = {_toml([lang, *found.translations])}  # in which the student reads documents""",
         """
 [translate]
