@@ -23,14 +23,30 @@ def evaluate(name: str, others: Sequence[str], system: str, sets: Sequence[str],
         raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
     if others:
         return _compare([name, *others], system, sets, console)
-    make(plan, list(plan.evaluations.values()), root, console)
+    make(plan, [*plan.evaluations.values(), *plan.matrices.values()], root, console)
     from rich.console import Group
 
-    from pipelines import report
-
     measures = read_all_measures(plan, root)
-    pages = [report.measures_page(set_name, systems) for set_name, systems in measures.items()]
+    pages = build_pages(plan, root, system)
     return Report({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
+
+
+def build_pages(plan: Plan, root: Place, system: str) -> list[Any]:
+    """The results of each evaluation set: measures, and how its pools treat each language; of a set that is asked in
+    several languages, the matrix of one system."""
+    from pipelines import language_pages, report
+    from pipelines.evaluate import read_fairness
+    from pipelines.matrix import read_matrix
+
+    pages: list[Any] = []
+    for name, systems in read_all_measures(plan, root).items():
+        if plan.collections[name].of == name:
+            fairness = {of: read_fairness(plan.evaluations[name, of].artifact(root)) for of in systems}
+            pages += [report.measures_page(name, systems), language_pages.fairness_page(name, fairness)]
+    matrices: dict[str, dict[str, Any]] = {}
+    for (name, of), step in plan.matrices.items():
+        matrices.setdefault(name, {})[of] = read_matrix(step.artifact(root))
+    return pages + [language_pages.questions_page(name, systems, system) for name, systems in matrices.items()]
 
 
 def _compare(names: Sequence[str], system: str, sets: Sequence[str], console: Any) -> Report:

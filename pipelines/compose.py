@@ -27,6 +27,8 @@ def compose(name: str, found: Survey) -> str:
 def _training_blocks(name: str, found: Survey) -> list[str]:
     lang, query_lang = found.original, found.query_lang
     teacher = "" if lang == "en" else f"; it is English, so choose one for {languages.name(lang)}"
+    asked = sorted(set(found.queries) - {query_lang})
+    others = f"; also in {', '.join(asked)}: of a list, each question is asked in one" if asked else ""
     languages_read = f"\nquery_lang = {format_value(query_lang)}\ndoc_lang = {format_value(lang)}"
     reads = "" if lang == query_lang == "en" else languages_read
     k = _selected(found)
@@ -41,7 +43,7 @@ def _training_blocks(name: str, found: Survey) -> list[str]:
         f"""
 [languages]
 original = {format_value(lang)}  # of the texts that the others translate
-query = {format_value(query_lang)}  # of the training questions
+query = {format_value(query_lang)}  # of the training questions{others}
 docs = {format_value([lang, *found.translations])}  # in which the student reads documents""",
         """
 [translate]

@@ -2,6 +2,7 @@
 
     measures.json       {"<language or all>": {"nDCG@20": …, "AP": …, "R@100": …, "RR@10": …}}
     per_query.parquet   lang, query_id, measure, value: what a significance test compares
+    fairness.json       of the pool: each language's share of what was found, and PEER (see ``pipelines.fairness``)
     run.<lang>.trec     the rankings, and qrels.<lang>.trec the judgements, as trec_eval reads them
 
 "all" is the pool: the documents of every language in one list, named ``<lang>:<doc_id>``, as a user of all languages at
@@ -36,6 +37,7 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines import export
 from pipelines.chunks import chunk
+from pipelines.fairness import DEPTH, measure_fairness
 from pipelines.search import pool
 from pipelines.tables import QRELS, RANKINGS
 
@@ -87,7 +89,7 @@ def evaluate(config: EvaluateConfig, inputs: Mapping[str, Any], out: Place, fan_
 
     Returns:
         ``{"set": name, "queries": {lang: queries that count}, "left_out": queries with a relevant document that do not
-        count (see ``topics_in``), "measures": the content of measures.json}``.
+        count (see ``topics_in``), "measures": the content of measures.json, "fairness": that of fairness.json}``.
 
     Raises:
         StepError: a language has qrels and no rankings, or no query counts.
@@ -115,7 +117,28 @@ def evaluate(config: EvaluateConfig, inputs: Mapping[str, Any], out: Place, fan_
     measures = summarise(rows, config.measures)
     (out / "measures.json").write(json.dumps(measures, indent=2, ensure_ascii=False).encode())
     counts = {lang: len(_topics(qrels[lang])) for lang in runs}
-    return {"set": config.name, "queries": counts, "left_out": len(left_out), "measures": measures}
+    k, ranked = find_depth(config.measures), _by_query(runs[POOL])
+    fairness = measure_fairness({query: ranked(query)[0][:k] for query in _topics(qrels[POOL])}, qrels[POOL], k)
+    (out / "fairness.json").write(json.dumps(fairness, indent=2).encode())
+    facts = {"set": config.name, "queries": counts, "left_out": len(left_out)}
+    return {**facts, "measures": measures, "fairness": fairness}
+
+
+evaluate.version = 2  # type: ignore[attr-defined]  # 2: fairness.json
+
+
+def find_depth(names: tuple[str, ...]) -> int:
+    """At which depth the pool is looked at: that of the first measure that has one."""
+    import ir_measures
+
+    depths = (ir_measures.parse_measure(name).params.get("cutoff") for name in names)
+    return int(next(filter(None, depths), DEPTH))
+
+
+def read_fairness(evaluation: Artifact) -> dict[str, Any]:
+    """The content of an evaluation's fairness.json."""
+    fairness: dict[str, Any] = json.loads((evaluation.place / "fairness.json").read())
+    return fairness
 
 
 def read_measures(evaluation: Artifact) -> dict[str, dict[str, float]]:

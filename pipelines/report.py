@@ -7,7 +7,10 @@ its line, which would break the columns of a table.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines import languages
+from pipelines.cells import best_bold as _best_bold
+from pipelines.cells import language as _language
+from pipelines.cells import line as _line
+from pipelines.cells import table as _table
 from pipelines.evaluate import POOL
 from pipelines.significance import Comparison, SystemResult
 
@@ -208,40 +211,11 @@ def _passage(rank: int, result: Mapping[str, Any]) -> "list[RenderableType]":
     return [head, *(Padding(part, (0, 0, 0, 5)) for part in [*body, _line((shown, ""))])]
 
 
-def _table(title: str, first: str, columns: Sequence[str]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _best_bold(values: Sequence[float | None]) -> "list[Text]":
-    """The values with three digits, the greatest (as shown) in bold."""
-    shown = ["–" if value is None else f"{value:.3f}" for value in values]
-    best = max((text for text in shown if text != "–"), default=None, key=float)
-    return [_line((text, "bold" if text == best else "")) for text in shown]
-
-
 def _value(of_system: Mapping[str, Mapping[str, float]], lang: str, measure: str) -> float | None:
     return of_system.get(lang, {}).get(measure)
-
-
-def _language(lang: str) -> str:
-    return "all languages" if lang == POOL else f"{lang}  {languages.name(lang)}"
 
 
 def _p(value: float | None) -> str:
     if value is None:
         return "–"
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _line(*parts: tuple[str, str]) -> "Text":
-    """A line of styled text. Text, not markup: brackets in a passage are brackets."""
-    from rich.text import Text
-
-    return Text.assemble(*parts)

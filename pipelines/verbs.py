@@ -79,10 +79,10 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
     from rich.console import Group
 
     from pipelines import report
-    from pipelines.comparison import read_all_measures
+    from pipelines.comparison import build_pages, read_all_measures
 
     measures = read_all_measures(plan, root)
-    pages = [report.measures_page(name, systems) for name, systems in measures.items()]
+    pages = build_pages(plan, root, STUDENT)
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
     if gated := count_gated(plan, root):

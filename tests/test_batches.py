@@ -42,7 +42,7 @@ def stores(root, missing=(), rejected=()):
                 "reject": "bad" if row["query_id"] in rejected else None} for row in rows]  # fmt: skip
     return (
         ScoredPassages(RowStore.open(table_artifact(root / "scores@0", RANKINGS, rows))),
-        Docstore.open(table_artifact(root / "queries@0", tables.QUERIES, queries)),
+        {"en": Docstore.open(table_artifact(root / "queries@0", tables.QUERIES, queries))},
         docs,
     )
 

@@ -73,6 +73,7 @@ def test_a_query_that_found_nothing_counts_as_zero_and_one_without_relevant_docu
     measures = json.loads((out / "measures.json").read_text())
     assert measures["en"]["RR@10"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert measures["all"] == pytest.approx(measures["en"])
+    assert facts.pop("fairness") == json.loads((out / "fairness.json").read_text())
     assert facts == {"set": "toy", "queries": {"en": 3, "all": 3}, "left_out": 0, "measures": measures}
 
 

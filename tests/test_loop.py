@@ -40,12 +40,12 @@ def test_scores_equal_encoding_and_maxsim(corpus):
     student = STUDENT.build(corpus, 0)
     student.model.eval()
     entries = [
-        Entry("t0-1", ("d1", "d4", "d2"), ("en", "xx", "en"), np.zeros(3, np.float32)),
-        Entry("t1-5", ("d5", "d1", "d0"), ("xx", "en", "xx"), np.zeros(3, np.float32)),
+        Entry("t0-1", ("d1", "d4", "d2"), ("en", "xx", "en"), np.zeros(3, np.float32), query_lang="en"),
+        Entry("t1-5", ("d5", "d1", "d0"), ("xx", "en", "xx"), np.zeros(3, np.float32), query_lang="en"),
     ]
-    texts = TokenRows(student, corpus.queries, corpus.docs)
+    texts = TokenRows(student, {"en": corpus.queries}, corpus.docs)
     docs = sorted({key for e in entries for key in zip(e.langs, e.doc_ids, strict=True)})
-    rows = texts.of_queries(["t0-1", "t1-5"]), texts.of_docs(docs)
+    rows = texts.of_queries([("en", "t0-1"), ("en", "t1-5")]), texts.of_docs(docs)
     found = score_entries(student, entries, rows).detach().numpy()
     for row, entry in zip(found, entries, strict=True):
         (query,) = student.encode_queries([corpus.queries.text(entry.query_id)])

@@ -29,7 +29,7 @@ UNITS = {
     "Search:faiss": "rows",
     "search_shards": "candidates",
     "train": "steps",
-    "evaluate": "rankings",
+    "evaluate": "rankings", "build_matrix": "evaluations",
     "find_examples": "questions",
 }  # fmt: skip
 
@@ -261,10 +261,10 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     measure documents, where they do."""
     config = step.config.train  # type: ignore[attr-defined]
     docs = [amount for path, amount in inputs.items() if ".docs." in path and path.startswith("data.")]
-    queries = [amount for path, amount in inputs.items() if path.startswith("data.") and path.endswith(".queries")]
+    queries = {path: amount for path, amount in inputs.items() if path.startswith("data.") and ".queries" in path}
     encoder: Encoder = encoder_of_step(step)
     of_doc = min(_mean(docs), encoder.doc_length or _mean(docs))
-    of_query = encoder.query_length or _mean(queries)
+    of_query = encoder.query_length or _mean(list(queries.values()))
     langs = len({path.rpartition(".")[2] for path in inputs if path.startswith("data.") and ".docs." in path})
     entries = config.batch * (langs if config.mixing == "round_robin_entries" else 1)
     read = config.steps * entries * (of_query + config.ways * of_doc)
@@ -274,7 +274,8 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     )
     count = -(-config.steps // every) + bool(pool)  # it is measured before the first step too, and always at the end
     extra = {"stops": float(count * size), "stop_size": float(size)}
-    return Amount(sum(a.rows for a in queries), 0, 1, float(config.steps), tokens=of_doc, read=read, extra=extra)
+    rows = {path.partition(".queries")[0]: a.rows for path, a in queries.items()}  # in several languages the same ones
+    return Amount(sum(rows.values()), 0, 1, float(config.steps), tokens=of_doc, read=read, extra=extra)
 
 
 def _mean(amounts: Sequence[Amount]) -> float:
@@ -294,4 +295,5 @@ def _examples(step: Step, inputs: Mapping[str, Amount]) -> Amount:
 _DIRECTORIES: dict[str, Callable[[Step, Mapping[str, Amount]], Amount]] = {
     "build_start": _start, "build_index": _index, "search_shards": _search_shards, "train": _train,
     "evaluate": _evaluate, "find_examples": _examples,
+    "build_matrix": lambda step, inputs: Amount(len(inputs), units=float(len(inputs))),
 }  # fmt: skip

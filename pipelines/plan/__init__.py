@@ -25,8 +25,16 @@ from cluster.errors import RecipeError
 from cluster.step import Step, find_steps, list_steps
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.models import find_absent, pin
-from pipelines.plan.steps import Collection, plan_collection, plan_documents
-from pipelines.plan.systems import System, encoder_of, plan_evaluation, plan_examples, plan_searches, plan_systems
+from pipelines.plan.steps import Collection, plan_collections, plan_documents
+from pipelines.plan.systems import (
+    System,
+    encoder_of,
+    plan_evaluation,
+    plan_examples,
+    plan_matrices,
+    plan_searches,
+    plan_systems,
+)
 from pipelines.plan.training import Training, plan_training
 from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
 from pipelines.score_file import ScoreFileConfig
@@ -42,9 +50,10 @@ class Plan:
     recipe: Recipe
     training: Training | None
     systems: Mapping[str, System]
-    collections: Mapping[str, Collection]  # by evaluation set
-    indexes: Mapping[tuple[str, str], Step]  # (evaluation set, system)
+    collections: Mapping[str, Collection]  # by evaluation set, and by language where it is asked in several
+    indexes: Mapping[tuple[str, str], Step]  # (collection, system)
     evaluations: Mapping[tuple[str, str], Step]
+    matrices: Mapping[tuple[str, str], Step]  # (evaluation set, system), of sets that are asked in several languages
     examples: Step | None
 
     @property
@@ -62,7 +71,8 @@ class Plan:
         """What a run makes; all else is made because these read it."""
         trained = [self.training.train] if self.training else []
         searched = [index for key, index in self.indexes.items() if key not in self.evaluations]
-        return [*trained, *searched, *self.evaluations.values(), *([self.examples] if self.examples else [])]
+        measured = [*self.evaluations.values(), *self.matrices.values()]
+        return [*trained, *searched, *measured, *([self.examples] if self.examples else [])]
 
     @property
     def absent(self) -> list[str]:
@@ -93,7 +103,7 @@ def plan(recipe: Recipe) -> Plan:
     recipe = pin(recipe)  # what identifies the weights of each model that it names
     training = plan_training(recipe) if recipe.train else None
     systems = plan_systems(recipe, training)
-    collections = {name: plan_collection(recipe, spec) for name, spec in recipe.evaluate.items()}
+    collections = plan_collections(recipe)
     if recipe.student and not collections:
         collections = {recipe.name: plan_documents(recipe)}  # nothing is asked: it is indexed, to be served
     searches = {
@@ -102,10 +112,11 @@ def plan(recipe: Recipe) -> Plan:
         for system, search in plan_searches(recipe, systems, collection).items()
     }
     evaluations = {
-        (name, system): plan_evaluation(recipe, name, system, collections[name].qrels, search.rankings)
+        (name, system): plan_evaluation(recipe, name, system, collections[name], search.rankings)
         for (name, system), search in searches.items()
         if search.rankings
     }
     indexes = {key: search.index for key, search in searches.items() if search.index}
+    matrices = plan_matrices(collections, evaluations)
     examples = plan_examples(recipe, systems[STUDENT], collections, indexes)
-    return Plan(recipe, training, systems, collections, indexes, evaluations, examples)
+    return Plan(recipe, training, systems, collections, indexes, evaluations, matrices, examples)

@@ -37,7 +37,7 @@ def find_searches(plan: Plan) -> Mapping[str, Step]:
     and where the recipe names no teacher that could score what the student found: its scores are a file."""
     if not isinstance(plan.recipe.score, Score) or not plan.recipe.evaluate:
         return {}
-    rankings: Mapping[str, Step] = plan.evaluations[next(iter(plan.recipe.evaluate)), STUDENT].inputs["rankings"]
+    rankings: Mapping[str, Step] = plan.evaluations[next(iter(plan.collections)), STUDENT].inputs["rankings"]
     return rankings
 
 
@@ -75,8 +75,9 @@ def _configure(train: TrainConfig | None) -> CalibrationConfig:
 def _plan_dev_scores(plan: Plan, found: Mapping[str, Step]) -> dict[str, Step]:
     """The teacher's scores of what the student found, by language."""
     recipe = plan.recipe
-    name, spec = next(iter(recipe.evaluate.items()))
-    asked = plan.collections[name].queries
+    spec = next(iter(recipe.evaluate.values()))
+    name, collection = next(iter(plan.collections.items()))
+    asked = collection.queries
     assert isinstance(recipe.score, Score)
     assert asked is not None
     score = recipe.score
@@ -86,7 +87,7 @@ def _plan_dev_scores(plan: Plan, found: Mapping[str, Step]) -> dict[str, Step]:
             queries = ingest(recipe, "queries", recipe.source, score.query_lang, spec.split)
             docs, teacher = ingest(recipe, "docs", recipe.source, score.doc_lang, spec.docs_split), score
         else:
-            queries, docs = asked, plan.collections[name].docs[lang]
+            queries, docs = asked, collection.docs[lang]
             teacher = score.model_copy(update={"query_lang": config_of(asked).lang, "doc_lang": lang})
         inputs = {"rankings": rankings, "queries": queries, "docs": docs}
         depth = recipe.train.pool if recipe.train else None

@@ -32,7 +32,7 @@ def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> di
     """The tables of a training that ``reads`` scores or labels, and maybe a teacher's scores beside labels."""
     score = recipe.score
     data = {
-        "queries": plan_queries(recipe, recipe.languages.query),
+        "queries": _plan_asked(recipe),
         "docs": {lang: plan_docs(recipe, lang) for lang in recipe.languages.docs},
     }
     if reads == "scores" and isinstance(score, ScoreFile):
@@ -53,6 +53,14 @@ def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> di
             "passages' among them: add [score] with a scorer"
         )
     return {**data, "scores": _plan_scores_with_positives(recipe, score, selection, qrels)}
+
+
+def _plan_asked(recipe: Recipe) -> Step | dict[str, Step]:
+    """The questions that the student is asked; by language, the main one first, where there are several."""
+    langs = recipe.languages.queries
+    if len(langs) == 1:
+        return plan_queries(recipe, langs[0])
+    return {lang: plan_queries(recipe, lang) for lang in langs}
 
 
 def _plan_selection(recipe: Recipe) -> Step:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.component import Component
+from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
 from pipelines.models import pin, references
@@ -21,11 +22,15 @@ INGEST = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrel
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents by language, and the questions asked of them with their judgements, where there are any."""
+    """Documents by language, and the questions asked of them with their judgements, where there are any.
+
+    ``of`` names the evaluation set. A set that is asked in several languages has a collection for each.
+    """
 
     docs: Mapping[str, Step]
     queries: Step | None
     qrels: Mapping[str, Step]
+    of: str = ""
 
 
 def make_step(
@@ -63,16 +68,35 @@ def config_of(step: Step) -> IngestConfig:
     return step.config
 
 
-def plan_collection(recipe: Recipe, spec: EvaluationSet) -> Collection:
-    """The documents, questions and judgements of an evaluation set."""
+def plan_collections(recipe: Recipe) -> dict[str, Collection]:
+    """The collections of the evaluation sets: ``<set>``, or ``<set>-<language>`` for each language in which a set is
+    asked, where it is asked in several.
+
+    Raises:
+        RecipeError: another set has the name of such a collection.
+    """
+    collections: dict[str, Collection] = {}
+    for name, spec in recipe.evaluate.items():
+        for lang in spec.asked_in(recipe.languages):
+            label = f"{name}-{lang}" if spec.is_asked_in_several else name
+            if label in collections or (label != name and label in recipe.evaluate):
+                raise RecipeError(
+                    f"evaluate.{name}.query_lang makes the set {label}, and [evaluate.{label}] is another: rename one"
+                )
+            collections[label] = plan_collection(recipe, spec, lang, name)
+    return collections
+
+
+def plan_collection(recipe: Recipe, spec: EvaluationSet, query_lang: str, name: str = "") -> Collection:
+    """The documents, questions and judgements of an evaluation set, which is asked in one language."""
     source = spec.source or recipe.source
-    codes = spec.languages or recipe.languages.docs
+    codes = spec.read_docs_in(recipe.languages)
     docs = {lang: ingest(recipe, "docs", source, lang, spec.docs_split) for lang in codes}
-    queries = ingest(recipe, "queries", source, spec.query_lang or recipe.languages.query, spec.split)
+    queries = ingest(recipe, "queries", source, query_lang, spec.split)
     qrels = {
         lang: ingest(recipe, "qrels", source, lang, spec.split, docs=docs[lang], queries=queries) for lang in codes
     }
-    return Collection(docs, queries, qrels)
+    return Collection(docs, queries, qrels, name)
 
 
 def plan_documents(recipe: Recipe) -> Collection:

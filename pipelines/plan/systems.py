@@ -15,6 +15,7 @@ from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index
 from pipelines.indexes.base import SearchOptions
+from pipelines.matrix import MatrixConfig, build_matrix
 from pipelines.models import Pretrained
 from pipelines.plan.steps import Collection, config_of, make_step, other_student
 from pipelines.plan.translation import translate_docs
@@ -178,12 +179,30 @@ def _plan_reranking(recipe: Recipe, system: System, collection: Collection, lang
 
 
 def plan_evaluation(
-    recipe: Recipe, name: str, system: str, qrels: Mapping[str, Step], rankings: Mapping[str, Step]
+    recipe: Recipe, name: str, system: str, collection: Collection, rankings: Mapping[str, Step]
 ) -> Step:
-    """The measures of one system on one set, per language and pooled."""
-    config = EvaluateConfig(name=name, measures=recipe.measure.measures, topics_in=recipe.evaluate[name].topics_in)
-    inputs = {"rankings": rankings, "qrels": qrels}
+    """The measures of one system on one collection, per language and pooled."""
+    topics_in = recipe.evaluate[collection.of].topics_in
+    config = EvaluateConfig(name=collection.of, measures=recipe.measure.measures, topics_in=topics_in)
+    inputs = {"rankings": rankings, "qrels": collection.qrels}
     return Step(f"evaluate-{name}-{system}", evaluate, config, inputs, verb="evaluate")
+
+
+def plan_matrices(
+    collections: Mapping[str, Collection], evaluations: Mapping[tuple[str, str], Step]
+) -> dict[tuple[str, str], Step]:
+    """Of each set that is asked in several languages, and each system: its evaluations as one matrix."""
+    found: dict[tuple[str, str], dict[str, Step]] = {}
+    for (name, system), step in evaluations.items():
+        collection = collections[name]
+        if name != collection.of and collection.queries:
+            found.setdefault((collection.of, system), {})[config_of(collection.queries).lang] = step
+    return {
+        (of, system): Step(
+            f"matrix-{of}-{system}", build_matrix, MatrixConfig(name=of), {"evaluations": asked}, verb="evaluate"
+        )
+        for (of, system), asked in found.items()
+    }
 
 
 def plan_examples(

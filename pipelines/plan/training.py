@@ -51,7 +51,8 @@ def plan_training(recipe: Recipe) -> Training:
         config = TrainingRun(train=recipe.train, first=first, **mixture)
         inputs: dict[str, Any] = {"start": start, "data": data}
         if recipe.validate_split:
-            dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split))
+            asked_in = recipe.languages.main_query
+            dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split), asked_in)
             inputs["dev"] = {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
         resources = recipe.train.resources
         step = Step("train", train, config, inputs, resources=resources, workers=resources.fewest_workers)
@@ -96,13 +97,19 @@ def _plan_start(recipe: Recipe, config: TrainConfig, data: Mapping[str, Any]) ->
     """The artifact that holds the student with which training begins, and which of its checkpoints that is."""
     if config.after:
         return _plan_after(recipe, config), "best"
-    read = {
-        name: {"queries": member["queries"], "docs": member["docs"]}
-        for name, member in data.items()
-        if config.student.reads_corpus
-    }
+    read = {name: _choose_texts(member) for name, member in data.items() if config.student.reads_corpus}
     start = StartConfig(student=config.student, seed=config.seed)
     return make_step(recipe, "start", "start", build_start, start, {"data": read} if read else {}), "start"
+
+
+def _choose_texts(member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a student is built from of a data set: its documents, its questions in the main language, and, where there
+    are others, their translations."""
+    asked, docs = member["queries"], member["docs"]
+    if isinstance(asked, Step):
+        return {"queries": asked, "docs": docs}
+    (_, main), *others = asked.items()
+    return {"queries": main, "docs": docs, "translated_queries": dict(others)}
 
 
 def _plan_after(recipe: Recipe, config: TrainConfig) -> Step:

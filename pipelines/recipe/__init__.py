@@ -1,6 +1,7 @@
 """Recipes: one TOML file names everything about one experiment.
 
-    tables    the tables of a file: languages, selection, teacher, mixture, systems, evaluation sets
+    languages which languages questions and passages are in, and read in
+    tables    the tables of a file: selection, teacher, mixture, systems, evaluation sets
     schema    the recipe, and what must fit together in it
     loading   from a file, with overrides, or as a variant that another recipe names
     explain   messages for what does not validate
@@ -8,9 +9,10 @@
 Importing this loads neither torch, transformers nor ray.
 """
 
+from pipelines.recipe.languages import EVERY_LANGUAGE
 from pipelines.recipe.loading import RECIPES, find_members, load, names, variant
 from pipelines.recipe.schema import BM25, STUDENT, UNTRAINED, Recipe
-from pipelines.recipe.tables import EVERY_LANGUAGE, EvaluationSet, ReadyStudent, Score, Select, SystemSpec
+from pipelines.recipe.tables import EvaluationSet, ReadyStudent, Score, Select, SystemSpec
 
 __all__ = [
     "BM25",

@@ -10,13 +10,12 @@ from pipelines.gates import Gates
 from pipelines.indexes import Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.mining import Mine
+from pipelines.recipe.languages import Languages, Reading
 from pipelines.recipe.tables import (
     Encoding,
     EvaluationSet,
-    Languages,
     Measures,
     Mix,
-    Reading,
     ReadyStudent,
     Run,
     Select,

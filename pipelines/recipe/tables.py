@@ -1,68 +1,27 @@
-"""The tables of a recipe file, each a frozen component: languages, selection, teacher, systems, mixture, evaluation."""
+"""The tables of a recipe file, each a frozen component: selection, teacher, systems, mixture, evaluation."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cluster.component import Component, Resources, Speed
-from pipelines import languages
 from pipelines.evaluate import MEASURES
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import OptionalModel, Pretrained
 from pipelines.precision import Wanted
+from pipelines.recipe.languages import (
+    EACH_LANGUAGE,
+    LanguageCodes,
+    Languages,
+    OptionalLanguage,
+    QuestionLanguages,
+    Reading,
+    check_codes_or_each,
+)
 from pipelines.score_file import ScoreFile
 from pipelines.scorers import EnsembleScorer, LlmScorer, Scorer
 from pipelines.sources import AnySource
-
-LanguageCode = Annotated[str, Field(min_length=2)]
-# languages.docs = "de" is languages.docs = ["de"]: so that a product over languages can set it
-LanguageCodes = Annotated[
-    tuple[LanguageCode, ...], BeforeValidator(lambda codes: (codes,) if isinstance(codes, str) else codes)
-]
-EVERY_LANGUAGE = "all"  # of doc_lang: a selection that pools the languages
-
-
-def _check_code(code: str) -> str:
-    """A language that is known, or none."""
-    return languages.check(code) if code else code
-
-
-OptionalLanguage = Annotated[str, AfterValidator(_check_code)]  # "": none is named
-
-
-class Languages(Component):
-    """The languages of training: of the text, of the questions, and those in which the student reads passages."""
-
-    original: LanguageCode = "en"
-    query: LanguageCode = "en"
-    docs: LanguageCodes = Field(min_length=1)
-
-    @field_validator("original", "query")
-    @classmethod
-    def _known(cls, code: str) -> str:
-        return languages.check(code)
-
-    @field_validator("docs")
-    @classmethod
-    def _all_known(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(codes)) != len(codes):
-            raise ValueError(f"each language once, got {list(codes)}")
-        return tuple(languages.check(code) for code in codes)
-
-
-class Reading(Component):
-    """In which languages questions and passages are read: ``languages.original`` where a recipe does not say, in which
-    both are there without translation, whatever the student reads. A whole recipe has both filled in."""
-
-    query_lang: OptionalLanguage = ""
-    doc_lang: OptionalLanguage = ""
-
-    def fill_in(self, languages: Languages) -> Self:
-        """This table with the original language of the recipe where it names none."""
-        original = languages.original
-        found = {"query_lang": self.query_lang or original, "doc_lang": self.doc_lang or original}
-        return self.model_copy(update=found)
 
 
 class Select(Reading):
@@ -182,6 +141,8 @@ def _check_encoder(table: str, index: Index, encoder: Pretrained | None) -> None
 class EvaluationSet(Component):
     """Where a student is measured: documents of each language as they are, questions, judgements.
 
+    ``query_lang`` names the language of the questions; a list of them, or "each" for the languages of the set, measures
+    the set once for each and puts them in one matrix, question language by document language.
     ``topics_in`` = every keeps the questions with a relevant document in each language (MTD §4: 41 of NeuCLIR 2022).
     """
 
@@ -189,8 +150,25 @@ class EvaluationSet(Component):
     split: str = "all"  # which questions
     docs_split: str = "all"  # which documents are in the pool
     languages: LanguageCodes | None = None  # None: those that the student reads
-    query_lang: LanguageCode | None = None  # None: the language of the training questions
+    # None: the language of the training questions; of several the original, or the first
+    query_lang: Annotated[QuestionLanguages | None, BeforeValidator(check_codes_or_each)] = None
     topics_in: Literal["any", "every"] = "any"
+
+    def read_docs_in(self, training: Languages) -> tuple[str, ...]:
+        """The languages of the documents."""
+        return self.languages or training.docs
+
+    def asked_in(self, training: Languages) -> tuple[str, ...]:
+        """The languages of the questions."""
+        if self.query_lang == EACH_LANGUAGE:
+            return self.read_docs_in(training)
+        named = self.query_lang or training.main_query
+        return (named,) if isinstance(named, str) else named
+
+    @property
+    def is_asked_in_several(self) -> bool:
+        """Whether the set is measured once for each language of the questions."""
+        return self.query_lang == EACH_LANGUAGE or isinstance(self.query_lang, tuple)
 
 
 class Measures(Component):

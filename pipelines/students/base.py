@@ -1,7 +1,7 @@
 """Interfaces of encoders and base models, and the corpus that students are built from. Loads no model library."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -51,26 +51,35 @@ class Corpus:
     """The training texts that a student is built from: they give it a tokenizer or a vocabulary.
 
     ``docs`` holds the documents by language; documents with the same id are translations of each other.
+    ``translated_queries`` holds the queries of the other languages in which the student is asked.
     """
 
     queries: Docstore
     docs: Mapping[str, Docstore]
+    translated_queries: Mapping[str, Docstore] = field(default_factory=dict)
 
     @classmethod
     def open(cls, data: Mapping[str, Mapping[str, Any]]) -> Self:
         """Open the texts of all data sets of a training, in the order of their names. ``data`` holds, by the name of
-        the data set, the artifacts ``queries`` and ``docs`` by language; empty for a student that reads no corpus."""
-        names = sorted(data)
-        langs = sorted({lang for name in names for lang in data[name]["docs"]})
-        docs = {lang: {name: data[name]["docs"].get(lang) for name in names} for lang in langs}
-        queries = _open_joined({name: data[name]["queries"] for name in names})
-        return cls(queries, {lang: _open_joined(of_lang) for lang, of_lang in docs.items()})
+        the data set, the artifacts ``queries``, and ``docs`` and perhaps ``translated_queries`` by language; empty for
+        a student that reads no corpus."""
+        queries = _open_joined({name: data[name]["queries"] for name in sorted(data)})
+        return cls(queries, _open_by_language(data, "docs"), _open_by_language(data, "translated_queries"))
 
     def iterate_texts(self) -> Iterator[str]:
-        """Yield the documents by language, in alphabetical order of the codes, then the queries."""
-        for store in [*(self.docs[lang] for lang in sorted(self.docs)), self.queries]:
+        """Yield the documents by language, in alphabetical order of the codes, then the queries, then those of other
+        languages."""
+        by_language = [[stores[lang] for lang in sorted(stores)] for stores in (self.docs, self.translated_queries)]
+        for store in [*by_language[0], self.queries, *by_language[1]]:
             for position in range(len(store)):
                 yield store.text_at(position)
+
+
+def _open_by_language(data: Mapping[str, Mapping[str, Any]], role: str) -> dict[str, Docstore]:
+    """The texts of a role of all data sets, by language."""
+    found = {name: data[name].get(role, {}) for name in sorted(data)}
+    langs = sorted({lang for artifacts in found.values() for lang in artifacts})
+    return {lang: _open_joined({name: artifacts.get(lang) for name, artifacts in found.items()}) for lang in langs}
 
 
 def _open_joined(artifacts: Mapping[str, Artifact | None]) -> Docstore:

@@ -10,8 +10,12 @@ The three strategies are those of MTD (§3.2):
     mix_entries           all passages of a query in one drawn language
     round_robin_entries   the same passages once in each language, so batch · languages entries (the paper uses 2 ways)
 
-A passage may be missing in a language (its translation was rejected), and so may a query. Such a passage is not drawn
-in that language; a query that is missing or has too few passages left is replaced by another and counted as skipped.
+Where there are questions in several languages, each query is asked in one of them, drawn after its passages from the
+same stream: all of its entries have the same question, so that round robin compares the languages of passages alone.
+
+A passage may be missing in a language (its translation was rejected), and so may a query. Such a passage is not drawn,
+nor such a query asked, in that language; a query that is missing in all or has too few passages left is replaced by
+another and counted as skipped.
 With 50 passages in 7 languages a query costs 0.7 ms when it is drawn first, for looking them up, and 0.2 ms when it is
 drawn again.
 """
@@ -41,7 +45,8 @@ class Entry:
     """A query and its W passages: ids, the language of each, and the teacher's scores (float32 [W]).
 
     With labels the first passage is relevant, the scores are 1 and 0, and ``relevant`` holds all that are known to be.
-    ``teacher`` holds a teacher's scores of passages of this query by id, where a loss on labels reads them too.
+    ``query_lang`` is the language in which the query is asked. ``teacher`` holds a teacher's scores of passages of this
+    query by id, where a loss on labels reads them too.
     """
 
     query_id: str
@@ -49,16 +54,20 @@ class Entry:
     langs: tuple[str, ...]
     scores: np.ndarray = field(compare=False)
     relevant: frozenset[str] = frozenset()
+    query_lang: str = ""
     teacher: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
             return NotImplemented
-        same = (self.query_id, self.doc_ids, self.langs) == (other.query_id, other.doc_ids, other.langs)
-        return same and np.array_equal(self.scores, other.scores)
+        return self._names == other._names and np.array_equal(self.scores, other.scores)
 
     def __hash__(self) -> int:
-        return hash((self.query_id, self.doc_ids, self.langs))
+        return hash(self._names)
+
+    @property
+    def _names(self) -> tuple[object, ...]:
+        return self.query_lang, self.query_id, self.doc_ids, self.langs
 
 
 @dataclass(frozen=True)
@@ -98,19 +107,25 @@ class Passages(Protocol):
 class Batches:
     """Looks up the entries of a batch.
 
-    ``passages`` are ranked by the teacher or labelled; ``queries`` and ``docs`` are the texts, docs by language.
-    ``batch`` counts queries.
+    ``passages`` are ranked by the teacher or labelled; ``queries`` and ``docs`` are the texts by language. ``batch``
+    counts queries.
     """
 
     def __init__(
-        self, passages: Passages, queries: RowStore, docs: Mapping[str, RowStore], draw: Draw, batch: int, seed: int
+        self,
+        passages: Passages,
+        queries: Mapping[str, RowStore],
+        docs: Mapping[str, RowStore],
+        draw: Draw,
+        batch: int,
+        seed: int,
     ):
         if not len(passages):
             raise StepError(f"{passages.name} has no passages for any query: there is nothing to learn from")
-        self.passages, self.queries, self.docs = passages, queries, dict(docs)
+        self.passages, self.queries, self.docs = passages, dict(sorted(queries.items())), dict(docs)
         self.draw, self.batch, self.seed = draw, batch, seed
         self.langs = tuple(sorted(self.docs))
-        self._there: dict[int, np.ndarray] = {}
+        self._there: dict[int, tuple[np.ndarray, tuple[str, ...]]] = {}
 
     def entries(self, number: int, rank: int = 0, world: int = 1) -> tuple[list[list[Entry]], int]:
         """The entries of batch ``number`` that worker ``rank`` of ``world`` computes, one list per query, and how many
@@ -135,17 +150,22 @@ class Batches:
                 return entries, skipped
             row = int(random.integers(len(self.passages)))
         raise StepError(
-            f"{REPLACEMENTS} queries of {self.passages.name} in a row are missing in {self.queries.name} or have fewer "
-            f"than {self.draw.ways} passages in {', '.join(self.langs)}: expected {self.draw.ways} ways of the best "
-            f"{self.draw.pool}. Lower train.ways, raise select.k, or look at the rejected rows of the translations"
+            f"{REPLACEMENTS} queries of {self.passages.name} in a row are missing in "
+            f"{' and '.join(store.name for store in self.queries.values())} or have fewer than {self.draw.ways} "
+            f"passages in {', '.join(self.langs)}: expected {self.draw.ways} ways of the best {self.draw.pool}. Lower "
+            "train.ways, raise select.k, or look at the rejected rows of the translations"
         )
 
     def _draw(self, row: int, random: np.random.Generator) -> list[Entry]:
         """The entries of one query, or none when it is missing or too few of its passages exist."""
         found = self.passages.candidates(row, self.draw.pool)
-        there_LK = self._which(row, found)
+        there_LK, asked_in = self._which(row, found)
         if not there_LK.size:
             return []
+        drawn = _DRAWS[self.draw.mixing](there_LK, found.positives, self.draw, random)
+        if not drawn:
+            return []
+        query_lang = asked_in[0] if len(asked_in) == 1 else asked_in[int(random.integers(len(asked_in)))]
         relevant = frozenset(found.doc_ids[: found.positives])
         return [
             Entry(
@@ -154,21 +174,25 @@ class Batches:
                 tuple(self.langs[lang] for lang in langs),
                 found.scores[ways],
                 relevant,
+                query_lang,
                 found.teacher,
             )
-            for ways, langs in _DRAWS[self.draw.mixing](there_LK, found.positives, self.draw, random)
+            for ways, langs in drawn
         ]
 
-    def _which(self, row: int, found: Candidates) -> np.ndarray:
-        """Which of the K candidates there are in each of L languages, [L, K]; [L, 0] where the query is missing."""
-        there_LK = self._there.get(row)
-        if there_LK is None:
-            doc_ids = found.doc_ids if found.query_id in self.queries else []
+    def _which(self, row: int, found: Candidates) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Which of the K candidates there are in each of L languages, [L, K], and the languages in which the query is
+        asked; [L, 0] and none where it is missing."""
+        known = self._there.get(row)
+        if known is None:
+            asked_in = tuple(lang for lang, store in self.queries.items() if found.query_id in store)
+            doc_ids = found.doc_ids if asked_in else []
             hashed = hash_ids(doc_ids)
             there_LK = np.stack([self.docs[lang].positions(doc_ids, hashed) >= 0 for lang in self.langs])
+            known = there_LK, asked_in
             if len(self._there) < REMEMBERED:
-                self._there[row] = there_LK
-        return there_LK
+                self._there[row] = known
+        return known
 
 
 # Each of these returns pairs of arrays [W]: passages (indices into the candidates) and languages (indices), one pair

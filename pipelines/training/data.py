@@ -1,8 +1,8 @@
 """The data sets of a training: what each must hold, and who says which passages belong to a query.
 
-A data set is ``queries``, ``docs`` by language, and what the loss reads: ``scores``, the teacher's rankings; or
-``qrels`` by language and ``rankings``, the selection, whose passages that are not relevant are the negatives, and
-``scores`` beside them where a teacher says which negatives are false.
+A data set is ``queries`` (by language where there are several), ``docs`` by language, and what the loss reads:
+``scores``, the teacher's rankings; or ``qrels`` by language and ``rankings``, the selection, whose passages that are
+not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,6 +48,14 @@ def check_data(data: Mapping[str, Mapping[str, Any]], needs: Iterable[str], shar
             expected, found = TABLES[path.partition(".")[0]], artifact.manifest.table
             if found != expected:
                 raise StepError(f"data.{name}.{path}: expected a table of {expected}, got {found} ({artifact.name})")
+
+
+def open_queries(queries: Artifact | Mapping[str, Artifact]) -> dict[str, Docstore]:
+    """The questions by language. A single table says in its rows which language it is in."""
+    if isinstance(queries, Mapping):
+        return {lang: Docstore.open(artifact) for lang, artifact in sorted(queries.items())}
+    store = Docstore.open(queries)
+    return {str(store.row_at(0)["lang"]) if len(store) else "": store}
 
 
 def open_docs(docs: Mapping[str, Artifact]) -> dict[str, Docstore]:

@@ -22,8 +22,8 @@ Counts = dict[str, dict[str, int]]  # by data set and language
 
 @dataclass
 class Drawn:
-    """What was drawn: steps by data set, queries skipped, and by data set and language passages, relevant passages and
-    the batches that hold a passage of that language (``batches_with``).
+    """What was drawn: steps by data set, queries skipped, and by data set and language questions, passages, relevant
+    passages and the batches that hold a passage of that language (``batches_with``).
     ``samples`` is a digest of all samples, the same in whatever order and on however many workers they were drawn.
     ``steps`` are the data set and the languages of each step since the last ``joined``, on one worker."""
 
@@ -33,6 +33,7 @@ class Drawn:
     passages: Counts = field(default_factory=dict)
     positives: Counts = field(default_factory=dict)
     samples: int = 0
+    questions: Counts = field(default_factory=dict)
     steps: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
     @classmethod
@@ -47,7 +48,7 @@ class Drawn:
         """Count the share of a step that was taken."""
         passages = share.passages()
         one = Drawn({share.data: 1}, {}, share.skipped, {share.data: passages}, {share.data: share.positives()})
-        one.samples = share.digest()
+        one.samples, one.questions = share.digest(), {share.data: share.questions()}
         self.merge(one)
         self.steps.append((share.data, frozenset(passages)))
 
@@ -68,12 +69,9 @@ class Drawn:
         self.batches = _add(self.batches, other.batches)
         self.skipped += other.skipped
         self.samples = (self.samples + other.samples) % 2**64
-        for mine, theirs in (
-            (self.batches_with, other.batches_with),
-            (self.passages, other.passages),
-            (self.positives, other.positives),
-        ):
-            for name, counts in sorted(theirs.items()):
+        for kind in ("batches_with", "questions", "passages", "positives"):
+            mine: Counts = getattr(self, kind)
+            for name, counts in sorted(getattr(other, kind).items()):
                 mine[name] = _add(mine.get(name, {}), counts)
 
 

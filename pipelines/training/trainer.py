@@ -1,10 +1,10 @@
 """The step *train*: a student learns, on Ray Train.
 
 Inputs: ``start``, the student that takes the first step (see ``start``, or another training); ``data``, by the name of
-the data set: ``queries``, ``docs`` by language, and ``scores`` (the teacher's RANKINGS), or, for a loss that reads
-labels, ``qrels`` by language and ``rankings`` (the selection, for negatives), and ``scores`` too where a teacher says
-which negatives are false; and, to choose the best checkpoint, ``dev``: ``queries``, and ``qrels`` and ``docs`` by
-language.
+the data set: ``queries`` (by language where there are several), ``docs`` by language, and ``scores`` (the teacher's
+RANKINGS), or, for a loss that reads labels, ``qrels`` by language and ``rankings`` (the selection, for negatives), and
+``scores`` too where a teacher says which negatives are false; and, to choose the best checkpoint, ``dev``: ``queries``
+in one language, and ``qrels`` and ``docs`` by language.
 
 The artifact: ``last/`` and ``best/`` (sentence-transformers directories; the same student where there is no ``dev``),
 ``adapter/`` where one was trained (peft's: the one that is merged in ``best/``),
@@ -45,8 +45,8 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
 
     Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
     want of translations, steps that overflowed fp16, by data set the queries that may be drawn and the batches, by data
-    set and language the batches with such passages, the passages and the relevant ones, a digest of the samples, and
-    seconds.
+    set and language the batches with such passages, the questions, the passages and the relevant ones, a digest of the
+    samples, and seconds.
 
     Raises:
         StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
@@ -135,6 +135,7 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "examples": records.examples,
         "batches": drawn.batches,
         "batches_with": drawn.batches_with,
+        "questions": drawn.questions,
         "passages": drawn.passages,
         "positives": drawn.positives,
         "samples": f"{drawn.samples:016x}",

@@ -49,12 +49,14 @@ class DocumentFrequencies:
 class CorpusStatistics:
     """Document frequencies of the queries and of each language's documents.
 
-    ``pivot`` is the language of the queries, from which the other languages are translated.
+    ``pivot`` is the language of the queries, from which the other languages are translated; ``translated_queries`` are
+    those of the other languages in which the student is asked.
     """
 
     pivot: str
     queries: DocumentFrequencies
     docs: dict[str, DocumentFrequencies]
+    translated_queries: dict[str, DocumentFrequencies] = field(default_factory=dict)
 
     @classmethod
     def count(cls, corpus: Corpus) -> "CorpusStatistics":
@@ -62,7 +64,10 @@ class CorpusStatistics:
         docs = {
             lang: DocumentFrequencies.count(corpus.docs[lang], with_characters=True) for lang in sorted(corpus.docs)
         }
-        return cls(find_pivot(corpus), DocumentFrequencies.count(corpus.queries), docs)
+        translated = {
+            lang: DocumentFrequencies.count(store) for lang, store in sorted(corpus.translated_queries.items())
+        }
+        return cls(find_pivot(corpus), DocumentFrequencies.count(corpus.queries), docs, translated)
 
     def is_pivot(self, word: str) -> bool:
         """Whether the word occurs in the pivot language, in queries or in documents."""
@@ -75,7 +80,7 @@ class CorpusStatistics:
     def list_words(self, limit: int) -> list[str]:
         """List the ``limit`` most frequent words of all languages together; ties in alphabetical order."""
         total: Counter[str] = Counter()
-        for frequencies in (self.queries, *self.docs.values()):
+        for frequencies in (self.queries, *self.docs.values(), *self.translated_queries.values()):
             total.update(frequencies.texts)
         return sorted(total, key=lambda word: (-total[word], word))[:limit]
 
@@ -83,9 +88,11 @@ class CorpusStatistics:
         """Compute the weight of a query word: MIN_WEIGHT − log of its share of the texts, in nats.
 
         The share is that of the language where the word is most common. For a word of the pivot language, only that
-        language and the queries count: "what" is rare in documents and yet says little.
+        language and the queries count: "what" is rare in documents and yet says little. So do the words of questions
+        in other languages.
         """
-        collections = self.list_pivot_frequencies() if self.is_pivot(word) else self.docs.values()
+        foreign = [*self.docs.values(), *self.translated_queries.values()]
+        collections = self.list_pivot_frequencies() if self.is_pivot(word) else foreign
         share = max((frequencies.compute_share(word) for frequencies in collections), default=MAX_SHARE)
         return MIN_WEIGHT - math.log(min(MAX_SHARE, share))
 

@@ -13,13 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipelines.docstore import Docstore
 from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.tokens import Row
 from pipelines.training.batches import Batches, Entry, Passages
 from pipelines.training.config import TrainingRun
-from pipelines.training.data import open_docs, open_passages
+from pipelines.training.data import open_docs, open_passages, open_queries
 from pipelines.training.mixture import Mixture, Sample, divide_examples
 from pipelines.training.objectives.texts import TokenRows
 from pipelines.training.workers import GradientSum, Workers
@@ -29,20 +28,26 @@ from pipelines.training.workers import GradientSum, Workers
 class Share:
     """What one worker computes of a batch: the entries of its queries, one list per query, and their texts tokenised.
 
-    ``queries`` are by id, ``docs`` by (language, id). ``data`` names the data set, ``skipped`` counts queries.
+    ``queries`` and ``docs`` are by (language, id). ``data`` names the data set, ``skipped`` counts queries.
+    ``is_asked_in_several`` says that the data set has questions in several languages.
     """
 
     number: int
     data: str
     groups: Sequence[Sequence[Entry]]
     skipped: int
-    queries: Mapping[str, Row]
+    queries: Mapping[tuple[str, str], Row]
     docs: Mapping[tuple[str, str], Row]
+    is_asked_in_several: bool = False
 
     def cut(self, pieces: int) -> list[Sequence[Sequence[Entry]]]:
         """The groups in at most ``pieces`` runs of equal length, the last one perhaps shorter."""
         size = max(1, -(-len(self.groups) // pieces))
         return [self.groups[at : at + size] for at in range(0, len(self.groups), size)]
+
+    def questions(self) -> Counter[str]:
+        """Queries by the language in which they are asked."""
+        return Counter(group[0].query_lang for group in self.groups)
 
     def passages(self) -> Counter[str]:
         """Passages by language."""
@@ -58,7 +63,8 @@ class Share:
         total = 0
         for group in self.groups:
             for e in group:
-                text = "\0".join((str(self.number), self.data, e.query_id, *e.doc_ids, *e.langs))
+                asked_in = (e.query_lang,) if self.is_asked_in_several else ()
+                text = "\0".join((str(self.number), self.data, e.query_id, *e.doc_ids, *e.langs, *asked_in))
                 total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
         return total
 
@@ -117,7 +123,7 @@ class Sampler:
             sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, run.examples)
             passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
         for name, artifacts in data.items():
-            queries, docs = Docstore.open(artifacts["queries"]), open_docs(artifacts["docs"])
+            queries, docs = open_queries(artifacts["queries"]), open_docs(artifacts["docs"])
             members[name] = Batches(passages[name], queries, docs, config.draw, config.batch, seeds[name])
             texts[name] = TokenRows(student, queries, docs, run.prompts[name].by_task if name in run.prompts else None)
         return cls(run, members, texts)
@@ -127,10 +133,11 @@ class Sampler:
         name, inside = self.mixture.locate(number)
         groups, skipped = self.members[name].entries(inside, rank, world)
         entries = [entry for group in groups for entry in group]
-        queries = dict.fromkeys(entry.query_id for entry in entries)
-        docs = dict.fromkeys(key for e in entries for key in zip(e.langs, e.doc_ids, strict=True))
-        texts = self.texts[name]
-        return Share(number, name, groups, skipped, texts.of_queries(list(queries)), texts.of_docs(list(docs)))
+        queries = list(dict.fromkeys((entry.query_lang, entry.query_id) for entry in entries))
+        docs = list(dict.fromkeys(key for e in entries for key in zip(e.langs, e.doc_ids, strict=True)))
+        texts, is_asked_in_several = self.texts[name], len(self.members[name].queries) > 1
+        rows = texts.of_queries(queries), texts.of_docs(docs)
+        return Share(number, name, groups, skipped, *rows, is_asked_in_several)
 
 
 def _seed_of(seed: int, name: str) -> int:

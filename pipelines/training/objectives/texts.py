@@ -37,45 +37,46 @@ class TokenRows:
     def __init__(
         self,
         student: TextEncoder,
-        queries: Docstore,
+        queries: Mapping[str, Docstore],
         docs: Mapping[str, Docstore],
         prompts: Mapping[Task, str] | None = None,
     ):
-        self._student, self._queries, self._docs, self._prompts = student, queries, docs, prompts or {}
+        self._student, self._prompts = student, prompts or {}
+        self._stores: dict[Task, Mapping[str, Docstore]] = {"query": queries, "document": docs}
         self._kept: dict[Any, Row] = {}
         self._bytes = 0
 
-    def of_queries(self, query_ids: Sequence[str]) -> dict[str, Row]:
-        """The rows of these queries, by id."""
-        rows = self._rows([(None, query_id) for query_id in query_ids], "query")
-        return dict(zip(query_ids, rows, strict=True))
+    def of_queries(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+        """The rows of these queries, by (language, id)."""
+        return dict(zip(keys, self._rows(keys, "query"), strict=True))
 
     def of_docs(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Row]:
         """The rows of these documents, by (language, id)."""
         return dict(zip(keys, self._rows(keys, "document"), strict=True))
 
-    def _rows(self, keys: Sequence[tuple[str | None, str]], task: Task) -> list[Row]:
+    def _rows(self, keys: Sequence[tuple[str, str]], task: Task) -> list[Row]:
         """Tokenise what is not kept, in one call."""
-        rows = {key: self._kept.pop(key) for key in keys if key in self._kept}  # put back below, as the newest
-        new = [key for key in keys if key not in rows]
-        made = dict(zip(new, self._tokenise(new, task), strict=True)) if new else {}
+        named = [(task, key) for key in keys]
+        rows = {name: self._kept.pop(name) for name in named if name in self._kept}  # put back below, as the newest
+        new = [name for name in named if name not in rows]
+        made = dict(zip(new, self._tokenise([key for _, key in new], task), strict=True)) if new else {}
         self._bytes += sum(_bytes(row) for row in made.values())
         rows |= made
         self._kept |= rows
         while self._bytes > CACHE_BYTES:
             self._bytes -= _bytes(self._kept.pop(next(iter(self._kept))))
-        return [rows[key] for key in keys]
+        return [rows[name] for name in named]
 
-    def _tokenise(self, keys: Sequence[tuple[str | None, str]], task: Task) -> list[Row]:
-        return self._student.rows(self._texts(keys), task, self._prompts.get(task))
+    def _tokenise(self, keys: Sequence[tuple[str, str]], task: Task) -> list[Row]:
+        return self._student.rows(self._texts(keys, task), task, self._prompts.get(task))
 
-    def _texts(self, keys: Sequence[tuple[str | None, str]]) -> list[str]:
+    def _texts(self, keys: Sequence[tuple[str, str]], task: Task) -> list[str]:
         """The texts of these keys, looked up together in each language."""
-        found: dict[tuple[str | None, str], str] = {}
+        found: dict[tuple[str, str], str] = {}
         for lang in dict.fromkeys(lang for lang, _ in keys):
             ids = [text_id for of, text_id in keys if of == lang]
-            store = self._queries if lang is None else self._docs[lang]
-            found |= zip(((lang, text_id) for text_id in ids), store.texts(ids), strict=True)
+            texts = self._stores[task][lang].texts(ids)
+            found |= zip(((lang, text_id) for text_id in ids), texts, strict=True)
         return [found[key] for key in keys]
 
 
@@ -101,7 +102,7 @@ def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Prec
 class Distinct:
     """The distinct texts of some entries, and where those of each entry are among them: ``query_N``, ``doc_NW``."""
 
-    queries: Sequence[str]
+    queries: Sequence[tuple[str, str]]
     docs: Sequence[tuple[str, str]]
     query_N: Tensor
     doc_NW: Tensor
@@ -109,10 +110,10 @@ class Distinct:
     @classmethod
     def of(cls, entries: Sequence[Entry], device: torch.device) -> "Distinct":
         """Find them."""
-        queries = list(dict.fromkeys(entry.query_id for entry in entries))
+        queries = list(dict.fromkeys((entry.query_lang, entry.query_id) for entry in entries))
         docs = sorted({key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)})
         query_at, doc_at = ({key: at for at, key in enumerate(keys)} for keys in (queries, docs))
-        query_N = torch.tensor([query_at[entry.query_id] for entry in entries], device=device)
+        query_N = torch.tensor([query_at[entry.query_lang, entry.query_id] for entry in entries], device=device)
         doc_NW = torch.tensor(
             [[doc_at[key] for key in zip(e.langs, e.doc_ids, strict=True)] for e in entries], device=device
         )
@@ -122,7 +123,7 @@ class Distinct:
 def score_entries(
     student: TextEncoder,
     entries: Sequence[Entry],
-    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
+    rows: tuple[Mapping[tuple[str, str], Row], Mapping[tuple[str, str], Row]],
     precision: Precision = "fp32",
 ) -> Tensor:
     """The student's scores of the entries' passages, float32 [N, W]."""
@@ -133,7 +134,7 @@ def score_entries(
 def score_cuts(
     student: TextEncoder,
     entries: Sequence[Entry],
-    rows: tuple[Mapping[str, Row], Mapping[tuple[str, str], Row]],
+    rows: tuple[Mapping[tuple[str, str], Row], Mapping[tuple[str, str], Row]],
     cuts: Sequence[tuple[int | None, float]],
     precision: Precision = "fp32",
 ) -> Iterator[tuple[float, Tensor]]:
