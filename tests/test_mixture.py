@@ -105,7 +105,7 @@ def test_a_data_set_s_prompts_take_the_place_of_the_student_s(two):
         texts = open_corpus({"data": {share.data: two["data"][share.data]}})
         prompts = {"main": ("say: ", "read: "), "other": ("find: ", "")}[share.data]
         seen.add(share.data)
-        for query_id, row in share.queries.items():
+        for (_, query_id), row in share.queries.items():
             expected = made.model.tokenizer(prompts[0] + texts.queries.text(query_id))["input_ids"]
             assert row["input_ids"].tolist() == expected
         for (lang, doc_id), row in share.docs.items():

@@ -132,10 +132,10 @@ def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) 
         plan = planning.plan(_with_measures(recipe, experiment.measures))
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
-    sets = experiment.sets or tuple(recipe.evaluate)
+    sets = experiment.sets or tuple(plan.collections)  # a set that is asked in several languages is one for each
     for name in sets:
-        if name not in recipe.evaluate:
-            raise RecipeError(f"{where}: sets names {name!r}; recipe {trial.recipe} has {sorted(recipe.evaluate)}")
+        if name not in plan.collections:
+            raise RecipeError(f"{where}: sets names {name!r}; recipe {trial.recipe} has {sorted(plan.collections)}")
         if (name, trial.system) not in plan.evaluations:
             known = sorted(system for of, system in plan.evaluations if of == name)
             raise RecipeError(f"{where}: system = {trial.system!r} is not there; expected one of {known}")
