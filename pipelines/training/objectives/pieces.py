@@ -3,8 +3,8 @@ et al. 2021). Imports torch.
 
 A loss over a whole batch cannot be cut into pieces, and its gradient can. Each piece is embedded without a graph; the
 loss is taken of all vectors; then each piece is embedded again, under the same dropout, and brings the gradients of its
-vectors to the weights. The last pieces, as many as together are no larger than one, keep their graph and are embedded
-once: so a small batch costs what it would cost without pieces.
+vectors to the weights. Some pieces, which together are no larger than one, keep their graph and are embedded once: so a
+small batch costs what it would cost without pieces.
 
 Memory holds the activations of one piece, and the vectors of the batch.
 """
@@ -41,8 +41,7 @@ class Piece:
 class EmbeddedTexts:
     """Vectors without a graph, which can take their gradients to the weights.
 
-    Pieces hold at most ``step.piece_tokens`` tokens, padding included, and are at least about ``step.pieces``. The last
-    ones are those of the last task.
+    Pieces hold at most ``step.piece_tokens`` tokens, padding included, and are at least about ``step.pieces``.
 
     Attributes:
         vectors: by task float32 [U, T, D], in the order of the rows.
@@ -55,14 +54,14 @@ class EmbeddedTexts:
         budget = step.piece_tokens
         if step.pieces > 1:
             budget = min(budget, -(-sum(map(sum, lengths.values())) // step.pieces))
-        self._pieces = [
+        pieces = [
             Piece(task, torch.from_numpy(at), [of_task[i] for i in at], len(at) * lengths[task][at[0]])
             for task, of_task in rows.items()
             for at in by_length(lengths[task], budget)
         ]
+        self._pieces, first_kept = _put_kept_last(pieces, budget)
         self.vectors: dict[Task, Tensor] = {}
         self.masks: dict[Task, Tensor] = {}
-        first_kept = _find_first_kept(self._pieces, budget)
         parts: dict[Task, list[tuple[Tensor, Tensor, Tensor]]] = {task: [] for task in rows}
         for number, piece in enumerate(self._pieces):
             piece.random = _random_state(student.device)
@@ -78,13 +77,16 @@ class EmbeddedTexts:
 
     def backward(self, gradients: Mapping[Task, Tensor]) -> None:
         """Add the gradients of the weights, given those of the vectors (scaled already), by task [U, T, D]."""
-        for number in reversed(range(len(self._pieces))):
-            piece = self._pieces[number]
+        kept = [piece for piece in self._pieces if piece.vectors is not None]
+        others = [
+            piece for piece in self._pieces if piece.vectors is None
+        ]  # the longest first, whose memory others fit
+        for number, piece in enumerate([*kept, *others], 1):
             vectors, piece.vectors = piece.vectors, None
             if vectors is None:
                 vectors = self._embed_again(piece)
             gradient = gradients[piece.task].index_select(0, piece.at.to(vectors.device))[:, : vectors.shape[1]]
-            self._step.backward([vectors], [gradient], last=number == 0)
+            self._step.backward([vectors], [gradient], last=number == len(self._pieces))
 
     def _embed_again(self, piece: Piece) -> Tensor:
         assert piece.random is not None
@@ -93,13 +95,17 @@ class EmbeddedTexts:
         return vectors
 
 
-def _find_first_kept(pieces: Sequence[Piece], budget: int) -> int:
-    """From which piece on graphs are kept: as many of the last ones as together hold no more tokens than one may."""
-    first, tokens = len(pieces) - 1, pieces[-1].tokens
-    while first > 0 and tokens + pieces[first - 1].tokens <= budget:
-        first -= 1
-        tokens += pieces[first].tokens
-    return first
+def _put_kept_last(pieces: Sequence[Piece], budget: int) -> tuple[list[Piece], int]:
+    """The pieces in the order in which they are embedded, and from which on graphs are kept: of the largest ones that
+    together hold no more tokens than one may."""
+    kept: dict[int, Piece] = {}
+    tokens = 0
+    for number, piece in sorted(enumerate(pieces), key=lambda pair: -pair[1].tokens):
+        if not kept or tokens + piece.tokens <= budget:
+            kept[number] = piece
+            tokens += piece.tokens
+    others = [piece for number, piece in enumerate(pieces) if number not in kept]
+    return [*others, *kept.values()], len(others)
 
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
