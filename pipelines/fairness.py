@@ -81,10 +81,10 @@ def _same_ranks(groups: Sequence[Sequence[int]]) -> float | None:
     """The p-value of the Kruskal-Wallis test; 1 of a single group, and where all ranks tie; None of groups of one."""
     from scipy.stats import kruskal
 
+    if len(groups) > 1 and max(map(len, groups)) == 1:
+        return None
     if len(groups) < 2 or len({rank for ranks in groups for rank in ranks}) == 1:
         return 1.0
-    if max(map(len, groups)) == 1:
-        return None
     return float(kruskal(*groups).pvalue)
 
 

@@ -29,7 +29,7 @@ def questions_page(set_name: str, matrices: Mapping[str, Mapping[str, Any]], sys
 
     measure = next(iter(matrices[system]["measures"]))
     firsts: dict[str, Matrix] = {name: content["measures"][measure] for name, content in matrices.items()}
-    main = table(f"{set_name}: {measure}, all languages as one pool", "question", list(firsts))
+    main = table(f"{set_name}: {measure} of the pool", "question", list(firsts))
     for asked in firsts[system]:
         main.add_row(language(asked), *best_bold([matrix[asked].get(POOL) for matrix in firsts.values()]))
     means = [split_means(matrix) for matrix in firsts.values()]

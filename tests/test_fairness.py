@@ -95,8 +95,9 @@ def test_peer_is_the_test_of_the_ranks_of_each_level():
 
 def test_peer_is_one_where_there_is_nothing_to_compare_and_none_where_every_order_gives_the_same():
     assert peer(["en:a", "de:x"], {"en:a": 1, "en:b": 1}) == 1.0  # one language has relevant documents
-    assert peer(["en:q"], {"en:a": 1, "de:a": 1}) == 1.0  # none was found
+    assert peer(["en:q"], {"en:a": 1, "en:b": 1, "de:a": 1}) == 1.0  # none was found
     assert peer(["en:a", "de:a"], {"en:a": 1, "de:a": 1}) is None  # one of each
+    assert peer(["en:q"], {"en:a": 1, "de:a": 1}) is None  # and none of them found
     one_each = {f"q{q}": {"en:a": 1, "de:a": 1} for q in range(5)}
     measured = measure_fairness(dict.fromkeys(one_each, ["en:a", "de:a"]), one_each, 20)
     assert (measured["peer"], measured["peer_queries"]) == (None, 0)
