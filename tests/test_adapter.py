@@ -156,6 +156,7 @@ def compute(rank: int, world: int, start: Path, inputs: dict, directory: Path) -
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_student_of_one(start, inputs, tmp_path):
     compute(0, 1, start, inputs, tmp_path)
     spawn(compute, (2, start, inputs, tmp_path), nprocs=2)

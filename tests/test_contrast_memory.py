@@ -92,6 +92,7 @@ def in_own_process(batch: int, root: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads peaks of memory from Linux' /proc")
 def test_a_batch_of_1024_takes_the_memory_of_one_of_32(tmp_path):
     few, many = (in_own_process(batch, tmp_path / str(batch)) for batch in (32, LARGE))

@@ -17,6 +17,7 @@ from toy import CONFIG, NAMES, STUDENT, foreign, make_inputs, make_loop, make_st
 STEPS = 6
 
 
+@pytest.mark.slow
 def test_two_workers_ask_in_the_languages_that_one_loop_asks_in(tmp_path, monkeypatch):
     monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
     inputs = make_inputs(tmp_path)

@@ -85,6 +85,7 @@ def assert_same_student(one, other, start):
     assert moved > 2e-3  # AdamW makes of a gradient near its eps of 1e-8 a step that rounding decides: a few of these
 
 
+@pytest.mark.slow
 def test_two_sharded_workers_end_with_the_student_of_one(directory):
     (losses, vectors), (alone, vectors_alone) = (torch.load(directory / f"of-{n}" / "found.pt") for n in (2, 1))
     assert losses == pytest.approx(alone, rel=1e-5)
@@ -95,6 +96,7 @@ def test_two_sharded_workers_end_with_the_student_of_one(directory):
     )
 
 
+@pytest.mark.slow  # its fixture starts the workers
 def test_checkpoints_have_the_form_of_one_worker(directory):
     one, two = (torch.load(directory / f"of-{n}" / "half" / "optimizer.pt", weights_only=True) for n in (1, 2))
     assert one["optimizer"]["param_groups"] == two["optimizer"]["param_groups"]

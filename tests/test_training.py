@@ -163,6 +163,7 @@ def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     }
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_its_student(inputs, shared):
     out, lora = shared / "adapted", Lora(rank=4, alpha=8, dropout=0.1)
     config = CONFIG.model_copy(update={"checkpoint_every": 20, "adapter": lora})
