@@ -120,6 +120,7 @@ def run(config: TrainConfig, inputs: dict[str, Any], out: str, code: str = RUN) 
     )
 
 
+@pytest.mark.slow
 def test_a_node_lost_in_training_costs_a_checkpoint_interval_and_changes_no_sample(tmp_path, monkeypatch, one_thread):
     """Two workers on two nodes; one is killed after the second checkpoint, and training goes on with one worker."""
     monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))

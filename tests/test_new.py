@@ -286,6 +286,7 @@ def babelray(root, *words):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_first_run_of_a_new_recipe_works(tmp_path):
     """A collection of facts about ten countries, written as a user would bring it: no groups, no splits."""
     atlas = AtlasSource(territories=10)
@@ -308,6 +309,7 @@ def test_the_first_run_of_a_new_recipe_works(tmp_path):
     assert {step["config"]["splits"] for step in shown} == {"by hash of query id"}
 
 
+@pytest.mark.slow
 @takes_a_ready_student
 def test_the_first_run_on_a_directory_of_documents_can_be_searched(tmp_path):
     pages = {"hours.md": "# Opening hours\nThe library opens at nine.", "guide/pets.txt": "Dogs are not allowed."}

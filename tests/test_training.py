@@ -149,6 +149,7 @@ def test_run_again_does_nothing(trained, inputs):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
     out = shared / "killed"
     config = CONFIG.model_copy(update={"checkpoint_every": 20})  # before the first validation: it has no score

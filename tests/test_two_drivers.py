@@ -103,6 +103,7 @@ def test_second_driver_waits_and_goes_on_when_the_first_is_killed(tmp_path: Path
     assert len(root.list()) == 2
 
 
+@pytest.mark.slow
 def test_two_drivers_make_each_artifact_once(tmp_path: Path) -> None:
     root, log = Place.of(tmp_path / "root"), tmp_path / "log"
     steps = plan(log, 5, 0.2)
