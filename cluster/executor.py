@@ -25,7 +25,7 @@ from cluster.lease import Holder, Leases, newest
 from cluster.progress import Progress
 from cluster.receipt import READERS
 from cluster.schedule import Schedule
-from cluster.step import Step
+from cluster.step import Step, list_steps
 from cluster.stop import Stop
 from cluster.storage import Place
 from cluster.waves import Environments, Outcome, Surroundings, Wave, is_complete
@@ -68,17 +68,7 @@ def find_missing(targets: Iterable[Step], root: Place) -> list[Step]:
             is_missing |= {name: not is_done for name, is_done in zip(level, completed, strict=True)}
             read = (parent for step in level.values() if is_missing[step.id] for parent in step.parents.values())
             level = {parent.id: parent for parent in read if parent.id not in is_missing}
-    order: dict[str, Step] = {}
-
-    def visit(step: Step) -> None:
-        if step.id not in order and is_missing[step.id]:
-            for parent in step.parents.values():
-                visit(parent)
-            order[step.id] = step
-
-    for target in targets:
-        visit(target)
-    return list(order.values())
+    return list_steps(targets, lambda step: is_missing[step.id])
 
 
 def _check_environments(steps: Iterable[Step], environments: Environments) -> None:

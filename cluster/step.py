@@ -158,12 +158,13 @@ def map_leaves(inputs: Mapping[str, Any], function: Callable[[Any], Any]) -> dic
     }
 
 
-def list_steps(targets: Iterable[Step]) -> list[Step]:
-    """The targets and all that they read, every step once, inputs first."""
+def list_steps(targets: Iterable[Step], is_wanted: Callable[[Step], bool] = lambda step: True) -> list[Step]:
+    """The targets and all that they read, every step once, inputs first. A step that is not wanted is left out, and so
+    is what is read by such steps alone."""
     found: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
-        if step.id in found:
+        if step.id in found or not is_wanted(step):
             return
         for parent in step.parents.values():
             visit(parent)
