@@ -56,15 +56,15 @@ def load_steps(name: str, sets: Sequence[str], data_needed: bool = True) -> "tup
     return plan, plan.root
 
 
-def make(plan: Plan, targets: Sequence[Step], root: Place, console: Any) -> None:
+def make(plan: "Plan | ExperimentPlan", targets: Sequence[Step], root: Place, console: Any) -> None:
     """Run what is missing of some targets of a plan.
 
     Raises:
         RecipeError: a step that is missing asks an endpoint, and its key is not in the environment.
     """
-    if lacking := find_lacking_keys(plan.steps, plan.recipe.environments):
+    if lacking := find_lacking_keys(plan.steps, plan.environments):
         check_keys(executor.find_missing(targets, root), lacking)
-    executor.run(targets, root, Progress(console), environments=plan.recipe.environments)
+    executor.run(targets, root, Progress(console), environments=plan.environments)
 
 
 def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> Report:

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,16 +122,22 @@ def run(config: TrainConfig, inputs: dict[str, Any], out: str, code: str = RUN) 
     )
 
 
+def make_elastic(directory: Path, steps: int) -> tuple[TrainConfig, dict[str, Any]]:
+    """A training on one or two workers that is measured at its end alone, and its inputs; no dropout."""
+    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
+    inputs = make_inputs(directory)
+    inputs["start"] = make_start(inputs, directory, plain)
+    resources = TrainResources(workers=(1, 2), threads=1)
+    validation = CONFIG.validation.model_copy(update={"every": 10 * steps})
+    changes = {"student": plain, "steps": steps, "checkpoint_every": 30, "resources": resources}
+    return CONFIG.model_copy(update={**changes, "validation": validation}), inputs
+
+
 @pytest.mark.slow
 def test_a_node_lost_in_training_costs_a_checkpoint_interval_and_changes_no_sample(tmp_path, monkeypatch, one_thread):
     """Two workers on two nodes; one is killed after the second checkpoint, and training goes on with one worker."""
     monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
-    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
-    inputs = make_inputs(tmp_path)
-    inputs["start"] = make_start(inputs, tmp_path, plain)
-    resources = TrainResources(workers=(1, 2), threads=1)
-    changes = {"student": plain, "steps": 300, "checkpoint_every": 30, "resources": resources}
-    config = CONFIG.model_copy(update={**changes, "validation": CONFIG.validation.model_copy(update={"every": 1000})})
+    config, inputs = make_elastic(tmp_path, steps=300)
     done = run(config, inputs, str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
@@ -201,14 +208,7 @@ cluster.shutdown()
 def test_a_node_that_joins_is_used_and_changes_no_sample(tmp_path, monkeypatch, one_thread):
     """Training begins with one worker where two may be; a node joins after the first checkpoint."""
     monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
-    plain = STUDENT.model_copy(update={"base": STUDENT.base.model_copy(update={"dropout": 0})})
-    inputs = make_inputs(tmp_path)
-    inputs["start"] = make_start(inputs, tmp_path, plain)
-    resources = TrainResources(workers=(1, 2), threads=1)
-    changes = {"student": plain, "steps": GROWING, "checkpoint_every": 30, "resources": resources}
-    config = CONFIG.model_copy(
-        update={**changes, "validation": CONFIG.validation.model_copy(update={"every": 10 * GROWING})}
-    )
+    config, inputs = make_elastic(tmp_path, steps=GROWING)
     done = run(config, inputs, str(tmp_path / "out"), GROW)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())

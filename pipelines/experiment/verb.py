@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cluster import executor
 from cluster.artifact import MANIFEST
 from cluster.errors import RecipeError
-from cluster.progress import Progress
-from cluster.step import Step
 from pipelines.experiment.config import load_experiment, names
 from pipelines.experiment.plan import ExperimentPlan, check_questions, plan_experiment
 from pipelines.experiment.results import ExperimentResult
-from pipelines.keys import check_keys, find_lacking_keys
-from pipelines.verbs import Report
+from pipelines.verbs import Report, make
 
 
 def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any) -> Report:
@@ -29,11 +25,11 @@ def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any
         console.print(note, style="dim")
     if only:
         chosen = [trial for variant in only for trial in plan.find(variant)]
-        _make(plan, [step for trial in chosen for step in trial.evaluations.values()], console)
+        make(plan, [step for trial in chosen for step in trial.evaluations.values()], plan.root, console)
         return _show_steps(plan, only)
     if not is_finished:
         check_questions(plan)
-        _make(plan, [plan.report], console)
+        make(plan, [plan.report], plan.root, console)
     return _show(plan)
 
 
@@ -49,13 +45,6 @@ def list_experiments() -> Report:
         table.add_row(name, one.base, str(trials), one.about)
         rows.append({"experiment": name, "base": one.base, "trials": trials, "about": one.about})
     return Report(rows, table)
-
-
-def _make(plan: ExperimentPlan, targets: Sequence[Step], console: Any) -> None:
-    missing = executor.find_missing(targets, plan.root)
-    if lacking := find_lacking_keys(plan.steps, plan.environments):
-        check_keys(missing, lacking)
-    executor.run(targets, plan.root, Progress(console), environments=plan.environments)
 
 
 def _show(plan: ExperimentPlan) -> Report:

@@ -20,6 +20,7 @@ student share their translations and scores, and a selection is made by the same
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.step import Step, find_steps, list_steps
@@ -60,6 +61,11 @@ class Plan:
     def name(self) -> str:
         """The recipe's."""
         return self.recipe.name
+
+    @property
+    def environments(self) -> Mapping[str, Mapping[str, Any]]:
+        """The recipe's runtime environments by name."""
+        return self.recipe.environments
 
     @property
     def steps(self) -> list[Step]:
