@@ -170,9 +170,9 @@ def many(tmp_path_factory):
 
 
 def objective_of(many, seed=0, examples=None, **changes):
-    config = CONFIG.model_copy(update={"seed": seed, **changes})
+    config = CONFIG.model_copy(update={"seed": seed, "examples": examples, **changes})
     shares = {name: 2.0 if name == "b" else 1.0 for name in MANY}
-    run = TrainingRun(train=config, shares=shares, temperature=2.0, examples=examples)
+    run = TrainingRun(train=config, shares=shares, temperature=2.0)
     return build_objective(run, *many)
 
 

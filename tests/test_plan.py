@@ -190,14 +190,14 @@ def test_one_line_plans_a_hundred_members_of_twenty_languages_and_five_tasks() -
     langs += ["it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "zh"]
     tasks = ["question", "keywords", "title", "claim", "instruction"]
     line = f'mix.of.synthetic.over={{"languages.original" = {langs}, "synthesis.task" = {tasks}}}'
-    made = plan(load("retrofit", [line, "mix.examples=8000"]))
+    made = plan(load("retrofit", [line, "train.examples=8000"]))
     assert made.training is not None
     run = made.training.train.config
     members = {f"synthetic-{lang}-{task}" for lang in langs for task in tasks}
     assert len(members) == 100
     assert members == {name for name in run.shares if name.startswith("synthetic-")}
     assert members <= set(made.training.train.inputs["data"])
-    assert run.examples == 8000
+    assert run.train.examples == 8000
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_one_line_plans_a_hundred_members_of_twenty_languages_and_five_tasks() -
     [
         ('mix.of.wide.over={"languages.docs" = ["de", "qqq"]}', r"'atlas', languages\.docs = 'qqq': unknown language"),
         ('mix.of.wide.over={"train.after" = ["a/b", "c/b"]}', r"mix\.of\.wide: two members are named 'wide-b'"),
-        ("mix.examples=2", r"mix\.examples = 2 is less than a question for each of 3 members"),
-        ("mix.examples=0", r"mix\.examples: "),
+        ("train.examples=2", r"train\.examples = 2 is less than a question for each of the 3 members"),
+        ("train.examples=0", r"train\.examples: "),
     ],
 )
 def test_what_is_wrong_with_a_mixture_names_its_key(tmp_path: Path, override: str, said: str) -> None:
@@ -216,7 +216,7 @@ def test_what_is_wrong_with_a_mixture_names_its_key(tmp_path: Path, override: st
 
 def test_a_bound_on_the_examples_makes_another_training_of_the_same_tables(tmp_path: Path) -> None:
     recipe = write(tmp_path, "mixed", MIXED)
-    whole, bounded = plan(load(recipe)), plan(load(recipe, ["mix.examples=100"]))
+    whole, bounded = plan(load(recipe)), plan(load(recipe, ["train.examples=100"]))
     trainings = [made.training.train for made in (whole, bounded) if made.training]
     assert trainings[0].id != trainings[1].id
     assert [step.id for step in trainings[0].parents.values()] == [step.id for step in trainings[1].parents.values()]

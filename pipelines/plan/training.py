@@ -78,6 +78,10 @@ def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any
     if not recipe.mix:
         return {MAIN: plan_data_set(recipe, loss.reads, loss.reads_teacher)}, {}
     members = find_members(recipe.mix, recipe)
+    if train_config.examples and train_config.examples < len(members):
+        raise RecipeError(
+            f"train.examples = {train_config.examples} is less than a question for each of the {len(members)} members"
+        )
     data = {}
     for name, (member, _) in members.items():
         try:
@@ -89,7 +93,6 @@ def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any
         "shares": {name: spec.share for name, (_, spec) in members.items()},
         "prompts": {name: own for name, own in prompts.items() if own != Prompts()},
         "temperature": recipe.mix.temperature,
-        "examples": recipe.mix.examples,
     }
 
 

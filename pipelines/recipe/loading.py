@@ -67,8 +67,7 @@ def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, MixMember]]:
     """The recipes of a mixture with what the mixture says of them, by name: one for each element of a member's product.
 
     Raises:
-        RecipeError: a member does not load, two have the same name, or there are fewer ``examples`` than members; the
-            message names the key.
+        RecipeError: a member does not load, or two have the same name; the message names the key.
     """
     members: dict[str, tuple[Recipe, MixMember]] = {}
     for name, member in mix.of.items():
@@ -85,8 +84,6 @@ def find_members(mix: Mix, like: Recipe) -> dict[str, tuple[Recipe, MixMember]]:
             if label in members:
                 raise RecipeError(f"mix.of.{name}: two members are named {label!r}; values differ in their last part")
             members[label] = (recipe, member)
-    if mix.examples and mix.examples < len(members):
-        raise RecipeError(f"mix.examples = {mix.examples} is less than a question for each of {len(members)} members")
     return members
 
 

@@ -83,15 +83,9 @@ class MixMember(Component):
 
 class Mix(Component):
     """A training on several data sets, each batch from one of them, drawn in proportion to share · size^(1/temperature)
-    (Retrofitting, arXiv 2510.14274, section 3: task-homogeneous batches).
-
-    ``examples`` bounds the training questions of all members together, so that mixtures of few and of many members are
-    compared at equal size: each member gives as many as any other, and what a small one lacks the others give. Which
-    they are is drawn by ``train.seed``; more of them hold the fewer ones.
-    """
+    (Retrofitting, arXiv 2510.14274, section 3: task-homogeneous batches)."""
 
     temperature: float = Field(1.0, gt=0)
-    examples: int | None = Field(None, ge=1)
     of: dict[str, MixMember] = Field(min_length=1)
 
 

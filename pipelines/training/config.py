@@ -59,6 +59,9 @@ class TrainConfig(Component):
     ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each.
     ``lr_groups`` gives parameters whose name contains the key another learning rate.
     ``ways`` passages of each query are drawn: 6, or 2 where round_robin_entries repeats them in every language.
+    ``examples`` bounds the queries that are learnt from, of all data sets of a mixture together: each gives as many as
+    any other, and what a small one lacks the others give, so that mixtures of few and of many members are compared at
+    equal size. Which they are is drawn by ``seed``; more of them hold the fewer ones.
     ``consistency`` weighs the language-consistency term of round-robin batches (``losses.language_consistency``). With
     n languages the released code has (n − 1) / ((n + 1) · ways): 0.25 for three languages and two ways.
     """
@@ -71,6 +74,7 @@ class TrainConfig(Component):
     mixing: Mixing = "mix_passages"
     sampling: Sampling = "random"
     steps: int = Field(200_000, ge=1)
+    examples: int | None = Field(None, ge=1)
     batch: int = Field(64, ge=1)
     ways: int = Field(default_factory=lambda chosen: 2 if chosen["mixing"] == "round_robin_entries" else 6, ge=2)
     pool: int = Field(50, ge=2)
@@ -159,8 +163,7 @@ class TrainingRun(Component):
     share · (number of its queries)^(1 / ``temperature``). ``shares`` names every data set; ``prompts`` those that have
     prompts of their own.
     ``first`` says which student of the input ``start`` takes the first step: the one that the step *start* made, or the
-    ``best`` of another training. ``examples`` bounds the queries that are used of all data sets together; see
-    ``pipelines.training.mixture.divide_examples``.
+    ``best`` of another training.
     """
 
     train: TrainConfig
@@ -168,7 +171,6 @@ class TrainingRun(Component):
     prompts: dict[str, Prompts] = {}
     temperature: float = Field(1.0, gt=0)
     first: Literal["start", "best"] = "start"
-    examples: int | None = Field(None, ge=1)
 
     @field_validator("shares")
     @classmethod

@@ -91,7 +91,7 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -
     """Take the remaining steps, measuring and saving when it is time."""
     config, workers = loop.config, loop.workers
     began = time.monotonic() - records.seconds
-    progress = ProgressFile(job.out)
+    progress, checkpoints = ProgressFile(job.out), Checkpoints(loop)
     if pool and not records.done:
         _measure(loop, records, pool)
     while records.done < config.steps:
@@ -106,7 +106,7 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -
         if last or measured or records.done % config.checkpoint_every == 0:
             records.count(loop.take_drawn())
             records.overflows = loop.overflows
-            _report(loop, records, measured)
+            checkpoints.report(records, measured)
 
 
 def _measure(loop: "Loop", records: Records, pool: "Pool") -> None:
@@ -115,20 +115,39 @@ def _measure(loop: "Loop", records: Records, pool: "Pool") -> None:
         records.validation(pool.evaluate(student, workers.gather, workers.rank, workers.world))
 
 
-def _report(loop: "Loop", records: Records, measured: bool) -> None:
-    """Give Ray Train a checkpoint, with a score where the student was measured. All workers meet here."""
-    from ray import train as ray_train
+class Checkpoints:
+    """Gives Ray Train the checkpoints of a training. They are stored in another thread while training goes on; one is
+    begun when the last is stored, so that a slow storage does not fill the node's disk."""
 
-    # a finite number below every measure: Ray's list of checkpoints is JSON, in which NaN comes back as None
-    score = records.validations[-1][1] if measured else UNRANKED
-    metrics = {"step": records.done, "score": score, "measured": measured}
-    name = f"step-{records.done:08d}"
-    if loop.workers.rank:
-        loop.save(None)
-        ray_train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        with loop.shares.paused():
-            loop.save(Path(directory))
-        (Path(directory) / "records.json").write_text(records.text())
-        ray_train.report(metrics, checkpoint=ray_train.Checkpoint.from_directory(directory), checkpoint_dir_name=name)
+    def __init__(self, loop: "Loop"):
+        self._loop = loop
+        self._last: Path | None = None
+
+    def report(self, records: Records, measured: bool) -> None:
+        """Save the loop as it is now, with a score where the student was measured. All workers meet here."""
+        from ray import train as ray_train
+        from ray.train import CheckpointUploadMode
+
+        # a finite number below every measure: Ray's list of checkpoints is JSON, in which NaN comes back as None
+        score = records.validations[-1][1] if measured else UNRANKED
+        directory = self._save(records)
+        ray_train.report(
+            {"step": records.done, "score": score, "measured": measured},
+            checkpoint=ray_train.Checkpoint.from_directory(directory) if directory else None,
+            checkpoint_dir_name=f"step-{records.done:08d}",
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        )
+
+    def _save(self, records: Records) -> Path | None:
+        """Write the checkpoint to a directory that Ray Train deletes when it has stored it. The first worker's; the
+        others give it their parts."""
+        if self._loop.workers.rank:
+            self._loop.save(None)
+            return None
+        while self._last and self._last.exists():
+            time.sleep(0.05)
+        self._last = Path(tempfile.mkdtemp(prefix="babelray-checkpoint-"))
+        with self._loop.shares.paused():
+            self._loop.save(self._last)
+        (self._last / "records.json").write_text(records.text())
+        return self._last

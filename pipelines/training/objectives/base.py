@@ -119,8 +119,8 @@ class Sampler:
         members, texts, config = {}, {}, run.train
         passages: dict[str, Passages] = {name: open_passages(artifacts) for name, artifacts in data.items()}
         seeds = {name: _seed_of(config.seed, name) if len(data) > 1 else config.seed for name in data}
-        if run.examples:
-            sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, run.examples)
+        if config.examples:
+            sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, config.examples)
             passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
         for name, artifacts in data.items():
             queries, docs = open_queries(artifacts["queries"]), open_docs(artifacts["docs"])
