@@ -93,7 +93,9 @@ class TrainConfig(Component):
     piece_tokens: Speed = Speed(8192)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     validation: Validation = Validation()
-    checkpoint_every: Speed = Speed(1000)  # steps; a validation makes a checkpoint as well
+    # steps; a validation makes a checkpoint as well. It is stored while training goes on, so that a lost node costs at
+    # most these steps and those that were taken while the last one was stored
+    checkpoint_every: Speed = Speed(1000)
     seed: int = Field(12345, ge=0, lt=2**63)
     resources: TrainResources = TrainResources()
 
