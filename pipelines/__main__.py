@@ -197,6 +197,9 @@ def experiment(
         list[str] | None,
         typer.Option("--only", metavar="VARIANT", help="Run this variant alone, without the report. Repeatable."),
     ] = None,
+    markdown: Annotated[
+        str, typer.Option("--markdown", metavar="FILE", help="Write what was found to FILE too, for a repository.")
+    ] = "",
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
@@ -210,8 +213,10 @@ def experiment(
     """
     from pipelines.experiment import verb
 
-    report = verb.experiment(name, only or [], sets or [], console(as_json)) if name else verb.list_experiments()
-    echo(report, as_json)
+    if name:
+        echo(verb.experiment(name, only or [], sets or [], console(as_json), markdown), as_json)
+    else:
+        echo(verb.list_experiments(), as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import io
 import re
+from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from experiments import apart, pair, scores
 from pipelines.experiment import words
 from pipelines.experiment.claims import Axis, AxisClaim, Claim, Grid, GridPoint
 from pipelines.experiment.effects import fit_grid
+from pipelines.experiment.markdown import write_markdown
 from pipelines.experiment.markup import element
 from pipelines.experiment.page import write_page
 from pipelines.experiment.results import Curve, ExperimentResult
@@ -207,6 +209,30 @@ def test_the_terminal_shows_verdicts_and_means(result):
     for cell in result.cells:
         assert words.write_number(cell.mean) in shown
     assert EVIL in shown
+
+
+def test_the_markdown_page_has_verdicts_means_and_commands_and_no_html(result):
+    page = write_markdown(result)
+    shown = unescape(page)
+    for verdict in result.verdicts:
+        assert f"* {verdict.answer}: {words.write_sentence(verdict)}\n" in shown
+    for cell in result.cells:
+        assert f"| {words.write_number(cell.mean)} ± " in shown
+    for line in (*result.commands, *result.notes):
+        assert line in shown
+    prose = [line for line in page.splitlines() if not line.startswith("    ")]
+    assert "<b>" in shown
+    assert not any("<" in line for line in prose)
+
+
+def test_a_markdown_table_has_as_many_cells_in_each_row_whatever_a_variant_is_called():
+    page = write_markdown(
+        ExperimentResult(name="x", cells=summarise([scores("a|b", [0.1, 0.2]), scores("c", [0.3, 0.4])]))
+    )
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert {row.count("|") for row in rows} == {3}
+    assert any("a&#124;b" in row for row in rows)
 
 
 def test_elements_escape_all_but_elements():

@@ -5,14 +5,17 @@ from typing import Any
 
 from cluster.artifact import MANIFEST
 from cluster.errors import RecipeError
+from cluster.storage import Place
 from pipelines.experiment.config import load_experiment, names
+from pipelines.experiment.markdown import write_markdown
 from pipelines.experiment.plan import ExperimentPlan, check_questions, plan_experiment
 from pipelines.experiment.results import ExperimentResult
 from pipelines.verbs import Report, make
 
 
-def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any) -> Report:
+def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any, markdown: str = "") -> Report:
     """Run an experiment, or some of its variants, and show what was found. A finished one is read, not run.
+    ``markdown`` is a file to which a page is written too.
 
     Raises:
         RecipeError: what is wrong in the file of the experiment or of its base, found before anything runs.
@@ -30,7 +33,10 @@ def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any
     if not is_finished:
         check_questions(plan)
         make(plan, [plan.report], plan.root, console)
-    return _show(plan)
+    result = _read(plan)
+    if markdown:
+        Place.of(markdown).write(write_markdown(result).encode())
+    return _show(plan, result)
 
 
 def list_experiments() -> Report:
@@ -47,14 +53,16 @@ def list_experiments() -> Report:
     return Report(rows, table)
 
 
-def _show(plan: ExperimentPlan) -> Report:
+def _read(plan: ExperimentPlan) -> ExperimentResult:
+    return ExperimentResult.model_validate_json((plan.root / plan.report.id / "results.json").read())
+
+
+def _show(plan: ExperimentPlan, result: ExperimentResult) -> Report:
     from rich.console import Group
 
     from pipelines.experiment.terminal_page import experiment_page
 
-    place = plan.root / plan.report.id
-    result = ExperimentResult.model_validate_json((place / "results.json").read())
-    page = (place / "report.html").redacted
+    page = (plan.root / plan.report.id / "report.html").redacted
     return Report({**result.model_dump(mode="json"), "html": page}, Group(experiment_page(result), f"the page: {page}"))
 
 
