@@ -110,8 +110,8 @@ def evaluate(config: EvaluateConfig, inputs: Mapping[str, Any], out: Place, fan_
     rows: list[dict[str, Any]] = []
     for lang, run in runs.items():
         run = [break_ties(rows) for rows in run]
-        export.trec_run(map(_without_blanks, run), out / f"run.{lang}.trec")
-        export.trec_qrels(map(_without_blanks, _tables(qrels[lang])), out / f"qrels.{lang}.trec")
+        export.write_trec_run(map(_without_blanks, run), out / f"run.{lang}.trec")
+        export.write_trec_qrels(map(_without_blanks, _tables(qrels[lang])), out / f"qrels.{lang}.trec")
         rows += [{"lang": lang, **row} for row in measure(config.measures, run, qrels[lang])]
     write_part(out / "per_query.parquet", pa.Table.from_pylist(rows, schema=PER_QUERY))
     measures = summarise(rows, config.measures)

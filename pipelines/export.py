@@ -34,26 +34,26 @@ _BREAKS = re.compile(r"[\t\r\n]+")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 
 
-def trec_run(rankings: Iterable[pa.Table], file: Place, tag: str = "babelray") -> int:
+def write_trec_run(rankings: Iterable[pa.Table], file: Place, tag: str = "babelray") -> int:
     """Write RANKINGS as a TREC run. Scores have the fewest digits that give the same float32 again.
 
     Raises:
         TableError: an id or the tag is empty or holds a blank, which would shift the fields.
     """
-    _field(tag, " ")
+    _check_field(tag, " ")
     return _write(
         file,
         (
-            f"{_field(query, ' ')} Q0 {_field(doc, ' ')} {rank} {np.float32(score)!s} {tag}"
-            for query, docs, scores in _rankings(rankings)
+            f"{_check_field(query, ' ')} Q0 {_check_field(doc, ' ')} {rank} {np.float32(score)!s} {tag}"
+            for query, docs, scores in _read_rankings(rankings)
             for rank, (doc, score) in enumerate(zip(docs, scores, strict=True), 1)
         ),
     )
 
 
-def trec_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
+def write_trec_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
     """Write QRELS as TREC judgements. Raises TableError for an id that is empty or holds a blank."""
-    return _write(file, _judgements(qrels, " "))
+    return _write(file, _format_judgements(qrels, " "))
 
 
 def export_scores(scores: Artifact, file: Place) -> int:
@@ -64,70 +64,65 @@ def export_scores(scores: Artifact, file: Place) -> int:
     """
     if scores.manifest.table != RANKINGS.name:
         raise TableError(f"{scores.name}: expected a table of {RANKINGS.name}, got {scores.manifest.table}")
-    return colbert_examples(scores.tables(), file)
+    return write_colbert_examples(scores.tables(), file)
 
 
-def colbert_examples(rankings: Iterable[pa.Table], file: Place) -> int:
+def write_colbert_examples(rankings: Iterable[pa.Table], file: Place) -> int:
     """Write RANKINGS as ColBERT's scored examples. Ids that are whole numbers are written as such, as ColBERT reads
     them; a query without documents has no example."""
-    return _write(
-        file,
-        (
-            json.dumps(
-                [_whole(query), *([_whole(d), float(str(np.float32(s)))] for d, s in zip(docs, scores, strict=True))],
-                ensure_ascii=False,
-                separators=(",", ":"),
-            )
-            for query, docs, scores in _rankings(rankings)
-            if docs
-        ),
-    )
+    return _write(file, (_format_example(*ranking) for ranking in _read_rankings(rankings) if ranking[1]))
 
 
-def msmarco_collection(docs: Iterable[pa.Table], file: Place) -> int:
+def _format_example(query: str, docs: list[str], scores: list[float]) -> str:
+    scored = ([_read_id(doc), float(str(np.float32(score)))] for doc, score in zip(docs, scores, strict=True))
+    return json.dumps([_read_id(query), *scored], ensure_ascii=False, separators=(",", ":"))
+
+
+def write_msmarco_collection(docs: Iterable[pa.Table], file: Place) -> int:
     """Write DOCS as ``doc_id<TAB>text``, the title before the text; tabs and line breaks in a text become a blank."""
-    rows = _rows(docs, "doc_id", "title", "text")
-    return _write(file, (f"{_field(d, TAB)}{TAB}{_line(join_title(t, x))}" for d, t, x in rows))
+    rows = _read_rows(docs, "doc_id", "title", "text")
+    return _write(file, (f"{_check_field(d, TAB)}{TAB}{_join_lines(join_title(t, x))}" for d, t, x in rows))
 
 
-def msmarco_queries(queries: Iterable[pa.Table], file: Place) -> int:
+def write_msmarco_queries(queries: Iterable[pa.Table], file: Place) -> int:
     """Write QUERIES as ``query_id<TAB>text``; tabs and line breaks in a text become a blank."""
-    return _write(file, (f"{_field(q, TAB)}{TAB}{_line(x)}" for q, x in _rows(queries, "query_id", "text")))
+    rows = _read_rows(queries, "query_id", "text")
+    return _write(file, (f"{_check_field(q, TAB)}{TAB}{_join_lines(x)}" for q, x in rows))
 
 
-def msmarco_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
+def write_msmarco_qrels(qrels: Iterable[pa.Table], file: Place) -> int:
     """Write QRELS as ``query_id<TAB>0<TAB>doc_id<TAB>relevance``."""
-    return _write(file, _judgements(qrels, TAB))
+    return _write(file, _format_judgements(qrels, TAB))
 
 
-def msmarco_run(rankings: Iterable[pa.Table], file: Place) -> int:
+def write_msmarco_run(rankings: Iterable[pa.Table], file: Place) -> int:
     """Write RANKINGS as ``query_id<TAB>doc_id<TAB>rank``, ranks from 1."""
     return _write(
         file,
         (
-            f"{_field(query, TAB)}{TAB}{_field(doc, TAB)}{TAB}{rank}"
-            for query, docs, _ in _rankings(rankings)
+            f"{_check_field(query, TAB)}{TAB}{_check_field(doc, TAB)}{TAB}{rank}"
+            for query, docs, _ in _read_rankings(rankings)
             for rank, doc in enumerate(docs, 1)
         ),
     )
 
 
-def _judgements(qrels: Iterable[pa.Table], between: str) -> Iterator[str]:
-    for query, doc, relevance in _rows(qrels, "query_id", "doc_id", "relevance"):
-        yield between.join([_field(query, between), "0", _field(doc, between), str(relevance)])
+def _format_judgements(qrels: Iterable[pa.Table], between: str) -> Iterator[str]:
+    for query, doc, relevance in _read_rows(qrels, "query_id", "doc_id", "relevance"):
+        yield between.join([_check_field(query, between), "0", _check_field(doc, between), str(relevance)])
 
 
-def _rankings(tables: Iterable[pa.Table]) -> Iterator[tuple[str, list[str], list[float]]]:
-    return _rows(tables, "query_id", "doc_ids", "scores")
+def _read_rankings(tables: Iterable[pa.Table]) -> Iterator[tuple[str, list[str], list[float]]]:
+    return _read_rows(tables, "query_id", "doc_ids", "scores")
 
 
-def _rows(tables: Iterable[pa.Table], *columns: str) -> Iterator[Any]:
+def _read_rows(tables: Iterable[pa.Table], *columns: str) -> Iterator[Any]:
     for table in tables:
         for batch in good(table).select(list(columns)).to_batches(max_chunksize=1024):
             yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
 
 
-def _field(value: str, between: str) -> str:
+def _check_field(value: str, between: str) -> str:
     """Check a value that stands between separators. Raises TableError when it is empty or contains one."""
     parts = value.split() if between == " " else _BREAKS.split(value)
     if parts != [value]:
@@ -136,11 +131,11 @@ def _field(value: str, between: str) -> str:
     return value
 
 
-def _line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return _BREAKS.sub(" ", text)
 
 
-def _whole(value: str) -> int | str:
+def _read_id(value: str) -> int | str:
     return int(value) if _NUMBER.fullmatch(value) else value
 
 

@@ -37,13 +37,13 @@ def _of_tables(write: Callable[[Iterable[pa.Table], Place], int]) -> Writer:
 
 WRITERS: Mapping[str, Mapping[str, Writer]] = {  # by table and format; a table's default comes first
     RANKINGS.name: {
-        TREC: lambda artifact, file: export.trec_run(artifact.tables(), file, tag=artifact.manifest.step),
+        TREC: lambda artifact, file: export.write_trec_run(artifact.tables(), file, tag=artifact.manifest.step),
         COLBERT: export.export_scores,
-        MSMARCO: _of_tables(export.msmarco_run),
+        MSMARCO: _of_tables(export.write_msmarco_run),
     },
-    QRELS.name: {TREC: _of_tables(export.trec_qrels), MSMARCO: _of_tables(export.msmarco_qrels)},
-    DOCS.name: {MSMARCO: _of_tables(export.msmarco_collection)},
-    QUERIES.name: {MSMARCO: _of_tables(export.msmarco_queries)},
+    QRELS.name: {TREC: _of_tables(export.write_trec_qrels), MSMARCO: _of_tables(export.write_msmarco_qrels)},
+    DOCS.name: {MSMARCO: _of_tables(export.write_msmarco_collection)},
+    QUERIES.name: {MSMARCO: _of_tables(export.write_msmarco_queries)},
 }
 FORMATS = tuple(dict.fromkeys(name for of_table in WRITERS.values() for name in of_table))
 

@@ -24,7 +24,7 @@ from pipelines.docstore import Docstore, JoinedDocstore
 from pipelines.ids import hash_ids
 from pipelines.positives import NO_POSITIVE, Names, Relevant, Wanted
 from pipelines.tables import RANKINGS
-from pipelines.tokenize import analyser
+from pipelines.tokenize import load_analyser
 
 # TOML has no null: relative_margin = "none"
 Margin = Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)]
@@ -227,4 +227,4 @@ class _Overlap:
         if position < 0:  # its translation was rejected: it is never read as a negative either
             return frozenset()
         lang = name.partition(":")[0] if self._pooled else self._lang
-        return frozenset(analyser(lang)(self._docs.text_at(position)))
+        return frozenset(load_analyser(lang)(self._docs.text_at(position)))

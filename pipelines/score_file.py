@@ -3,7 +3,8 @@
     [query_id, [doc_id, score], [doc_id, score], …]     one JSON list per line and query; plain, .gz, .bz2 or .zst
 
 This is the format of ColBERT's scored examples and of the papers' published scores (``tdist-msmarco-scores``). Ids are
-strings or whole numbers; the order of the documents does not matter. ``pipelines.export.colbert_examples`` writes it.
+strings or whole numbers; the order of the documents does not matter. ``pipelines.export.write_colbert_examples``
+writes it.
 
 What cannot be used is a reject with its reason: a line by ``malformed line``, ``unknown query id`` or ``duplicate id``;
 a pair by ``unknown doc id``, ``duplicate id`` or ``invalid score`` (no finite float32), while the row keeps the others.

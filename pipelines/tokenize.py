@@ -45,34 +45,34 @@ _ARABIC = {
 
 
 @lru_cache(maxsize=64)
-def analyser(lang: str) -> Analyser:
+def load_analyser(lang: str) -> Analyser:
     """Return the function that cuts a text of ``lang`` (ISO 639-1, maybe with a script: ``zh-Hant``) into terms."""
     if lang in ("zh", "zh-Hans"):
-        return _with_segmenter(re.compile(f"([{_HAN}]+)"), _jieba())
+        return _build_segmented(re.compile(f"([{_HAN}]+)"), _load_jieba())
     if lang.partition("-")[0] == "th":
-        return _with_segmenter(re.compile(f"([{_THAI}]+)"), _newmm())
-    return lambda text: list(_words(_fold(text)))
+        return _build_segmented(re.compile(f"([{_THAI}]+)"), _load_newmm())
+    return lambda text: list(_cut_words(_normalise(text)))
 
 
-def _with_segmenter(script: re.Pattern[str], cut: Callable[[str], list[str]]) -> Analyser:
+def _build_segmented(script: re.Pattern[str], cut: Callable[[str], list[str]]) -> Analyser:
     """An analyser that gives the runs of ``script`` to ``cut`` and all else to the general rules."""
 
     def analyse(text: str) -> list[str]:
         terms: list[str] = []
-        for i, piece in enumerate(script.split(_fold(text))):
-            terms += cut(piece) if i % 2 else _words(piece)
+        for i, piece in enumerate(script.split(_normalise(text))):
+            terms += cut(piece) if i % 2 else _cut_words(piece)
         return terms
 
     return analyse
 
 
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower().translate(_folding()))
+def _normalise(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower().translate(_build_folding()))
 
 
-def _words(text: str) -> Iterator[str]:
+def _cut_words(text: str) -> Iterator[str]:
     """Words; runs of a script without spaces as bigrams of characters with their marks, a lone character as itself."""
-    word, spaceless, cluster = _patterns()
+    word, spaceless, cluster = _build_patterns()
     for run in word.findall(text):
         if not spaceless.search(run):
             yield run
@@ -87,14 +87,14 @@ def _words(text: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _folding() -> dict[int, str | None]:
+def _build_folding() -> dict[int, str | None]:
     """Every decimal digit to ASCII, and the Arabic-script table. 0.1 s, once."""
     digits = {c: str(unicodedata.digit(chr(c))) for c in range(0x80, sys.maxunicode) if chr(c).isdecimal()}
     return {**digits, **{ord(c): to for c, to in _ARABIC.items()}}
 
 
 @lru_cache(maxsize=1)
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+def _build_patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     """Words, spaceless runs, and characters with their marks. ``\\w`` alone would cut Hindi words at vowel signs."""
     marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))
     return (
@@ -104,7 +104,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     )
 
 
-def _jieba() -> Callable[[str], list[str]]:
+def _load_jieba() -> Callable[[str], list[str]]:
     import jieba
 
     segmenter = jieba.Tokenizer()
@@ -114,7 +114,7 @@ def _jieba() -> Callable[[str], list[str]]:
     return lambda text: list(segmenter.cut_for_search(text))
 
 
-def _newmm() -> Callable[[str], list[str]]:
+def _load_newmm() -> Callable[[str], list[str]]:
     os.environ.setdefault("PYTHAINLP_READ_ONLY", "1")  # or importing it makes a directory in the user's home
     from pythainlp.tokenize import word_tokenize
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.indexes.bm25 import Bm25
-from pipelines.tokenize import analyser
+from pipelines.tokenize import load_analyser
 from tests.shards import build, docs_artifact, find
 
 WORDS = ["the", "a", "of", "river", "bank", "money", "loan", "fish", "boat", "market", "3", "7", "stone", "bridge"]
@@ -42,7 +42,7 @@ def test_bm25_is_bm25s(tmp_path: Path) -> None:
     place = build(
         tmp_path / "i", Bm25(k1=1.2, b=0.6), {"docs": {"en": docs_artifact(tmp_path / "d", collection, "en", 3)}}, 30
     )
-    analyse = analyser("en")
+    analyse = load_analyser("en")
     peer = bm25s.BM25(method="lucene", k1=1.2, b=0.6)
     peer.index([analyse(text) for text in collection.values()], show_progress=False)
     for query in ("river bank", "stone bridge 7", "the market of money", "fish fish boat"):

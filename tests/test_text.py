@@ -7,7 +7,7 @@ import pytest
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.encode import _texts
-from pipelines.export import msmarco_collection
+from pipelines.export import write_msmarco_collection
 from pipelines.scorers.base import Collection
 from pipelines.tables import DOCS
 from pipelines.text import join_title
@@ -40,6 +40,6 @@ def test_every_reader_of_a_document_joins_them_alike(tmp_path: Path) -> None:
     assert _texts(docs.read()) == expected
     assert Docstore.open(docs).texts("abc") == expected
     assert [text for part in Collection(docs, "en", "en").texts() for text in part] == expected
-    msmarco_collection(docs.tables(), Place.of(tmp_path / "collection.tsv"))
+    write_msmarco_collection(docs.tables(), Place.of(tmp_path / "collection.tsv"))
     lines = (tmp_path / "collection.tsv").read_text("utf-8").splitlines()
     assert [line.partition("\t")[2] for line in lines] == expected

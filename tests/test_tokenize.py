@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.tokenize import analyser
+from pipelines.tokenize import load_analyser
 
 CASES = [
     ("en", "The U.S. has 3 dogs; don't_stop naïve Café ５０", "the u s has 3 dogs don t stop naïve café 50"),
@@ -33,34 +33,34 @@ CASES = [
 
 @pytest.mark.parametrize(("lang", "text", "terms"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
 def test_terms(lang: str, text: str, terms: str) -> None:
-    assert analyser(lang)(text) == unicodedata.normalize("NFKC", terms).split()
+    assert load_analyser(lang)(text) == unicodedata.normalize("NFKC", terms).split()
 
 
 def test_chinese_words_hold_the_words_inside_them() -> None:
-    assert {"清华", "大学", "清华大学"} <= set(analyser("zh")("他来到北京清华大学"))
+    assert {"清华", "大学", "清华大学"} <= set(load_analyser("zh")("他来到北京清华大学"))
 
 
 @pytest.mark.parametrize("lang", ["en", "fa", "ja", "hi", "zh", "th", "xx"])
 @given(text=st.text(max_size=60))
 def test_any_text(lang: str, text: str) -> None:
     """Terms are stable, lower case, and hold no space; writing the text in capitals or composed changes nothing."""
-    terms = analyser(lang)(text)
-    assert terms == analyser(lang)(text)
+    terms = load_analyser(lang)(text)
+    assert terms == load_analyser(lang)(text)
     assert all(term and not any(c.isspace() for c in term) for term in terms)
-    assert terms == analyser(lang)(unicodedata.normalize("NFC", text))
+    assert terms == load_analyser(lang)(unicodedata.normalize("NFC", text))
 
 
 @given(digits=st.lists(st.integers(0, 9), min_size=1, max_size=8))
 def test_digits_of_every_script_are_the_same_number(digits: list[int]) -> None:
     for zero in ("0", "٠", "۰", "०", "๐", "０"):
-        assert analyser("en")("".join(chr(ord(zero) + d) for d in digits)) == ["".join(map(str, digits))]
+        assert load_analyser("en")("".join(chr(ord(zero) + d) for d in digits)) == ["".join(map(str, digits))]
 
 
 def test_chinese_is_segmented_silently_and_leaves_no_file(tmp_path: Path) -> None:
     code = (
         "import warnings; warnings.simplefilter('error')\n"
-        "from pipelines.tokenize import analyser\n"
-        "assert analyser('zh')('中国') == ['中国'] and analyser('th')('กิน') == ['กิน']"
+        "from pipelines.tokenize import load_analyser\n"
+        "assert load_analyser('zh')('中国') == ['中国'] and load_analyser('th')('กิน') == ['กิน']"
     )
     env = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
@@ -70,7 +70,7 @@ def test_chinese_is_segmented_silently_and_leaves_no_file(tmp_path: Path) -> Non
 
 def test_segmenters_load_only_where_they_are_needed() -> None:
     code = (
-        "import sys; from pipelines.tokenize import analyser; analyser('ja')('東京')\n"
+        "import sys; from pipelines.tokenize import load_analyser; load_analyser('ja')('東京')\n"
         "print({'jieba', 'pythainlp'} & {*sys.modules})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

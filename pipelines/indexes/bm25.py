@@ -32,7 +32,7 @@ from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardPlan, rea
 from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, load_npy
 from pipelines.indexes.maxsim import rank
 from pipelines.text import join_title
-from pipelines.tokenize import Analyser, analyser
+from pipelines.tokenize import Analyser, load_analyser
 from pipelines.vectors import FloatArray, IntArray
 
 BLOCK = 1 << 18  # postings per pass over a memory-mapped array
@@ -107,7 +107,7 @@ class CountTerms:
 
 def _count(plan: ShardPlan, directory: Path) -> dict[str, Any]:
     text_lang = read_text_lang(plan)
-    analyse, vocabulary, length = analyser(text_lang), dict[str, int](), 0
+    analyse, vocabulary, length = load_analyser(text_lang), dict[str, int](), 0
     names = ("terms", "docs", "counts", "lengths")
     terms, docs, counts, lengths = (NpyAppender(directory / f"{name}.npy", "<i4") for name in names)
     with DocsWriter(directory) as ids, terms, docs, counts, lengths:
@@ -206,7 +206,7 @@ class Bm25Group:
         self.docs = Docs(directories)
         self.postings = [Postings(directory) for directory in directories]
         facts = json.loads((directories[0] / "shard.json").read_text())
-        self._analyse = analyser(facts["text_lang"])
+        self._analyse = load_analyser(facts["text_lang"])
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``: only documents with a term of the query are found."""

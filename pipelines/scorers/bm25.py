@@ -23,7 +23,7 @@ from cluster.component import Component, fingerprint
 from cluster.errors import StepError
 from cluster.nodecache import cached
 from pipelines.scorers.base import Collection
-from pipelines.tokenize import analyser
+from pipelines.tokenize import load_analyser
 
 
 class Bm25Scorer(Component):
@@ -50,7 +50,7 @@ class Bm25Teacher:
         self._docs: int = counts["docs"]
         self._mean_length: float = counts["tokens"] / counts["docs"]
         self._docs_with: dict[str, int] = counts["docs_with"]
-        self._analyse = analyser(collection.doc_lang)  # of the query too: the two must give the same terms
+        self._analyse = load_analyser(collection.doc_lang)  # of the query too: the two must give the same terms
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:
         """BM25 scores, float32; 0 where query and document share no token."""
@@ -73,7 +73,7 @@ class Bm25Teacher:
 def _count(collection: Collection, out: Path) -> None:
     """Write N, the number of tokens, and in how many documents each token is."""
     docs, tokens, docs_with = 0, 0, Counter[str]()
-    analyse = analyser(collection.doc_lang)
+    analyse = load_analyser(collection.doc_lang)
     for texts in collection.texts():
         for text in texts:
             words = analyse(text)

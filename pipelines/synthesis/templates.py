@@ -11,7 +11,7 @@ from pipelines import languages
 from pipelines.ids import hash_ids
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writing, Written
 from pipelines.synthesis.phrases import find_templates
-from pipelines.tokenize import analyser
+from pipelines.tokenize import load_analyser
 from pipelines.translators.nmt import WITHOUT_SPACES
 from pipelines.translators.pieces import sentences
 
@@ -66,7 +66,7 @@ class TemplateWriter:
 
     def _words(self, text: str) -> list[str]:
         if not self._has_spaces:  # the analyser folds: only words that are in the text as they are
-            return [term for term in analyser(self._lang)(text) if len(term) > 1 and term in text]
+            return [term for term in load_analyser(self._lang)(text) if len(term) > 1 and term in text]
         words = map(_strip, text.split())
         return [word for word in words if word and (word.isalpha() or not any(map(str.isdigit, word)))]
 

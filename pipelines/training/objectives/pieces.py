@@ -64,7 +64,7 @@ class EmbeddedTexts:
         self.masks: dict[Task, Tensor] = {}
         parts: dict[Task, list[tuple[Tensor, Tensor, Tensor]]] = {task: [] for task in rows}
         for number, piece in enumerate(self._pieces):
-            piece.random = _random_state(student.device)
+            piece.random = _read_random_state(student.device)
             with torch.set_grad_enabled(number >= first_kept):
                 vectors, mask = embed(student, piece.rows, piece.task, step.precision)
             if number >= first_kept:
@@ -114,7 +114,7 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([pad(t, [0, 0] * (t.ndim - 2) + [0, longest - t.shape[1]]) for t in tensors])
 
 
-def _random_state(device: torch.device) -> RandomState:
+def _read_random_state(device: torch.device) -> RandomState:
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
