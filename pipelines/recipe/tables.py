@@ -82,8 +82,8 @@ class MixMember(Component):
 
 
 class Mix(Component):
-    """A training on several data sets, each batch from one of them, drawn in proportion to share · size^(1/temperature)
-    (batches of one task: for Retrofitting, arXiv 2510.14274, which does not say how it mixes).
+    """A training on several data sets, each batch from one of them, drawn in proportion to
+    share · size^(1/temperature). How Retrofitting (arXiv 2510.14274) draws its batches is not known.
 
     ``examples`` bounds the training questions of all members together, so that mixtures of few and of many members are
     compared at equal size: each member gives as many as any other, and what a small one lacks the others give. Which
