@@ -111,6 +111,8 @@ def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> li
     origins = {s.rate.origin for s in estimate.steps if s.state == "to do"}
     lines = sizes.describe_origins((strip_languages(name, languages), size) for name, size in estimate.sizes)
     lines.append("a row in is a row out; a translation has as many tokens as its source, and nothing is rejected")
+    if any(work_name(one.step) == "Synthesise" for one in estimate.steps):
+        lines.append("of the questions that are written as many are kept as synthesis.most allows")
     if "calibration" in origins and calibration:
         with_gpu = f" with {calibration.accelerator}" if calibration.accelerator else ""
         lines.append(
