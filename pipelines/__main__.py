@@ -177,7 +177,8 @@ def evaluate(
     """Print the measures of a recipe by language and pooled; with OTHER, what it gains over that recipe.
 
     With several others: each mean with its 95 % interval, and the differences to the first. Differences come with a
-    paired t-test over the queries. Makes what is missing first. Add another collection with
+    paired t-test over the queries. --json has the measures, each language's share of the pool (fairness), and of a set
+    that is asked in several languages the matrix. Makes what is missing first. Add another collection with
     `--set evaluate.mine.source.kind=parallel --set evaluate.mine.source.path=DIR`.
 
     Example: `babelray evaluate xquad xquad-ed xquad-mtt --set source.path=DIR`

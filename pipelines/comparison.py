@@ -10,7 +10,7 @@ from pipelines.verbs import Report, load_plan, make
 
 
 def evaluate(name: str, others: Sequence[str], system: str, sets: Sequence[str], console: Any) -> Report:
-    """Measure a recipe, making what is missing first.
+    """Measure a recipe, making what is missing first. Its data are those of ``collect_results``.
 
     With one other recipe: the differences between the two, measure by measure. With several: the first measure of each
     with its interval, and the differences to the first.
@@ -26,9 +26,28 @@ def evaluate(name: str, others: Sequence[str], system: str, sets: Sequence[str],
     make(plan, [*plan.evaluations.values(), *plan.matrices.values()], root, console)
     from rich.console import Group
 
-    measures = read_all_measures(plan, root)
-    pages = build_pages(plan, root, system)
-    return Report({set_name: systems[system] for set_name, systems in measures.items()}, Group(*pages))
+    return Report(collect_results(plan, root, system), Group(*build_pages(plan, root, system)))
+
+
+def collect_results(plan: Plan, root: Place, system: str) -> dict[str, dict[str, Any]]:
+    """What is measured of one system, by evaluation set.
+
+    ``measures`` is language or "all" → measure → value, ``fairness`` how the pool treats each language (see
+    ``pipelines.fairness``). A set that is asked in several languages is one set for each, and beside them stands, under
+    its own name, ``matrix``: measure → language of the question → language of the documents or "all" → value.
+    """
+    from pipelines.evaluate import read_fairness, read_measures
+    from pipelines.matrix import read_matrix
+
+    results: dict[str, dict[str, Any]] = {}
+    for (set_name, of), step in plan.evaluations.items():
+        if of == system:
+            artifact = step.artifact(root)
+            results[set_name] = {"measures": read_measures(artifact), "fairness": read_fairness(artifact)}
+    for (set_name, of), step in plan.matrices.items():
+        if of == system:
+            results[set_name] = {"matrix": read_matrix(step.artifact(root))["measures"]}
+    return results
 
 
 def build_pages(plan: Plan, root: Place, system: str) -> list[Any]:

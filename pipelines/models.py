@@ -24,6 +24,7 @@ from cluster.component import NOT_CONTENT, Component
 from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from pipelines.model_files import digest, find_missing, sha256
+from pipelines.model_hub import find_commit
 from pipelines.tree import replace, walk
 
 ABSENT = "absent: "  # before why, in place of the content of a model that is not here
@@ -202,36 +203,13 @@ def _hub_content(key: str, reference: Pretrained) -> str:
         return f"hub:{reference.revision}"
     if reference.content.startswith("hub:") and not reference.revision:
         return reference.content
-    from huggingface_hub import snapshot_download
-
-    try:
-        # the library falls back to its cache by itself, but asks the hub first; a branch that moves there must not
-        # change the name of what is already in use here
-        found = _cached_commit(reference) or snapshot_download(
-            reference.model, revision=reference.revision, allow_patterns="config.json"
-        )
-    except Exception as error:  # connection errors are of the HTTP client that this version of the library has
-        reason = str(error).partition("\n")[0]
-        return (
-            f"{ABSENT}{key} = {reference.model!r}: no such directory, not in the Hugging Face cache, and the hub does "
-            f"not give its commit ({type(error).__name__}: {reason}). Name a directory, or download it, or pin it: "
-            f"revision = COMMIT"
-        )
-    return f"hub:{Path(found).name}"
-
-
-def _cached_commit(reference: Pretrained) -> str | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return str(
-            snapshot_download(
-                reference.model, revision=reference.revision, allow_patterns="config.json", local_files_only=True
-            )
-        )
-    except LocalEntryNotFoundError:
-        return None
+    commit, reason = find_commit(reference.model, reference.revision)
+    if commit:
+        return f"hub:{commit}"
+    return (
+        f"{ABSENT}{key} = {reference.model!r}: no such directory, not in the Hugging Face cache, and the hub does not "
+        f"give its commit ({reason}). Name a directory, or download it, or pin it: revision = COMMIT"
+    )
 
 
 def _shown(name: str) -> str:

@@ -79,9 +79,8 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
     from rich.console import Group
 
     from pipelines import report
-    from pipelines.comparison import build_pages, read_all_measures
+    from pipelines.comparison import build_pages, collect_results
 
-    measures = read_all_measures(plan, root)
     pages = build_pages(plan, root, STUDENT)
     if plan.examples:
         pages.append(report.examples_page(json.loads((root / plan.examples.id / "examples.json").read())))
@@ -89,7 +88,7 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
         strictest = max(gated, key=lambda gate: gated[gate][0])
         pages.append(report.gates_page(gated, _command(["show", name, strictest], sets)))
     pages.append(report.next_page(_serve_command(name, sets), name))
-    return Report({name: systems[STUDENT] for name, systems in measures.items()}, Group(*pages))
+    return Report(collect_results(plan, root, STUDENT), Group(*pages))
 
 
 def _serve_command(name: str, sets: Sequence[str]) -> str:

@@ -137,11 +137,13 @@ def test_finished_recipe_does_nothing_quickly_and_without_ray(root: Path) -> Non
 def test_evaluate_prints_measures_per_language_as_json(root: Path) -> None:
     measures = json.loads(cli(root, "evaluate", "atlas", "--json").stdout)
     assert set(measures) == {"atlas"}
-    assert set(measures["atlas"]) == {"all", "en", "fa", "zh"}
-    assert all(set(m) == {"nDCG@20", "AP", "R@100", "RR@10"} for m in measures["atlas"].values())
-    assert measures["atlas"]["fa"]["nDCG@20"] > 0.3
+    found, fairness = measures["atlas"]["measures"], measures["atlas"]["fairness"]
+    assert set(found) == {"all", "en", "fa", "zh"}
+    assert all(set(m) == {"nDCG@20", "AP", "R@100", "RR@10"} for m in found.values())
+    assert found["fa"]["nDCG@20"] > 0.3
+    assert set(fairness["languages"]) == {"en", "fa", "zh"}
     lexical = json.loads(cli(root, "evaluate", "atlas", "--json", "--system", "bm25").stdout)
-    assert lexical["atlas"]["fa"]["nDCG@20"] < measures["atlas"]["fa"]["nDCG@20"]
+    assert lexical["atlas"]["measures"]["fa"]["nDCG@20"] < found["fa"]["nDCG@20"]
 
 
 def test_evaluate_measures_a_collection_of_ones_own(root: Path, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_evaluate_measures_a_collection_of_ones_own(root: Path, tmp_path: Path) 
     sets = [part for value in own for part in ("--set", value)]
     measures = json.loads(ray_cli(root, "evaluate", "atlas", "--json", *sets))
     assert set(measures) == {"atlas", "mine"}
-    assert measures["mine"]["en"]["RR@10"] == 1.0
+    assert measures["mine"]["measures"]["en"]["RR@10"] == 1.0
 
 
 def test_comparison_with_itself_finds_no_difference(root: Path) -> None:

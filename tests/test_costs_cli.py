@@ -34,6 +34,14 @@ def test_mtd_on_ms_marco_for_eight_gpus_without_any_data(tmp_path) -> None:
     assert not list(tmp_path.iterdir())  # it starts nothing and writes nothing
 
 
+def test_what_fits_no_machine_is_not_in_the_totals_and_said_so(tmp_path) -> None:
+    """The teacher of the paper asks 64 GB, and a g6.2xlarge has 32."""
+    out = plan(RECIPE, "--cluster", CLUSTER, "--set", f"root={tmp_path}/r").stdout
+    assert "not in the totals: score (no machine has 4 CPUs, 1 GPUs and 64 GB for a worker)" in " ".join(out.split())
+    assert "machine hours of none" not in out
+    assert "not in the totals" not in plan(RECIPE, "--cluster", CLUSTER, *sets(tmp_path)).stdout
+
+
 def test_json_adds_up(tmp_path) -> None:
     found = json.loads(plan(RECIPE, "--cluster", CLUSTER, "--json", *sets(tmp_path)).stdout)
     steps, total = found["steps"], found["total"]

@@ -93,6 +93,23 @@ def test_ms_marco_of_ir_datasets_has_its_published_rows(tmp_path) -> None:
     assert rows["encode-student-queries-en"] == QUERIES
 
 
+def test_of_written_questions_those_that_are_kept_are_scored(tmp_path) -> None:
+    """Of a million articles 8,000 get a question, and 4,000 of these stay; the other rows cost nothing."""
+    sets = [f"root={tmp_path}", f"source.docs_path={tmp_path}/{{lang}}.jsonl"]
+    plan, root = load_plan("retrofit-synthetic", sets, data_needed=False)
+    amounts = measure(plan.steps, lambda step: find_size(step, root, {"docs": 1_000_000, "queries": 300}))
+    by_name = {step.name: (step, amounts[step.id]) for step in plan.steps}
+    synth, found, mined = by_name["synth-de"][1], by_name["found-de"][1], by_name["mine"][1]
+    assert (synth.rows, mined.rows) == (1_000_000, 1_000_000)
+    assert (synth.units, synth.written, found.units, mined.units) == (8000, 80_000, 8000, 4000)
+    score = by_name["score"][1]
+    assert score.units == 4000 * (100 + 2 + 1)  # to rank 100 (mine.range_max), as positives.py reads it
+    assert score.read == pytest.approx(score.units * (100 * 1.35 + 10))  # tokens of an article and of a question
+    assert by_name["train"][1].rows == 4000
+    step, vectors = by_name["encode-select-cap-de"]  # BGE-M3: one of 1,024 components a question
+    assert bytes_of(step, vectors) == pytest.approx(1_000_000 * 8 + 4000 * 1024 * 2)
+
+
 def test_small_sources_are_counted(tmp_path) -> None:
     source = write(
         tmp_path / "data",

@@ -13,7 +13,7 @@ from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
 from conftest import free_port
-from pipelines.costs.quantities import Amount
+from pipelines.costs.amounts import Amount
 from pipelines.costs.storage import requests_of
 from pipelines.tables import DOCS
 from works import Count, Numbers, Shout, Upper

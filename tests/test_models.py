@@ -1,10 +1,12 @@
 """Models are content: the same weights elsewhere are the same, other weights under the same name are others."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import snapshot_download
 from safetensors.numpy import load_file, save_file
 
 import checkpoints
@@ -124,6 +126,34 @@ def test_a_branch_is_the_commit_that_the_cache_holds(
     assert pin(pinned) == pinned
     (hub / "refs" / "main").write_text("f" * 40)  # the branch moved on: what was planned stays
     assert resolve(pinned) == str((hub / "snapshots" / COMMIT).resolve())
+
+
+def test_a_plan_asks_the_hub_once_for_each_model_and_the_next_plan_asks_again(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``retrofit`` names four models, some of them in each of its 49 members."""
+    asked: list[tuple[str, bool]] = []
+
+    def ask(model: str, **options: Any) -> str:
+        asked.append((model, options.get("local_files_only", False)))
+        return snapshot_download(model, **options)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", ask)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    recipe = load("retrofit")
+    models = {"intfloat/multilingual-e5-base", "BAAI/bge-m3", "BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-8B"}
+    absent = [line for line in plan(recipe).absent if "Hugging Face" in line]
+    assert Counter(asked) == Counter((model, is_local) for model in models for is_local in (True, False))
+    assert {line.split("'")[1] for line in absent} == models
+
+    hub = tmp_path / "models--BAAI--bge-m3"  # it comes between two plans
+    shutil.copytree(bert, hub / "snapshots" / COMMIT)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text(COMMIT)
+    asked.clear()
+    assert {line.split("'")[1] for line in plan(recipe).absent if "Hugging Face" in line} == models - {"BAAI/bge-m3"}
+    assert asked.count(("BAAI/bge-m3", True)) == 1
 
 
 def test_a_plan_with_an_absent_hub_model_can_be_shown_and_not_run() -> None:

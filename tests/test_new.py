@@ -303,8 +303,8 @@ def test_the_first_run_of_a_new_recipe_works(tmp_path):
     babelray(tmp_path, "new", "mine", "--source", "data")
     small = ["--set", "train.student.words=", "--set", "train.steps=20", "--set", "validate_split=", "--json"]
     measures = json.loads(babelray(tmp_path, "run", "mine.toml", *small))
-    assert set(measures["mine"]) == {"all", "en", "fa"}
-    assert measures["mine"]["fa"]["nDCG@20"] > 0.2
+    assert set(measures["mine"]["measures"]) == {"all", "en", "fa"}
+    assert measures["mine"]["measures"]["fa"]["nDCG@20"] > 0.2
     shown = json.loads(babelray(tmp_path, "show", "mine.toml", "queries-en", *small))
     assert {step["config"]["splits"] for step in shown} == {"by hash of query id"}
 

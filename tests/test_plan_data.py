@@ -88,6 +88,19 @@ def test_negatives_are_mined_by_the_margin_of_a_teacher_that_scores_the_positive
         load("xquad-mtt", [*sets, "mine.num_negatives=1"])
 
 
+def test_mined_negatives_are_taken_away_by_name() -> None:
+    """The comparison of Retrofitting, negatives mined or not: of a recipe, and of the members of a mixture."""
+    alone = {step.name for step in plan(load("retrofit-english", ["mine=none"])).steps}
+    assert "select" in alone
+    assert not alone & {"mine", "positives", "score"}
+    over = 'mix.of.english.over={"source.path" = ["data/beir/msmarco"], "mine" = ["none"]}'
+    training = plan(load("retrofit", [over])).training
+    assert training is not None
+    data = training.train.inputs["data"]
+    assert data["english-msmarco-none"]["rankings"].name == "select"
+    assert data["synthetic-de-claim"]["rankings"].name == "mine"
+
+
 def test_a_teacher_says_which_negatives_are_false(tmp_path: Path) -> None:
     sets = [
         *parallel(tmp_path),

@@ -88,13 +88,13 @@ def test_a_recipe_asked_in_two_languages_ends_with_a_matrix(tmp_path):
     assert "questions by documents" in out
     assert "share of the first 20 / share of the relevant" in out
     measures = json.loads(run("evaluate", "xquad", "--json"))
-    assert set(measures) == {"xquad-en", "xquad-de"}
+    assert set(measures) == {"xquad-en", "xquad-de", "xquad"}
     root = tmp_path / "root"
     (matrix,) = root.glob("matrix-xquad-student@*")
     content = json.loads((matrix / "matrix.json").read_text())
     for asked in ("en", "de"):
-        expected = {lang: of["nDCG@20"] for lang, of in measures[f"xquad-{asked}"].items()}
-        assert content["measures"]["nDCG@20"][asked] == expected
+        expected = {lang: of["nDCG@20"] for lang, of in measures[f"xquad-{asked}"]["measures"].items()}
+        assert content["measures"]["nDCG@20"][asked] == measures["xquad"]["matrix"]["nDCG@20"][asked] == expected
         assert expected[asked] > 0.5
     (trained,) = root.glob("train@*")
     facts = json.loads((trained / "manifest.json").read_text())["facts"]

@@ -105,6 +105,8 @@ def test_resources_change_no_fingerprint_and_the_seed_does() -> None:
     ("override", "message"),
     [
         ("train.stpes=5", "unknown key train.stpes.*did you mean steps"),
+        ("dims=[8]", "unknown key dims; did you mean dim"),
+        ("synthesis.task=claim", "synthesis.kind is missing: .*--set synthesis.kind=…$"),
         ("train.steps=many", "train.steps.*integer.*'many'"),
         ("nonsense", "expected --set section.key=value"),
         ("languages.docs=[]", "languages.docs"),

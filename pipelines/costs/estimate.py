@@ -7,9 +7,10 @@ from cluster.artifact import Artifact
 from cluster.executor import find_missing
 from cluster.step import Step
 from cluster.storage import Place
+from pipelines.costs.amounts import Amount, Amounts
 from pipelines.costs.cluster import Cluster, NodeType
 from pipelines.costs.prices import GB_MONTH, GET_PRICE, PUT_PRICE
-from pipelines.costs.quantities import Amount, Amounts, measure
+from pipelines.costs.quantities import measure
 from pipelines.costs.rates import Rate, Rates
 from pipelines.costs.schedule import Load, Turn, machine_seconds, simulate
 from pipelines.costs.sizes import Size, find_size

@@ -21,8 +21,9 @@ from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, read_receipts
 from cluster.step import FanOut, Step
 from cluster.storage import Place
+from pipelines.costs.amounts import Amount, Amounts
 from pipelines.costs.cluster import NodeType
-from pipelines.costs.quantities import Amount, Amounts, unit_of
+from pipelines.costs.quantities import unit_of
 from pipelines.costs.rates import Rate, key_of
 from pipelines.costs.schedule import Load, duration
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.step import Step
+from pipelines.costs.amounts import Amount
 from pipelines.costs.encoders import encoder_of_step
 from pipelines.costs.parameters import Parameters, find_parameters
 from pipelines.costs.prices import GPUS, VCPU_PEAK
-from pipelines.costs.quantities import Amount, unit_of, work_name
+from pipelines.costs.quantities import unit_of, work_name
 
 READING, TRAINING = 0.35, 0.30  # of the peak, where many tokens are computed at once: assumptions
 WRITING = 0.05  # where tokens are written one after another, and the weights are read for each: an assumption

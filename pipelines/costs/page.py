@@ -12,6 +12,7 @@ from pipelines.costs.schedule import Turn
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+NAMED = 6  # steps in a line
 COLUMNS = ("step", "rows", "tokens", "from", "actors", "GPU-hours", "time", "storage", "requests", "cost")
 
 
@@ -90,7 +91,7 @@ def totals(estimate: Estimate) -> list[str]:
     """The machines' hours and prices, and what storing and asking cost."""
     lines = []
     for node, used in estimate.machine_hours.items():
-        if not estimate.cluster.is_local:
+        if not estimate.cluster.is_local and node.count:  # 0: it stands for a machine that the cluster lacks
             spot = ", spot" if node.is_spot else ""
             price = "price not known: --price" if node.price is None else f"at ${node.price:.4g} an hour{spot}"
             lines.append(f"{node.name}: {used:,.1f} machine hours of {node.instance} (at most {node.count}) {price}")
@@ -102,7 +103,27 @@ def totals(estimate: Estimate) -> list[str]:
             f"object store: {money(estimate.request_dollars)} for requests, {money(estimate.storage_dollars)} a month "
             f"for {size(estimate.stored_bytes)} (S3 in {prices.REGION})"
         )
-    return lines
+    return [*lines, *_left_out(estimate)]
+
+
+def _left_out(estimate: Estimate) -> list[str]:
+    """The steps that are not in the totals, and what they ask of a machine."""
+    found: dict[str, list[str]] = {}
+    for one in estimate.steps:
+        asked = one.step.resources
+        if one.state == "fits no machine":
+            memory = f" and {asked.memory_gb:g} GB" if asked.memory_gb else ""
+            why = f"no machine has {asked.cpus:g} CPUs, {asked.gpus:g} GPUs{memory} for a worker"
+        elif one.state.startswith("not known"):
+            why = f"what they take is {one.state}"
+        else:
+            continue
+        found.setdefault(why, []).append(one.step.name)
+    distinct = {why: list(dict.fromkeys(names)) for why, names in found.items()}
+    return [
+        f"not in the totals: {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''} ({why})"
+        for why, names in distinct.items()
+    ]
 
 
 def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> list[str]:
@@ -111,6 +132,8 @@ def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> li
     origins = {s.rate.origin for s in estimate.steps if s.state == "to do"}
     lines = sizes.describe_origins((strip_languages(name, languages), size) for name, size in estimate.sizes)
     lines.append("a row in is a row out; a translation has as many tokens as its source, and nothing is rejected")
+    if any(work_name(one.step) == "Synthesise" for one in estimate.steps):
+        lines.append("of the questions that are written as many are kept as synthesis.most allows")
     if "calibration" in origins and calibration:
         with_gpu = f" with {calibration.accelerator}" if calibration.accelerator else ""
         lines.append(

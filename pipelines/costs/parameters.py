@@ -45,6 +45,8 @@ def _translator(layers: int, width: int, inner: int, vocabulary: int, total: flo
 PUBLISHED = {
     "xlm-roberta-large": _encoder(24, 1024, 4096, 560e6, "xlm-roberta-large"),
     "xlm-roberta-base": _encoder(12, 768, 3072, 278e6, "xlm-roberta-base"),
+    "multilingual-e5-base": _encoder(12, 768, 3072, 278e6, "multilingual-e5-base"),
+    "bge-m3": _encoder(24, 1024, 4096, 568e6, "BGE-M3"),
     "bge-reranker-v2-m3": _encoder(24, 1024, 4096, 568e6, "bge-reranker-v2-m3"),
     "colbertv2.0": _encoder(12, 768, 3072, 110e6, "colbertv2.0"),
     "all-minilm-l6-v2": _encoder(6, 384, 1536, 22.7e6, "all-MiniLM-L6-v2"),

@@ -5,11 +5,12 @@ directory step those of what it reads. ``UNITS`` says for each work what its tim
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, log2
 from typing import Any
 
 from cluster.step import Step
+from pipelines.costs.amounts import Amount, Amounts, SizeOf
 from pipelines.costs.encoders import Encoder, encoder_of_step
 from pipelines.costs.sizes import Size
 from pipelines.indexes.plaid.search import DEFAULTS
@@ -32,43 +33,6 @@ UNITS = {
     "evaluate": "rankings", "build_matrix": "evaluations",
     "find_examples": "questions",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Amount:
-    """What one step handles.
-
-    Attributes:
-        rows: of the table that it writes, or that a directory is made of.
-        files: parts of its table.
-        tasks: units of work that may run side by side, each on one actor.
-        units: what the time is proportional to; ``unit`` names them.
-        tokens, bytes: mean of a row's text; of VECTORS the vectors of a row and their bytes.
-        read, written: tokens that a model reads and writes, all rows together.
-        depth: documents of a ranking.
-        extra: numbers that only some steps have: centroids, groups, stops.
-    """
-
-    rows: int = 0
-    files: int = 0
-    tasks: int = 1
-    units: float = 0.0
-    unit: str = "rows"
-    tokens: float = 0.0
-    bytes: float = 0.0
-    read: float = 0.0
-    written: float = 0.0
-    depth: int = 0
-    extra: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def serial(self) -> float:
-        """The part of the work that one actor does."""
-        return self.extra.get("serial", 0.0)
-
-
-SizeOf = Callable[[Step], Size]
-Amounts = dict[str, Amount]
 
 
 def measure(steps: Sequence[Step], size_of: SizeOf) -> Amounts:
@@ -110,7 +74,7 @@ def _measure_step(step: Step, inputs: Mapping[str, Amount], size_of: SizeOf) -> 
         return replace(_measure_ingest(step, size_of(step)), unit=unit)
     if step.rows:
         first = inputs[step.rows[0]]
-        base = replace(first, tasks=first.files, units=float(first.rows), unit=unit, read=0.0, written=0.0, extra={})
+        base = replace(first, tasks=first.files, units=first.good_rows, unit=unit, read=0.0, written=0.0, extra={})
         return _ROWS.get(name, lambda *_: base)(step, base, inputs)
     return replace(_DIRECTORIES.get(name, _of_parents)(step, inputs), unit=unit)
 
@@ -137,21 +101,32 @@ def _synthesise(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amoun
     chosen = getattr(step.config.synthesis, "passages", None) or base.rows  # type: ignore[attr-defined]
     share = min(1.0, chosen / max(1, base.rows))
     return replace(
-        base, units=base.rows * share, read=base.rows * base.tokens * share, written=written * share,
+        base, good=share, units=base.rows * share, read=base.rows * base.tokens * share, written=written * share,
         tokens=QUESTION_TOKENS, bytes=QUESTION_TOKENS * 5,
     )  # fmt: skip
+
+
+def _cap(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
+    """Questions up to the cap; those beyond it are rejected."""
+    return replace(base, good=min(base.good, step.config.most / max(1, base.rows)))  # type: ignore[attr-defined]
+
+
+def _with_positives(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
+    """As much of a selection as ``pipelines.positives`` keeps, and one relevant passage."""
+    kept = min(base.depth, step.config.depth + 2)  # type: ignore[attr-defined]
+    return replace(base, depth=kept + 1)
 
 
 def _score(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
     """Pairs: each question with each of its documents, which a cross-encoder reads together."""
     depth = min(base.depth, getattr(step.config, "depth", None) or base.depth)
-    pairs = float(base.rows * depth)
+    pairs = base.good_rows * depth
     docs, queries = inputs["docs"], inputs["queries"]
     kind = step.config.scorer.kind  # type: ignore[attr-defined]
     read = pairs * (docs.tokens + queries.tokens)
     if kind == "dense":  # each text of a part once; at most all of them in each part
         distinct = min(pairs / max(1, base.files), float(docs.rows)) * base.files
-        read = distinct * docs.tokens + queries.rows * queries.tokens
+        read = distinct * docs.tokens + queries.good_rows * queries.tokens
     return replace(base, units=pairs, read=0.0 if kind == "bm25" else read, depth=depth)
 
 
@@ -161,8 +136,8 @@ def _encode(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
     is_query = step.config.role == "queries"  # type: ignore[attr-defined]
     tokens, passages = _passages(step, base.tokens)
     read = float(encoder.query_length or tokens) if is_query else tokens
-    vectors = read if encoder.per_token else float(passages)
-    return replace(base, tokens=vectors, bytes=vectors * encoder.dim * 2, read=base.rows * read)
+    vectors = (read if encoder.per_token else float(passages)) * base.good
+    return replace(base, tokens=vectors, bytes=vectors * encoder.dim * 2, read=base.good_rows * read)
 
 
 def _passages(step: Step, tokens: float) -> tuple[float, int]:
@@ -180,7 +155,7 @@ def _search(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
     docs = index.rows / max(1.0, index.extra.get("languages", 1.0))
     groups = inputs["found"].extra.get("groups", 1.0) if "found" in inputs else 1.0
     scored = 1.0 if groups > 1 else scored_of(index_kind(step), docs, options)
-    return replace(base, units=base.rows * scored, depth=int(min(options.k, docs)), extra={"groups": groups})
+    return replace(base, units=base.good_rows * scored, depth=int(min(options.k, docs)), extra={"groups": groups})
 
 
 def scored_of(kind: str, docs: float, options: Any) -> float:
@@ -193,7 +168,8 @@ def scored_of(kind: str, docs: float, options: Any) -> float:
 
 _ROWS: dict[str, Callable[[Step, Amount, Mapping[str, Amount]], Amount]] = {
     "Translate": _translate, "JoinTranslations": _translate, "Synthesise": _synthesise, "Score": _score,
-    "Encode": _encode, "Search": _search,
+    "Encode": _encode, "Search": _search, "Cap": _cap,
+    "WithPositives": _with_positives,
 }  # fmt: skip
 
 
@@ -250,10 +226,11 @@ def _search_shards(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     if groups <= 1:
         return Amount(0, tasks=0, extra={"groups": 1.0})
     scored = scored_of(index_kind(step), index.rows / languages, step.config.options)  # type: ignore[attr-defined]
-    tasks = int(groups * languages * ceil(queries.rows / UNIT_OF_SEARCH))
+    asked = queries.good_rows
+    tasks = int(groups * languages * ceil(asked / UNIT_OF_SEARCH))
     depth = int(step.config.options.k * languages)  # type: ignore[attr-defined]
-    units = queries.rows * scored * languages
-    return Amount(queries.rows, 0, tasks, units, depth=depth, extra={"groups": groups})
+    units = asked * scored * languages
+    return Amount(round(asked), 0, tasks, units, depth=depth, extra={"groups": groups})
 
 
 def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
@@ -274,7 +251,8 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     )
     count = -(-config.steps // every) + bool(pool)  # it is measured before the first step too, and always at the end
     extra = {"stops": float(count * size), "stop_size": float(size)}
-    rows = {path.partition(".queries")[0]: a.rows for path, a in queries.items()}  # in several languages the same ones
+    # a data set that is asked in several languages has the same questions in each
+    rows = {path.partition(".queries")[0]: round(amount.good_rows) for path, amount in queries.items()}
     return Amount(sum(rows.values()), 0, 1, float(config.steps), tokens=of_doc, read=read, extra=extra)
 
 

@@ -20,10 +20,11 @@ from cluster.component import canonical, fingerprint
 from cluster.errors import RecipeError
 from cluster.step import Step
 from cluster.storage import Place
+from pipelines.costs.amounts import Amount, Amounts
 from pipelines.costs.cluster import NodeType, name_gpu
 from pipelines.costs.operations import Operations, endpoint_of, operations_of, seconds_of
 from pipelines.costs.prices import GPUS
-from pipelines.costs.quantities import Amount, Amounts, index_kind, unit_of, work_name
+from pipelines.costs.quantities import index_kind, unit_of, work_name
 
 FILE = "rates.json"
 Origin = Literal["run", "calibration", "estimate", "endpoint", "unknown"]

@@ -7,8 +7,9 @@ repeat); vectors are not compressible. The bytes of ids, rankings and judgements
 from dataclasses import dataclass
 
 from cluster.step import Step
+from pipelines.costs.amounts import Amount
 from pipelines.costs.encoders import encoder_of_step
-from pipelines.costs.quantities import Amount, index_kind, work_name
+from pipelines.costs.quantities import index_kind, work_name
 
 TEXT_KEPT = 0.45  # bytes in a part per byte of text
 ID_BYTES = 8.0  # of an id, compressed
@@ -31,9 +32,9 @@ def bytes_of(step: Step, amount: Amount) -> float:
         return 0.0
     per_row = {
         "docs": ID_BYTES + amount.bytes * TEXT_KEPT,
-        "queries": ID_BYTES + amount.bytes * TEXT_KEPT,
+        "queries": ID_BYTES + amount.bytes * TEXT_KEPT * amount.good,
         "vectors": ID_BYTES + amount.bytes,
-        "rankings": ID_BYTES + amount.depth * RANKED_BYTES,
+        "rankings": ID_BYTES + amount.depth * RANKED_BYTES * amount.good,
         "qrels": QREL_BYTES,
     }
     return amount.rows * per_row.get(step.table.name, ID_BYTES)

@@ -18,6 +18,7 @@ from pipelines import plan as planning
 from pipelines.evaluate import POOL
 from pipelines.experiment.config import Experiment, Trial
 from pipelines.experiment.report import ReportConfig, TrialKey, write_report
+from pipelines.model_hub import remember_answers
 from pipelines.plan import STUDENT, Plan
 from pipelines.plan.steps import config_of
 from pipelines.recipe import Recipe, load
@@ -87,6 +88,7 @@ class ExperimentPlan:
         return found
 
 
+@remember_answers()
 def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> ExperimentPlan:
     """Plan every trial, and the report.
 

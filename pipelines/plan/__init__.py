@@ -25,6 +25,7 @@ from typing import Any
 from cluster.errors import RecipeError
 from cluster.step import Step, find_steps, list_steps
 from pipelines.ingest import ABSENT, IngestConfig
+from pipelines.model_hub import remember_answers
 from pipelines.models import find_absent, pin
 from pipelines.plan.steps import Collection, plan_collections, plan_documents
 from pipelines.plan.systems import (
@@ -104,6 +105,7 @@ class Plan:
         return find_steps(self.steps, name, f"recipe {self.name}")
 
 
+@remember_answers()
 def plan(recipe: Recipe) -> Plan:
     """Turn a recipe into steps. Reading this function is reading the system."""
     recipe = pin(recipe)  # what identifies the weights of each model that it names

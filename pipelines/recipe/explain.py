@@ -20,6 +20,8 @@ def explain(what: str, tree: Mapping[str, Any], error: ValidationError, model: t
             lines.append(f"  unknown key {key}{_suggest(item['loc'], model)}")
         elif item["type"] == "missing":
             lines.append(f"  {key} is missing: add it to the file, or --set {key}=…")
+        elif item["type"] == "union_tag_not_found" and item.get("ctx", {}).get("discriminator") == "'kind'":
+            lines.append(f"  {key}.kind is missing: other keys need it; add it to the file, or --set {key}.kind=…")
         else:
             got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"  # a rule over several keys
             where = f"{key}: " if key else ""
@@ -39,7 +41,7 @@ def _path(tree: Any, loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _suggest(loc: tuple[int | str, ...], model: type[Component]) -> str:
-    known = sorted(_keys(model))
+    known = sorted(_keys(model) - {str(loc[-1])})  # where it is known, it belongs to another table
     close = difflib.get_close_matches(str(loc[-1]), known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

@@ -35,8 +35,10 @@ Stages = Annotated[
     BeforeValidator(lambda stages: (stages,) if isinstance(stages, Mapping) else stages),
     Field(min_length=1),
 ]
-# TOML has no null: gates = "none" takes away those of the recipe that is extended
-AnyGates = Annotated[Gates | None, BeforeValidator(lambda value: None if value == "none" else value)]
+# TOML has no null: gates = "none" and mine = "none" take away those of the recipe that is extended
+_NoneByName = BeforeValidator(lambda value: None if value == "none" else value)
+AnyGates = Annotated[Gates | None, _NoneByName]
+AnyMine = Annotated[Mine | None, _NoneByName]
 STUDENT, BM25, UNTRAINED = "student", "bm25", "untrained"  # systems that every recipe may have
 
 
@@ -59,7 +61,7 @@ class Recipe(Component):
     select: Select = Select()
     score: Teacher | None = None
     synthesis: Synthesis | None = None  # writes the training questions; None: the source has them
-    mine: Mine | None = None  # chooses the negatives of labelled questions; None: the selection's other passages
+    mine: AnyMine = None  # chooses the negatives of labelled questions; None: the selection's other passages
     mix: Mix | None = None
     train: TrainConfig | None = None
     student: ReadyStudent | None = None

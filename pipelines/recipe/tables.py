@@ -82,8 +82,8 @@ class MixMember(Component):
 
 
 class Mix(Component):
-    """A training on several data sets, each batch from one of them, drawn in proportion to share · size^(1/temperature)
-    (Retrofitting, arXiv 2510.14274, section 3: task-homogeneous batches)."""
+    """A training on several data sets, each batch from one of them, drawn in proportion to
+    share · size^(1/temperature). How Retrofitting (arXiv 2510.14274) draws its batches is not known."""
 
     temperature: float = Field(1.0, gt=0)
     of: dict[str, MixMember] = Field(min_length=1)

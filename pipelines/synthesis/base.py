@@ -23,7 +23,7 @@ class Writing(Component):
     """Base class of what writes queries.
 
     Attributes:
-        task: what is written (Retrofitting, arXiv 2510.14274, §3: five kinds of query).
+        task: what is written. The five kinds are ours, for the diversity of tasks of Retrofitting (arXiv 2510.14274).
         passages: write for so many passages of a language, those whose ids have the lowest hashes. None: for all.
         keep: a query stays if a retriever finds its passage among its first so many. Read by ``Keep``.
         most: so many queries of a language stay, those whose ids have the lowest hashes. None: all. Read by ``Cap``.
