@@ -5,7 +5,7 @@ A recogniser looks at file names, and at the first record of a JSON file; it cou
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,16 +13,18 @@ from typing import Any
 from cluster.errors import RecipeError, StorageError
 from cluster.storage import Place
 from pipelines import languages
-from pipelines.sources import AnySource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel
+from pipelines.sources import AnySource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel, Squad
 from pipelines.sources.directory import find_documents, folder_language
 from pipelines.sources.files import File, find, find_any, list_names
 from pipelines.sources.jsonl import Fields
 from pipelines.sources.msmarco import JUDGED, TRANSLATIONS
 from pipelines.sources.records import read_json_lines
 from pipelines.sources.splits import SPLITS
+from pipelines.sources.squad import find_languages
 
 LAYOUTS = {  # what an error lists
     "parallel collection": "collection.<lang>.tsv, queries.<lang>.tsv, qrels.tsv, also groups.tsv, splits/fold0.tsv",
+    "SQuAD": "<lang>.json or xquad.<lang>.json, with data, paragraphs and qas",
     "BEIR": "corpus.jsonl, queries.jsonl, qrels/<split>.tsv",
     "MS MARCO": "collection.tsv, queries.<split>.tsv, qrels.<split>.tsv, with mMARCO in mmarco/data/google",
     "JSON lines": "docs.jsonl, queries.jsonl, qrels.tsv (or .jsonl), also as docs.<lang>.jsonl, queries.<split>.jsonl",
@@ -69,6 +71,7 @@ def recognise(root: Place, lang: str) -> Layout:
 def _recognise_collection(root: Place, lang: str) -> Layout | None:
     return (
         _recognise_parallel(root)
+        or _recognise_squad(root)
         or _recognise_beir(root, lang)
         or _recognise_msmarco(root)
         or _recognise_jsonl(root, lang)
@@ -94,6 +97,14 @@ def _recognise_parallel(root: Place) -> Layout | None:
         return None
     source = Parallel(path=root.uri)
     return Layout("parallel collection", source, docs, _find_languages(root, "queries", "tsv"), SPLITS)
+
+
+def _recognise_squad(root: Place) -> Layout | None:
+    found = {lang: file for lang, file in find_languages(root).items() if _is_language(lang)}
+    langs = _put_english_first(lang for lang, file in found.items() if b'"paragraphs"' in next(file.blocks(), b""))
+    if not langs:
+        return None
+    return Layout("SQuAD", Squad(path=root.uri), langs, langs, SPLITS)
 
 
 def _recognise_beir(root: Place, lang: str) -> Layout | None:
@@ -205,7 +216,11 @@ def _find_languages(root: Place, stems: str, suffix: str) -> tuple[str, ...]:
     """The languages of the files ``stem.<lang>.suffix``, English first."""
     form = re.compile(rf"(?:{stems})\.([\w-]+)\.{suffix}")
     found = {match[1] for name in list_names(root) if (match := form.fullmatch(name)) and _is_language(match[1])}
-    return tuple(sorted(found, key=lambda code: (code != "en", code)))
+    return _put_english_first(found)
+
+
+def _put_english_first(langs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(langs, key=lambda code: (code != "en", code)))
 
 
 def _is_language(text: str) -> bool:

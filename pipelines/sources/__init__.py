@@ -11,7 +11,9 @@ from pipelines.sources.irdatasets import IrDatasets
 from pipelines.sources.jsonl import Jsonl
 from pipelines.sources.msmarco import Mmarco, MsMarco
 from pipelines.sources.parallel import Parallel
+from pipelines.sources.squad import Squad
 
 AnySource = Annotated[
-    MsMarco | Mmarco | Parallel | Beir | Jsonl | Directory | IrDatasets | AtlasSource, Field(discriminator="kind")
+    MsMarco | Mmarco | Parallel | Squad | Beir | Jsonl | Directory | IrDatasets | AtlasSource,
+    Field(discriminator="kind"),
 ]
