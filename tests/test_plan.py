@@ -207,6 +207,7 @@ def test_one_line_plans_a_hundred_members_of_twenty_languages_and_five_tasks() -
         ('mix.of.wide.over={"train.after" = ["a/b", "c/b"]}', r"mix\.of\.wide: two members are named 'wide-b'"),
         ("train.examples=2", r"train\.examples = 2 is less than a question for each of the 3 members"),
         ("train.examples=0", r"train\.examples: "),
+        ("select.k=9", r'select\.k: .* Set mix\.of\.NAME\.over=\{"select\.k"=\[…\]\}, where NAME is one of '),
     ],
 )
 def test_what_is_wrong_with_a_mixture_names_its_key(tmp_path: Path, override: str, said: str) -> None:

@@ -23,6 +23,7 @@ from pipelines.recipe.schema import Recipe
 from pipelines.recipe.tables import Mix, MixMember
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+OF_MEMBERS = ("mine", "select", "synthesis")  # tables that a recipe with [mix] does not read itself
 
 
 def names() -> list[str]:
@@ -39,6 +40,11 @@ def load(name: str, overrides: Iterable[str] = (), values: Mapping[str, Any] | N
     tree = _read(name)
     for key, value in itertools.chain(map(_parse_override, overrides), (values or {}).items()):
         _assign(tree, key, value)
+        if "mix" in tree and key.partition(".")[0] in OF_MEMBERS:
+            raise RecipeError(
+                f"{key}: recipe {name} trains on the data of its members, each of which has its own. Set "
+                f'mix.of.NAME.over={{"{key}"=[…]}}, where NAME is one of {", ".join(tree["mix"].get("of", {}))}'
+            )
     return _validate(name, tree)
 
 
