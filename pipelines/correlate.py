@@ -33,12 +33,10 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.correlation import MEASURES, bootstrap, correlate, influence, percentiles
 from pipelines.encoder import EncoderConfig, open_encoder
-from pipelines.evaluate import PER_QUERY, POOL
+from pipelines.evaluate import CROSS, MONO, OVER_LANGUAGES, PER_QUERY, POOL
 from pipelines.matrix import plot
 from pipelines.tables import BEST_SCORE, PAIRS
 
-MONO, CROSS = "mono", "cross"
-MEANS = (POOL, MONO, CROSS)  # rows that are means over pairs of languages
 FEWEST = 3  # pairs: over two, every correlation is 1 or -1
 
 Cells = dict[tuple[str, str], np.ndarray]  # cosines [N] by the languages of the left and the right sentence
@@ -86,7 +84,7 @@ def correlate_pairs(config: CorrelateConfig, inputs: Mapping[str, Any], out: Pla
     (out / "matrix.png").write(picture)
     write_part(out / "per_query.parquet", _per_pair(ids, gold, cells, rows))
     write_part(out / "similarities.parquet", _similarities(ids, gold, cells))
-    said = ", ".join(f"{row} {measures[row][first]:.3f}" for row in MEANS if row in measures)
+    said = ", ".join(f"{row} {measures[row][first]:.3f}" for row in OVER_LANGUAGES if row in measures)
     return {"set": config.name, "pairs": len(ids), "measures": measures, "summary": f"{first}: {said}"}
 
 

@@ -18,7 +18,7 @@ UNIT_OF_SEARCH = 1 << 13  # query rows of a unit of ``search_shards``
 QUESTION_TOKENS = 10.0  # of a question that is written
 # what a unit is, by work; where an index decides, by work:kind
 UNITS = {
-    "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "ReadScores": "rows",
+    "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "IngestPairs": "rows", "ReadScores": "rows",
     "Translate": "rows", "JoinTranslations": "rows", "Gate": "rows", "Synthesise": "rows", "Keep": "rows",
     "Cap": "rows", "Encode": "rows", "MergeScores": "rows", "WithPositives": "rows", "MineNegatives": "rows",
     "Score": "pairs",
@@ -29,7 +29,7 @@ UNITS = {
     "Search:faiss": "rows",
     "search_shards": "candidates",
     "train": "steps",
-    "evaluate": "rankings", "build_matrix": "evaluations",
+    "evaluate": "rankings", "correlate_pairs": "rows", "build_matrix": "evaluations",
     "find_examples": "questions",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.step import Step
+from pipelines.correlation import MEASURES as CORRELATIONS
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
@@ -184,7 +185,8 @@ def plan_evaluation(
 ) -> Step:
     """The measures of one system on one collection, per language and pooled."""
     topics_in = recipe.evaluate[collection.of].topics_in
-    config = EvaluateConfig(name=collection.of, measures=recipe.measure.measures, topics_in=topics_in)
+    measures = tuple(name for name in recipe.measure.measures if name not in CORRELATIONS)  # these are of pairs
+    config = EvaluateConfig(name=collection.of, measures=measures, topics_in=topics_in)
     inputs = {"rankings": rankings, "qrels": collection.qrels}
     return Step(f"evaluate-{name}-{system}", evaluate, config, inputs, verb="evaluate")
 

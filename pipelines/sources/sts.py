@@ -130,8 +130,8 @@ def _read_aligned(file: File, first: File, lang: str, split: str) -> Iterator[Pa
         if own is None or other is None:
             longer, shorter, there = (file, first, own) if own else (first, file, other)
             raise StepError(
-                f"{there[0] if there else longer.name}: expected as many lines in every language, and {shorter.name} ends before this line of "
-                f"{longer.name}: line n must be the same pair in all of them. Complete the shorter file"
+                f"{there[0] if there else longer.name}: expected as many lines in every language, and {shorter.name} "
+                "ends before this line: line n must be the same pair in all of them. Complete the shorter file"
             )
         (where, row), (where_first, row_first) = own, other
         if row["score"] != row_first["score"]:

@@ -2,8 +2,8 @@
 training reads (``reads``): the teacher's scores, labels and a selection of passages, or sentence pairs.
 
 All but ``triplet`` and ``cosine`` turn scores into distributions over the passages by a softmax in float32 and return
-one number per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as Hinton et al.
-(2015) do: a learning rate that suits one temperature may not suit another.
+one number per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as
+Hinton et al. (2015) do: a learning rate that suits one temperature may not suit another.
 
 Tensor names end in their shape: N entries, W ways (passages per entry), M candidates, L languages, Q queries.
 """

@@ -45,9 +45,10 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
     Returns facts: steps, the last loss, the best step and its measure (``best_nDCG@20``, ``best_Pearson``) where there
-    is a dev set, queries skipped for want of translations, steps that overflowed fp16, by data set the queries that may be drawn and the batches, by data
-    set and language the batches with such passages, the questions, the passages and the relevant ones, a digest of the
-    samples, and seconds.
+    is a dev set, queries skipped for want of translations, steps that overflowed fp16, by data set the queries that may
+    be drawn and the batches, by data set and language the batches with such passages, the questions, the passages and
+    the relevant ones, a digest of the samples, and seconds. A sentence pair counts as a question in the language of its
+    left sentence and a passage in that of its right one.
 
     Raises:
         StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
