@@ -37,6 +37,7 @@ from pipelines.evaluate import CROSS, MONO, OVER_LANGUAGES, PER_QUERY, POOL
 from pipelines.matrix import plot
 from pipelines.tables import BEST_SCORE, PAIRS
 
+DIGITS = 6  # of a cosine: vectors are float32
 FEWEST = 3  # pairs: over two, every correlation is 1 or -1
 
 Cells = dict[tuple[str, str], np.ndarray]  # cosines [N] by the languages of the left and the right sentence
@@ -65,7 +66,7 @@ def correlate_pairs(config: CorrelateConfig, inputs: Mapping[str, Any], out: Pla
     vectors = {lang: _read_vectors(out, lang) for lang in inputs["pairs"]}
     cells = {(a, b): cosines(vectors[a][:, 0], vectors[b][:, 1]) for a in vectors for b in vectors}
     for (left, right), values in cells.items():
-        if np.ptp(values) <= 1e-9:
+        if np.ptp(values) == 0:
             raise StepError(
                 f"correlate {config.name}: all cosines of {left} with {right} are {values[0]:.3f}, which correlate "
                 "with nothing: expected an encoder that tells sentences apart. Train it on, or with a lower train.lr"
@@ -154,10 +155,13 @@ def name_row(left: str, right: str) -> str:
 
 
 def cosines(left_ND: np.ndarray, right_ND: np.ndarray) -> np.ndarray:
-    """The cosine of each left vector with the right one in the same place, float64 [N]; 0 for a vector of length 0."""
+    """The cosine of each left vector with the right one in the same place, float64 [N]; 0 for a vector of length 0.
+
+    Rounded to ``DIGITS``: two equal sentences have a cosine of 1 but for rounding, which would decide their ranks.
+    """
     left, right = left_ND.astype(np.float64), right_ND.astype(np.float64)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    found: np.ndarray = (left * right).sum(1) / np.where(lengths > 0, lengths, 1)
+    found: np.ndarray = np.round((left * right).sum(1) / np.where(lengths > 0, lengths, 1), DIGITS)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Pairs of sentences about cities, in three languages whose words share nothing, as files and as what a training reads."""
+"""Pairs of sentences about cities, in three languages whose words share nothing, as files and as training inputs."""
 
 import hashlib
 from pathlib import Path
