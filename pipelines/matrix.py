@@ -88,7 +88,9 @@ def plot(title: str, matrix: Matrix, axes: tuple[str, str]) -> bytes:
     figure = Figure(figsize=(2.5 + 0.6 * width, 1.8 + 0.45 * height), layout="constrained")
     FigureCanvasAgg(figure)
     axis: Any = figure.add_subplot()
-    image = axis.imshow(values, vmin=0, vmax=max(1.0, np.nanmax(values)), cmap="viridis", aspect="auto")
+    image = axis.imshow(
+        values, vmin=min(0.0, np.nanmin(values)), vmax=max(1.0, np.nanmax(values)), cmap="viridis", aspect="auto"
+    )
     axis.set_xticks(range(width), labels=columns)
     axis.set_yticks(range(height), labels=list(matrix))
     axis.set(title=title, xlabel=axes[0], ylabel=axes[1])

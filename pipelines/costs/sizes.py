@@ -37,7 +37,7 @@ MARCO = ("msmarco", "mmarco")
 MARCO_IDS = ("msmarco-passage/", "neumarco/")  # of ir_datasets: how the ids of the same passages begin
 MARCO_SPLITS = {"train/judged": "train.judged", "dev/small": "dev.small", "train": "train", "dev": "dev"}
 MARCO_WORDS = {"docs": 56.0, "queries": 6.0}  # words of an English text, an assumption where no file is here
-WORDS = {"docs": 100.0, "queries": 8.0}  # of a collection of which nothing is known
+WORDS = {"docs": 100.0, "queries": 8.0, "pairs": 20.0}  # of a collection of which nothing is known
 
 
 @dataclass(frozen=True)
