@@ -6,6 +6,8 @@ import pytest
 
 from cluster.errors import RecipeError, StepError, TableError
 from collections_on_disk import rows
+from pipelines.experiment.config import load_experiment
+from pipelines.experiment.plan import check_questions, plan_experiment
 from pipelines.ingest import IngestConfig, IngestPairs
 from pipelines.plan import STUDENT, UNTRAINED, plan
 from pipelines.recipe import load
@@ -176,6 +178,41 @@ def test_keys_of_documents_mean_nothing_for_pairs(directory):
     for key in ("query_lang=de", "docs_split=test", "topics_in=every"):
         with pytest.raises(RecipeError, match=rf"evaluate\.sts.*{key.partition('=')[0]}"):
             plan(recipe_of(directory, f"evaluate.sts.{key}"))
+
+
+EXPERIMENT = """
+base = "sts-small"
+measures = ["pearson"]
+[folds]
+"source.fold" = [0, 1, 2, 3, 4]
+[set]
+"source.folds" = 5
+"languages.docs" = ["de", "en"]
+[variants.mono]
+set = { "train.loss.pairs" = "mono" }
+[variants.both]
+set = { "train.loss.pairs" = "both" }
+[variants.zero-shot]
+system = "untrained"
+[compare.across]
+a = "both"
+b = "mono"
+measures = ["pearson"]
+languages = ["LANGUAGE"]
+"""
+
+
+def test_an_experiment_compares_correlations_over_folds(directory, tmp_path):
+    (tmp_path / "sts.toml").write_text(EXPERIMENT.replace("LANGUAGE", "cross"))
+    made = plan_experiment(load_experiment(str(tmp_path / "sts.toml")), [f"source.path={directory}"])
+    assert len(made.trials) == 15
+    assert all(step.name.startswith("correlate-sts-") for trial in made.trials for step in trial.evaluations.values())
+    check_questions(made)
+    tested = {made.trials[0].plan.correlations["sts", UNTRAINED].inputs["pairs"]["de"].config.source.fold}
+    assert tested == {0}
+    (tmp_path / "sts.toml").write_text(EXPERIMENT.replace("LANGUAGE", "de/fr"))
+    with pytest.raises(RecipeError, match=r"names 'de/fr', and variant .* in all, mono, cross, de, de/en, en/de, en$"):
+        plan_experiment(load_experiment(str(tmp_path / "sts.toml")), [f"source.path={directory}"])
 
 
 def test_the_shared_benchmark_is_read_as_its_readme_counts_it(shared_data):
