@@ -129,6 +129,17 @@ def test_a_recipe_with_pairs_is_ingested_started_trained_and_correlated(director
     assert few.training.train.id == train.id
 
 
+def test_a_mixture_of_pairs_has_members_by_language(directory):
+    mixed = ["mix.of.of.recipe=sts-small", "mix.of.of.over={'languages.docs'=['en', 'de']}"]
+    train = plan(recipe_of(directory, *mixed)).training.train
+    assert {path for path in train.parents if path.startswith("data.")} == {
+        "data.of-en.pairs.en",
+        "data.of-de.pairs.de",
+    }
+    with pytest.raises(RecipeError, match=r"mix\.of\.of-x: recipe xquad: train\.loss\.kind = cosine learns from pairs"):
+        plan(recipe_of(directory, "mix.of.of.recipe=xquad", "mix.of.of.over={'source.path'=['x']}"))
+
+
 def test_a_ready_student_is_measured_without_training(directory, tmp_path):
     file = tmp_path / "zero.toml"
     file.write_text(

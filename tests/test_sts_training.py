@@ -220,6 +220,23 @@ def test_a_student_learns_from_pairs_within_and_across_languages(corpus, inputs)
     assert pool.evaluate(student, lambda value: [value]) > before + 0.2
 
 
+def test_batches_of_a_mixture_come_from_one_member_each(corpus, inputs):
+    pairs = inputs["data"]["main"]["pairs"]
+    members = {"data": {"of-en": {"pairs": {"en": pairs["en"]}}, "of-ru": {"pairs": {"ru": pairs["ru"]}}}}
+    changes = {"shares": {"of-en": 1.0, "of-ru": 1.0}, "examples": 20}
+    objective = make_loop(CONFIG, PLAIN.build(corpus, 0), members, **changes).objective
+    shares = [objective.share(number, 0, 1) for number in range(40)]
+    assert objective.sampler.sizes == {"of-en": 10, "of-ru": 10}
+    assert {share.data for share in shares} == {"of-en", "of-ru"}
+    for share in shares:
+        assert set(share.questions()) == set(share.passages()) == {share.data[-2:]}
+    ids = {
+        name: {g[0].query_id for s in shares if s.data == name for g in s.groups} for name in objective.sampler.sizes
+    }
+    assert [len(of) for of in ids.values()] == [10, 10]
+    assert ids["of-en"] != ids["of-ru"]
+
+
 def test_what_cannot_be_trained_on_is_an_error(corpus, inputs, root):
     student = PLAIN.build(corpus, 0)
     one = {"data": {"main": {"pairs": {"en": inputs["data"]["main"]["pairs"]["en"]}}}}
