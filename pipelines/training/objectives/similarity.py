@@ -99,6 +99,12 @@ class GoldPairs:
         return Candidates(pair["pair_id"], [pair["pair_id"]], np.array([pair["score"] / BEST_SCORE], np.float32))
 
 
+def make_entry(pair: Candidates, languages: tuple[str, str]) -> Entry:
+    """A pair, its left and its right sentence in these languages, as an entry with one passage."""
+    left, right = languages
+    return Entry(pair.query_id, (pair.query_id,), (right,), pair.scores, query_lang=left)
+
+
 class PairBatches(Batches):
     """Looks up the pairs of a batch, an entry each. ``between`` are the languages that may be drawn, (left, right)."""
 
@@ -115,9 +121,8 @@ class PairBatches(Batches):
 
     def _draw(self, row: int, random: np.random.Generator) -> list[Entry]:
         """The pair at this row, in two languages drawn for it."""
-        pair = self.passages.candidates(row, 1)
-        left, right = self.between[int(random.integers(len(self.between)))]
-        return [Entry(pair.query_id, (pair.query_id,), (right,), pair.scores, query_lang=left)]
+        languages = self.between[int(random.integers(len(self.between)))]
+        return [make_entry(self.passages.candidates(row, 1), languages)]
 
 
 class PairRows(TokenRows):
