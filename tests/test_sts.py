@@ -157,7 +157,10 @@ def test_pairs_and_documents_are_measured_side_by_side(directory, tmp_path):
     (tmp_path / "parallel").mkdir()
     (collection,) = parallel(tmp_path / "parallel")
     pairs = f"evaluate.sts.source={{kind='sts', path='{directory}'}}"
-    both = plan(load("xquad", [collection, pairs, "evaluate.sts.split=test", "evaluate.sts.languages=['en', 'de']"]))
+    sets = [collection, pairs, "evaluate.sts.split=test", "evaluate.sts.languages=['en', 'de']"]
+    with pytest.raises(RecipeError, match="train.student.kind = lexical has one for each token"):
+        load("xquad", sets)
+    both = plan(load("xquad", [*sets, "train.student={kind='dense', base={kind='checkpoint', model='minilm'}}"]))
     assert list(both.collections) == ["xquad"]
     assert list(both.pairs) == ["sts"]
     assert set(both.correlations) == {("sts", STUDENT), ("sts", UNTRAINED)}  # bm25 has no encoder

@@ -98,6 +98,17 @@ class Recipe(Component):
         return self
 
     @model_validator(mode="after")
+    def _check_pairs(self) -> "Recipe":
+        sources = [self.source, *(spec.source for spec in self.evaluate.values())]
+        kind = self.train.student.kind if self.train else "dense"  # of a ready student only its files know
+        if kind != "dense" and any(isinstance(source, PairSource) for source in sources):
+            raise ValueError(
+                "sentence pairs (source.kind = sts) are compared by one vector for each sentence, and "
+                f'train.student.kind = {kind} has one for each token: set train.student.kind = "dense"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_index(self) -> "Recipe":
         sources = [spec.source or self.source for spec in self.evaluate.values()] or [self.source]
         searched = [source.kind for source in sources if not isinstance(source, PairSource)]
