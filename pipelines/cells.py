@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines import languages
-from pipelines.evaluate import POOL
+from pipelines.evaluate import CROSS, MONO, POOL
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+OVER = {POOL: "all languages", MONO: "within a language", CROSS: "across languages"}
 
 
 def table(title: str, first: str, columns: Sequence[str]) -> Any:
@@ -30,8 +32,10 @@ def line(*parts: tuple[str, str]) -> "Text":
 
 
 def language(lang: str) -> str:
-    """A language with its name; the pool of all."""
-    return "all languages" if lang == POOL else f"{lang}  {languages.name(lang)}"
+    """A language with its name; the two of a sentence pair (``de/fr``); what is measured over several."""
+    if lang in OVER:
+        return OVER[lang]
+    return f"{lang}  {' / '.join(map(languages.name, lang.split('/')))}"
 
 
 def best_bold(values: Sequence[float | None]) -> "list[Text]":

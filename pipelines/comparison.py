@@ -19,11 +19,11 @@ def evaluate(name: str, others: Sequence[str], system: str, sets: Sequence[str],
         RecipeError: the recipe has no such system, or a recipe shares no evaluation set with the first.
     """
     plan, root = load_plan(name, sets)
-    if system not in {s for _, s in plan.evaluations}:
-        raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.evaluations})}")
+    if system not in {s for _, s in plan.measured}:
+        raise RecipeError(f"no system {system!r}; expected one of {sorted({s for _, s in plan.measured})}")
     if others:
         return _compare([name, *others], system, sets, console)
-    make(plan, [*plan.evaluations.values(), *plan.matrices.values()], root, console)
+    make(plan, [*plan.measured.values(), *plan.matrices.values()], root, console)
     from rich.console import Group
 
     return Report(collect_results(plan, root, system), Group(*build_pages(plan, root, system)))
@@ -33,9 +33,11 @@ def collect_results(plan: Plan, root: Place, system: str) -> dict[str, dict[str,
     """What is measured of one system, by evaluation set.
 
     ``measures`` is language or "all" → measure → value, ``fairness`` how the pool treats each language (see
-    ``pipelines.fairness``). A set that is asked in several languages is one set for each, and beside them stands, under
-    its own name, ``matrix``: measure → language of the question → language of the documents or "all" → value.
+    ``pipelines.fairness``); of sentence pairs, ``intervals`` are those of the measures. A set that is asked in several
+    languages is one set for each, and beside them stands, under its own name, ``matrix``: measure → language of the
+    question → language of the documents or "all" → value.
     """
+    from pipelines.correlate import read_intervals
     from pipelines.evaluate import read_fairness, read_measures
     from pipelines.matrix import read_matrix
 
@@ -44,6 +46,10 @@ def collect_results(plan: Plan, root: Place, system: str) -> dict[str, dict[str,
         if of == system:
             artifact = step.artifact(root)
             results[set_name] = {"measures": read_measures(artifact), "fairness": read_fairness(artifact)}
+    for (set_name, of), step in plan.correlations.items():
+        if of == system:
+            artifact = step.artifact(root)
+            results[set_name] = {"measures": read_measures(artifact), "intervals": read_intervals(artifact)}
     for (set_name, of), step in plan.matrices.items():
         if of == system:
             results[set_name] = {"matrix": read_matrix(step.artifact(root))["measures"]}
@@ -52,14 +58,18 @@ def collect_results(plan: Plan, root: Place, system: str) -> dict[str, dict[str,
 
 def build_pages(plan: Plan, root: Place, system: str) -> list[Any]:
     """The results of each evaluation set: measures, and how its pools treat each language; of a set that is asked in
-    several languages, the matrix of one system."""
+    several languages, and of sentence pairs, the matrix of one system."""
     from pipelines import language_pages, report
+    from pipelines.correlate import read_intervals
     from pipelines.evaluate import read_fairness
     from pipelines.matrix import read_matrix
 
     pages: list[Any] = []
     for name, systems in read_all_measures(plan, root).items():
-        if plan.collections[name].of == name:
+        if name in plan.pairs:
+            intervals = {of: read_intervals(plan.correlations[name, of].artifact(root)) for of in systems}
+            pages.append(language_pages.correlation_page(name, systems, intervals, system))
+        elif plan.collections[name].of == name:
             fairness = {of: read_fairness(plan.evaluations[name, of].artifact(root)) for of in systems}
             pages += [report.measures_page(name, systems), language_pages.fairness_page(name, fairness)]
     matrices: dict[str, dict[str, Any]] = {}
@@ -80,7 +90,7 @@ def _compare(names: Sequence[str], system: str, sets: Sequence[str], console: An
     for set_name in _find_shared_sets(plans, system):
         directories = {}
         for name, (plan, root) in plans.items():
-            step = plan.evaluations[set_name, system]
+            step = plan.measured[set_name, system]
             make(plan, [step], root, console)
             directories[name] = step.artifact(root).directory()
         if len(names) == 2:
@@ -98,14 +108,12 @@ def _compare(names: Sequence[str], system: str, sets: Sequence[str], console: An
 def _find_shared_sets(plans: dict[str, tuple[Plan, Place]], system: str) -> list[str]:
     """The evaluation sets on which every plan measures the system, in the order of the first plan."""
     (first, (plan, _)), *others = plans.items()
-    shared = [set_name for set_name, of in plan.evaluations if of == system]
+    shared = [set_name for set_name, of in plan.measured if of == system]
     for name, (other, _) in others:
-        if not any((set_name, system) in other.evaluations for set_name in shared):
-            raise RecipeError(
-                f"{first} and {name} share no evaluation set: they have {sorted(plan.collections)} and "
-                f"{sorted(other.collections)}"
-            )
-        shared = [set_name for set_name in shared if (set_name, system) in other.evaluations]
+        if not any((set_name, system) in other.measured for set_name in shared):
+            sets = (sorted({*one.collections, *one.pairs}) for one in (plan, other))
+            raise RecipeError(f"{first} and {name} share no evaluation set: they have {' and '.join(map(str, sets))}")
+        shared = [set_name for set_name in shared if (set_name, system) in other.measured]
     return shared
 
 
@@ -114,6 +122,6 @@ def read_all_measures(plan: Plan, root: Place) -> dict[str, dict[str, Any]]:
     from pipelines.evaluate import read_measures
 
     found: dict[str, dict[str, Any]] = {}
-    for (set_name, system), step in plan.evaluations.items():
+    for (set_name, system), step in plan.measured.items():
         found.setdefault(set_name, {})[system] = read_measures(step.artifact(root))
     return found

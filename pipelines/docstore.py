@@ -10,7 +10,7 @@ Building costs one pass over the artifact, about a second per 500,000 rows, and 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +23,13 @@ from cluster.table import good
 from pipelines.ids import hash_ids
 from pipelines.text import join_title
 
-ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id"}
+ID_COLUMN = {"docs": "doc_id", "queries": "query_id", "rankings": "query_id", "pairs": "pair_id"}
 NOT_KEPT = ("reject", "origin")  # columns that no reader of single rows wants
 ROWS_PER_BATCH = 65_536
 
 
 class RowStore:
-    """The good rows of a DOCS, QUERIES or RANKINGS artifact, by id or by position. Read-only, safe to share.
+    """The good rows of a DOCS, QUERIES, RANKINGS or PAIRS artifact, by id or by position. Read-only, safe to share.
 
     Positions count from 0 in the order of the artifact. ``name`` is the artifact's, for messages.
     """
@@ -136,6 +136,8 @@ class RowStore:
 class Docstore(RowStore):
     """The texts of a DOCS or QUERIES artifact by id."""
 
+    text_column: ClassVar[str] = "text"
+
     def text(self, row_id: str) -> str:
         """The text as models read it: title and text of a document (``pipelines.text.join_title``)."""
         return self.text_at(self.position(row_id))
@@ -147,7 +149,7 @@ class Docstore(RowStore):
     def text_at(self, position: int) -> str:
         """The text at this position."""
         batch, offset = self._locate(position)
-        text = str(batch.column("text")[offset].as_py())
+        text = str(batch.column(self.text_column)[offset].as_py())
         title = batch.column("title")[offset].as_py() if "title" in batch.schema.names else None
         return join_title(title, text)
 

@@ -42,6 +42,8 @@ from pipelines.search import pool
 from pipelines.tables import QRELS, RANKINGS
 
 POOL = "all"
+MONO, CROSS = "mono", "cross"  # of sentence pairs: the means over one language, and over two different ones
+OVER_LANGUAGES = (POOL, MONO, CROSS)
 QUERIES_PER_BATCH = 1024
 MEASURES = ("nDCG@20", "AP", "R@100", "RR@10")
 PER_QUERY = pa.schema(

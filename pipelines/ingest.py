@@ -1,4 +1,4 @@
-"""Ingest: from a source to DOCS, QUERIES and QRELS, with each record that cannot become a row counted by its reason.
+"""Ingest: from a source to DOCS, QUERIES and QRELS, or PAIRS, with each record that cannot become a row counted.
 
 Entries stream: memory holds the rows of one part, and 8 bytes for each id that was read (see ``pipelines.ids``). The
 source rejects malformed records (``pipelines.sources.records``); ingest adds three reasons: an id that was read before,
@@ -24,7 +24,7 @@ from pipelines.sources.base import Entry
 from pipelines.sources.files import AbsentFileError, FileSource, TableName, identify
 from pipelines.sources.records import BATCH, DUPLICATE, SHOWN, UNKNOWN_DOC, UNKNOWN_QUERY
 from pipelines.sources.splits import find_split_rule
-from pipelines.tables import DOCS, QRELS, QUERIES
+from pipelines.tables import DOCS, PAIRS, QRELS, QUERIES
 
 ABSENT = "absent: "  # begins the ``content`` of files that are not here; the reason follows
 
@@ -157,6 +157,12 @@ class IngestQrels(_Ingest):
         docs = _KnownIds("doc_id", self.inputs["docs"], self.config.source, "docs")
         for batch in chunk(super()._entries(), BATCH):
             yield from docs.keep(queries.keep(batch, UNKNOWN_QUERY), UNKNOWN_DOC)
+
+
+class IngestPairs(_Ingest):
+    """A ``SourceWork`` that writes PAIRS. A file that is not right is an error: pairs are matched by their line."""
+
+    table, name = PAIRS, "pairs"
 
 
 class _KnownIds:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cells import best_bold, language, line, number, table
-from pipelines.evaluate import POOL
+from pipelines.evaluate import OVER_LANGUAGES, POOL
 from pipelines.matrix import Matrix, column_means, split_means
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+Interval = tuple[float | None, float | None]
 ROWS = {"own": "own language", "across": "other languages"}  # means of the cells of a matrix
 FAIR = "× 1: as much of the first documents as of the relevant ones; bold: 1 is outside the 95 % interval over queries"
 PEER = "PEER: about 0.5 for a random order, near 0 for a biased one; – where each language has one relevant document"
@@ -40,10 +41,44 @@ def questions_page(set_name: str, matrices: Mapping[str, Mapping[str, Any]], sys
     return Group(main, "", matrix, "", _ratios(system, matrices[system]["fairness"]), "")
 
 
-def _matrix(title: str, matrix: Matrix) -> Any:
-    """Languages of questions by languages of documents; the question's own is bold."""
+def correlation_page(
+    set_name: str,
+    systems: Mapping[str, Mapping[str, Mapping[str, float]]],
+    intervals: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+    system: str,
+) -> "RenderableType":
+    """A set of sentence pairs: of all systems each correlation, the first measure with its 95 % interval, over and in
+    each language; of ``system`` the matrix of languages. ``systems`` is system → row → measure → value."""
+    from rich.console import Group
+
+    rows = systems[system]
+    first, *others = next(iter(rows.values()))
+    main = table(f"{set_name}: {first}, with 95 % bootstrap intervals over pairs", "sentences", list(systems))
+    langs = [row for row in rows if row not in OVER_LANGUAGES and "/" not in row]
+    for row in [row for row in rows if row in OVER_LANGUAGES] + langs:
+        cells = zip(best_bold([of[row][first] for of in systems.values()]), intervals.values(), strict=True)
+        main.add_row(language(row), *(value + _interval(of[row][first]) for value, of in cells))
+    pages: list[Any] = [main, ""]
+    for measure in others:
+        shown = table(f"{set_name}: {measure}", "sentences", list(systems))
+        for row in (row for row in rows if row in OVER_LANGUAGES):
+            shown.add_row(language(row), *best_bold([of[row][measure] for of in systems.values()]))
+        pages += [shown, ""]
+    if len(langs) > 1:
+        matrix = {a: {b: rows[a if a == b else f"{a}/{b}"][first] for b in langs} for a in langs}
+        pages += [_matrix(f"{set_name}, {system}: {first}", matrix, ("left sentence", "right")), ""]
+    return Group(*pages)
+
+
+def _interval(ends: Interval) -> "Text":
+    low, high = ends
+    return line(("", "") if low is None or high is None else (f" [{low:.3f}, {high:.3f}]", ""))
+
+
+def _matrix(title: str, matrix: Matrix, axes: tuple[str, str] = ("question", "documents")) -> Any:
+    """Languages of rows by languages of columns, which ``axes`` name; the row's own is bold."""
     means = column_means(matrix)
-    shown = table(f"{title}, questions by documents", "question", list(means))
+    shown = table(f"{title}, {axes[0]} by {axes[1]}", axes[0], list(means))
     for asked, row in matrix.items():
         cells = [line((number(row.get(lang)), "bold" if lang == asked else "")) for lang in means]
         shown.add_row(language(asked), *cells)

@@ -45,7 +45,7 @@ def build_matrix(config: MatrixConfig, inputs: Mapping[str, Any], out: Place, fa
     fairness = {asked: read_fairness(evaluation) for asked, evaluation in evaluations.items()}
     content = {"measures": measures, "fairness": fairness}
     (out / "matrix.json").write(json.dumps(content, indent=1, ensure_ascii=False).encode())
-    (out / "matrix.png").write(_plot(config.name, first, measures[first]))
+    (out / "matrix.png").write(plot(f"{config.name}: {first}", measures[first], ("documents", "questions")))
     means = split_means(measures[first])
     said = ", ".join(f"{name} {value:.3f}" for name, value in means.items() if value is not None)
     return {"set": config.name, "measure": first, **means, "summary": f"{first}: {said}"}
@@ -77,7 +77,8 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _plot(name: str, measure: str, matrix: Matrix) -> bytes:
+def plot(title: str, matrix: Matrix, axes: tuple[str, str]) -> bytes:
+    """A heat map as PNG; ``axes`` name what the columns and the rows are."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,10 +88,12 @@ def _plot(name: str, measure: str, matrix: Matrix) -> bytes:
     figure = Figure(figsize=(2.5 + 0.6 * width, 1.8 + 0.45 * height), layout="constrained")
     FigureCanvasAgg(figure)
     axis: Any = figure.add_subplot()
-    image = axis.imshow(values, vmin=0, vmax=max(1.0, np.nanmax(values)), cmap="viridis", aspect="auto")
+    image = axis.imshow(
+        values, vmin=min(0.0, np.nanmin(values)), vmax=max(1.0, np.nanmax(values)), cmap="viridis", aspect="auto"
+    )
     axis.set_xticks(range(width), labels=columns)
     axis.set_yticks(range(height), labels=list(matrix))
-    axis.set(title=f"{name}: {measure}", xlabel="documents", ylabel="questions")
+    axis.set(title=title, xlabel=axes[0], ylabel=axes[1])
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import RecipeError
-from pipelines.evaluate import POOL
+from pipelines.evaluate import OVER_LANGUAGES
 
 Test = Literal["t", "permutation"]
 Alternative = Literal["two-sided", "greater", "less"]
@@ -112,15 +112,15 @@ def _estimate(lang: str, measure: str, values: np.ndarray) -> Estimate:
 def compare(a: Path, b: Path, test: Test = "t") -> list[Comparison]:
     """Compare two evaluation artifacts (their directories) in every language and measure that both have.
 
-    The pools of all languages are compared only where both pool the same languages: a larger pool is harder, whatever
-    the system.
+    What is measured over several languages is compared only where both have the same ones: a larger pool is harder,
+    whatever the system.
 
     Raises:
         RecipeError: they share no language and measure, or were measured on different queries.
     """
     of_a, of_b = _values(a), _values(b)
     same = {lang for lang, _ in of_a} == {lang for lang, _ in of_b}
-    shared = [key for key in of_a if key in of_b and (same or key[0] != POOL)]
+    shared = [key for key in of_a if key in of_b and (same or key[0] not in OVER_LANGUAGES)]
     if not shared:
         raise RecipeError(f"nothing to compare: {a.name} has {sorted(of_a)}, {b.name} has {sorted(of_b)}")
     rows = [_compare_queries(lang, measure, of_a[lang, measure], of_b[lang, measure], test) for lang, measure in shared]

@@ -8,7 +8,8 @@ RANKINGS  for each query its documents and their scores, best first: a selection
 VECTORS   the encoder's output for a document or a query. ``tokens`` lists the vectors of each of its passages (one
           passage for a query or a short document, one vector per passage for a single-vector encoder); ``vectors``
           holds sum(tokens) rows of float16, passage after passage
-PAIRS     two sentences and how similar they are (STS)
+PAIRS     two sentences of one language and how alike they are, from 0 to 5 (STS). A pair has the same id and score in
+          every language, so one across languages has its left sentence from one table and its right one from another
 """
 
 from itertools import pairwise
@@ -21,12 +22,23 @@ from cluster.errors import TableError
 from cluster.table import Table
 
 ORIGIN = frozenset({"origin"})
+BEST_SCORE = 5.0  # of PAIRS: two sentences that mean the same; 0: they have nothing in common
 
 
 def _check_texts(rows: pa.Table) -> None:
     blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows["text"])), 0)).as_py() or 0
     if blank or rows["text"].null_count:
         raise TableError(f"{blank + rows['text'].null_count} rows have no text: give each a reason in `reject`")
+
+
+def _check_pairs(rows: pa.Table) -> None:
+    for side in ("left", "right"):
+        blank = pc.sum(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(rows[side])), 0)).as_py() or 0
+        if blank or rows[side].null_count:
+            raise TableError(f"table pairs: {blank + rows[side].null_count} rows have no {side} sentence")
+    scores = rows["score"].to_pylist()
+    if wrong := [score for score in scores if score is None or not 0 <= score <= BEST_SCORE]:
+        raise TableError(f"table pairs: expected scores from 0 to {BEST_SCORE:g}, got {wrong[:5]}")
 
 
 def _check_rankings(rows: pa.Table) -> None:
@@ -85,12 +97,12 @@ PAIRS = Table(
     pa.schema(
         [
             ("pair_id", pa.string()),
-            ("sentence1", pa.string()),
-            ("sentence2", pa.string()),
+            ("lang", pa.string()),
+            ("left", pa.string()),
+            ("right", pa.string()),
             ("score", pa.float32()),
-            ("lang1", pa.string()),
-            ("lang2", pa.string()),
         ]
     ),
     key=("pair_id",),
+    check=_check_pairs,
 )

@@ -87,7 +87,8 @@ def run(name: str, steps: Sequence[str], sets: Sequence[str], console: Any) -> R
     if gated := count_gated(plan, root):
         strictest = max(gated, key=lambda gate: gated[gate][0])
         pages.append(report.gates_page(gated, _command(["show", name, strictest], sets)))
-    pages.append(report.next_page(_serve_command(name, sets), name))
+    if plan.collections:
+        pages.append(report.next_page(_serve_command(name, sets), name))
     return Report(collect_results(plan, root, STUDENT), Group(*pages))
 
 
@@ -124,7 +125,9 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     """Search the first evaluation set's collection, which is also what is served."""
     from pipelines.searcher import Searcher, open_encoder
 
-    name, collection = next(iter(plan.collections.items()))
+    name, collection = next(iter(plan.collections.items()), ("", None))
+    if collection is None:
+        raise RecipeError(f"recipe {plan.name} indexes nothing: expected an evaluation set with documents")
     if unknown := set(langs) - set(collection.docs):
         raise RecipeError(f"no passages in {sorted(unknown)}; the index has {', '.join(collection.docs)}")
     docs = {lang: step.artifact(root) for lang, step in collection.docs.items()}

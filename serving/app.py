@@ -111,7 +111,7 @@ def find(recipe: "Recipe", system: str) -> Served:
     if system not in indexes:
         raise RecipeError(f"recipe {recipe.name} has the systems {', '.join(indexes)}, not {system!r}")
     chosen = planned.systems[system]
-    reads_text = chosen.index.kind == "bm25"
+    reads_text = chosen.index is not None and chosen.index.kind == "bm25"
     return Served(
         recipe=recipe.name,
         system=system,

@@ -18,7 +18,7 @@ from pipelines.training.loop import learning_rate_factor, make_optimizer
 from pipelines.training.losses import KullbackLeibler, language_consistency
 from pipelines.training.objectives.texts import TokenRows, maxsim, score_entries
 from pipelines.training.records import Records
-from pipelines.training.validate import Pool, _draw, ndcg, score_all
+from pipelines.training.validate import Pool, draw, ndcg, score_all
 from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -192,7 +192,7 @@ def test_score_all_equals_loops_and_workers_agree(corpus, inputs):
     assert (len(few.queries), len(few.names)) == (3, 9)
     needed = {name for names in few.relevant for name in names}
     others = {f"{lang}:{doc}" for lang in corpus.docs for doc in corpus.docs[lang].ids} - needed
-    assert few.names == sorted([*needed, *sorted(others, key=_draw)[: 9 - len(needed)]])
+    assert few.names == sorted([*needed, *sorted(others, key=draw)[: 9 - len(needed)]])
 
 
 def test_judgements_are_those_of_each_language(corpus, inputs, tmp_path):

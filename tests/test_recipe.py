@@ -45,6 +45,14 @@ def msmarco(directory: Path) -> list[str]:
     return [f"source.path={directory}"]
 
 
+def sentence_pairs(directory: Path) -> list[str]:
+    """Two pairs of sentences in each language and split, and the override that names them."""
+    for lang in ("en", "de", "es", "fr", "ru", "zh"):
+        for split in ("train", "dev", "test"):
+            (directory / f"{lang}.{split}.tsv").write_text("one\ttwo\t0.5\nthree\tthree\t5\n", encoding="utf-8")
+    return [f"source.path={directory}"]
+
+
 def planned(name: str, directory: Path) -> Plan:
     return plan(load(name, sets_of(name, directory)))
 
@@ -55,6 +63,8 @@ def sets_of(name: str, directory: Path) -> list[str]:
         return SMALL
     if name.startswith(("xquad", "serve-model")):
         return parallel(directory)
+    if name.startswith("sts"):
+        return sentence_pairs(directory)
     return msmarco(directory) if name.startswith("translate-") else []  # the others are planned without their data
 
 
@@ -63,9 +73,11 @@ def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
     steps = planned(name, tmp_path).steps
     kinds = {step.name.partition("-")[0] for step in steps}
     expected = {"docs", "encode", "index"}
-    if name != "serve-model":
+    if name.startswith("sts"):
+        expected = {"pairs", "start", "train", "correlate"}
+    elif name != "serve-model":
         expected |= {"queries", "qrels", "search", "evaluate"}
-    if name not in ("serve-model", "xquad-zero-shot"):
+    if name not in ("serve-model", "xquad-zero-shot", "sts-small"):
         recipe = load(name, sets_of(name, tmp_path))
         expected |= {"start", "train"} | (set() if recipe.score.kind == "file" else {"select"})
         expected |= {"score"} if recipe.train.loss.reads == "scores" else set()

@@ -70,7 +70,7 @@ def needs_model(step: Step) -> bool:
     component = component_of(step)
     if component is not None:
         return component.kind in ("nmt", "llm", "cross_encoder", "monot5", "dense")
-    if work_name(step) in ("Encode", "train", "find_examples"):
+    if work_name(step) in ("Encode", "train", "find_examples", "correlate_pairs"):
         encoder = encoder_of_step(step)
         return encoder.parameters is not None or not encoder.is_known
     return False

@@ -12,14 +12,14 @@ from typing import Any
 from cluster.step import Step
 from pipelines.costs.amounts import Amount, Amounts, SizeOf
 from pipelines.costs.encoders import Encoder, encoder_of_step
+from pipelines.costs.index_operations import plaid_operations, scored_of
 from pipelines.costs.sizes import Size
-from pipelines.indexes.plaid.search import DEFAULTS
 
 UNIT_OF_SEARCH = 1 << 13  # query rows of a unit of ``search_shards``
 QUESTION_TOKENS = 10.0  # of a question that is written
 # what a unit is, by work; where an index decides, by work:kind
 UNITS = {
-    "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "ReadScores": "rows",
+    "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "IngestPairs": "rows", "ReadScores": "rows",
     "Translate": "rows", "JoinTranslations": "rows", "Gate": "rows", "Synthesise": "rows", "Keep": "rows",
     "Cap": "rows", "Encode": "rows", "MergeScores": "rows", "WithPositives": "rows", "MineNegatives": "rows",
     "Score": "pairs",
@@ -30,7 +30,7 @@ UNITS = {
     "Search:faiss": "rows",
     "search_shards": "candidates",
     "train": "steps",
-    "evaluate": "rankings", "build_matrix": "evaluations",
+    "evaluate": "rankings", "correlate_pairs": "rows", "build_matrix": "evaluations",
     "find_examples": "questions",
 }  # fmt: skip
 
@@ -158,14 +158,6 @@ def _search(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
     return replace(base, units=base.good_rows * scored, depth=int(min(options.k, docs)), extra={"groups": groups})
 
 
-def scored_of(kind: str, docs: float, options: Any) -> float:
-    """How many documents a search of one language scores for one question."""
-    if kind == "plaid":
-        candidates = next(rest[2] for top, rest in DEFAULTS if top is None or options.k <= top)
-        return min(docs, float(options.candidates or max(candidates, 16 * options.k)))
-    return 1.0 if kind == "faiss" else docs
-
-
 _ROWS: dict[str, Callable[[Step, Amount, Mapping[str, Amount]], Amount]] = {
     "Translate": _translate, "JoinTranslations": _translate, "Synthesise": _synthesise, "Score": _score,
     "Encode": _encode, "Search": _search, "Cap": _cap,
@@ -203,18 +195,6 @@ def _index(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     return Amount(rows, 0, shards, units, tokens=mean, bytes=vectors, extra=extra)
 
 
-POINTS_PER_CENTROID = 256  # that faiss' k-means reads at most
-PASSAGES_SAMPLED = 16 * 120**0.5  # times the root of their number: the sample of PLAID-X
-
-
-def plaid_operations(step: Step, rows: float, tokens: float, centroids: float, dim: float) -> tuple[float, float]:
-    """Floating point operations of k-means, which one worker does, and of finding the centroid of each token."""
-    index = step.config.index  # type: ignore[attr-defined]
-    sampled = min(tokens, tokens / max(1.0, rows) * PASSAGES_SAMPLED * rows**0.5, float(index.sample_tokens))
-    points = min(sampled, POINTS_PER_CENTROID * centroids)
-    return index.kmeans_iterations * 2 * dim * points * centroids, 2 * dim * tokens * centroids
-
-
 def _search_shards(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     """Nothing where the shards of a language fit one worker; else each group is searched for runs of the questions."""
     from pipelines.costs.storage import bytes_of_index
@@ -237,6 +217,8 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     """Steps; the tokens of all batches; and the stops, at which the student is saved, or measured: as many as they
     measure documents, where they do."""
     config = step.config.train  # type: ignore[attr-defined]
+    if config.loss.reads == "pairs":
+        return _train_on_pairs(config, inputs)
     docs = [amount for path, amount in inputs.items() if ".docs." in path and path.startswith("data.")]
     queries = {path: amount for path, amount in inputs.items() if path.startswith("data.") and ".queries" in path}
     encoder: Encoder = encoder_of_step(step)
@@ -246,14 +228,28 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     entries = config.batch * (langs if config.mixing == "round_robin_entries" else 1)
     read = config.steps * entries * (of_query + config.ways * of_doc)
     pool = sum(amount.rows for path, amount in inputs.items() if path.startswith("dev.docs."))
-    size, every = (
-        (min(pool, config.validation.max_docs), config.validation.every) if pool else (1, config.checkpoint_every)
-    )
-    count = -(-config.steps // every) + bool(pool)  # it is measured before the first step too, and always at the end
-    extra = {"stops": float(count * size), "stop_size": float(size)}
     # a data set that is asked in several languages has the same questions in each
     rows = {path.partition(".queries")[0]: round(amount.good_rows) for path, amount in queries.items()}
+    extra = _stops(config, min(pool, config.validation.max_docs))
     return Amount(sum(rows.values()), 0, 1, float(config.steps), tokens=of_doc, read=read, extra=extra)
+
+
+def _train_on_pairs(config: Any, inputs: Mapping[str, Amount]) -> Amount:
+    """As ``_train``: both sentences of each pair of a batch."""
+    pairs = {path: amount for path, amount in inputs.items() if path.startswith("data.")}
+    dev = [amount.rows for path, amount in inputs.items() if path.startswith("dev.")]
+    rows = {path.partition(".pairs")[0]: a.rows for path, a in pairs.items()}
+    mean = _mean(list(pairs.values()))
+    extra = _stops(config, sum(min(count, config.validation.max_queries) for count in dev))
+    read = config.steps * config.batch * mean
+    return Amount(sum(rows.values()), 0, 1, float(config.steps), tokens=mean, read=read, extra=extra)
+
+
+def _stops(config: Any, pool: int) -> dict[str, float]:
+    """How often a training is saved, and how much it measures then: documents, or pairs in a language; 0: nothing."""
+    size, every = (pool, config.validation.every) if pool else (1, config.checkpoint_every)
+    count = -(-config.steps // every) + bool(pool)  # it is measured before the first step too, and always at the end
+    return {"stops": float(count * size), "stop_size": float(size)}
 
 
 def _mean(amounts: Sequence[Amount]) -> float:
@@ -261,8 +257,9 @@ def _mean(amounts: Sequence[Amount]) -> float:
 
 
 def _evaluate(step: Step, inputs: Mapping[str, Amount]) -> Amount:
-    rows = sum(amount.rows for path, amount in inputs.items() if path.startswith("rankings."))
-    return Amount(rows, units=float(rows))
+    measured = [amount for path, amount in inputs.items() if path.startswith(("rankings.", "pairs."))]
+    rows, read = sum(a.rows for a in measured), sum(a.rows * a.tokens for a in measured)  # pairs alone are read
+    return Amount(rows, units=float(rows), read=read)
 
 
 def _examples(step: Step, inputs: Mapping[str, Amount]) -> Amount:
@@ -272,6 +269,6 @@ def _examples(step: Step, inputs: Mapping[str, Amount]) -> Amount:
 
 _DIRECTORIES: dict[str, Callable[[Step, Mapping[str, Amount]], Amount]] = {
     "build_start": _start, "build_index": _index, "search_shards": _search_shards, "train": _train,
-    "evaluate": _evaluate, "find_examples": _examples,
+    "evaluate": _evaluate, "correlate_pairs": _evaluate, "find_examples": _examples,
     "build_matrix": lambda step, inputs: Amount(len(inputs), units=float(len(inputs))),
 }  # fmt: skip

@@ -136,7 +136,7 @@ def _cut_step(step: Step, inputs: Mapping[str, Any], ids: Mapping[str, tuple[str
     """The step that stands for one of the plan."""
     config: Any = step.config
     work = step.work
-    if isinstance(config, IngestConfig):
+    if isinstance(config, IngestConfig) and _table(step) in _WORKS:  # sentence pairs are few: all are taken
         work, config = _WORKS[_table(step)], IngestSample(ingest=config, ids=ids.get(step.id, ()))
     elif isinstance(config, TrainingRun):
         config = _shorten(config)

@@ -37,7 +37,7 @@ MARCO = ("msmarco", "mmarco")
 MARCO_IDS = ("msmarco-passage/", "neumarco/")  # of ir_datasets: how the ids of the same passages begin
 MARCO_SPLITS = {"train/judged": "train.judged", "dev/small": "dev.small", "train": "train", "dev": "dev"}
 MARCO_WORDS = {"docs": 56.0, "queries": 6.0}  # words of an English text, an assumption where no file is here
-WORDS = {"docs": 100.0, "queries": 8.0}  # of a collection of which nothing is known
+WORDS = {"docs": 100.0, "queries": 8.0, "pairs": 20.0}  # of a collection of which nothing is known
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,19 @@ def _measure(config: IngestConfig, table: str) -> tuple[float, float, str]:
     if not config.content.startswith(ABSENT) and config.source.kind != "ir_datasets":
         entries = getattr(config.source, table)(config.lang, config.split)
         rows = (entry.row for entry in islice(entries, 4 * SAMPLED) if entry.row)
-        if texts := [f"{row.get('title') or ''} {row['text']}".strip() for row in islice(rows, SAMPLED)]:
+        if texts := [_text_of(row) for row in islice(rows, SAMPLED)]:
             tokens = sum(map(count_tokens, texts)) / len(texts)
             size = sum(len(text.encode()) for text in texts) / len(texts)
             return tokens, size, f"the first {len(texts)} texts"
     words = (MARCO_WORDS if _is_marco(config) else WORDS)[table]
     return words * TOKENS_PER_WORD, words * BYTES_PER_WORD, f"{words:g} words a text, assumed"
+
+
+def _text_of(row: Mapping[str, Any]) -> str:
+    """What is read of a row: title and text, or both sentences of a pair."""
+    if "left" in row:
+        return f"{row['left']} {row['right']}"
+    return f"{row.get('title') or ''} {row['text']}".strip()
 
 
 def count_tokens(text: str) -> float:

@@ -15,6 +15,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step, find_steps, list_steps
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
+from pipelines.correlate import list_rows
 from pipelines.evaluate import POOL
 from pipelines.experiment.config import Experiment, Trial
 from pipelines.experiment.report import ReportConfig, TrialKey, write_report
@@ -134,14 +135,15 @@ def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) 
         plan = planning.plan(_with_measures(recipe, experiment.measures))
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
-    sets = experiment.sets or tuple(plan.collections)  # a set that is asked in several languages is one for each
+    there = (*plan.collections, *plan.pairs)  # a set that is asked in several languages is one for each
+    sets = experiment.sets or there
     for name in sets:
-        if name not in plan.collections:
-            raise RecipeError(f"{where}: sets names {name!r}; recipe {trial.recipe} has {sorted(plan.collections)}")
-        if (name, trial.system) not in plan.evaluations:
-            known = sorted(system for of, system in plan.evaluations if of == name)
+        if name not in there:
+            raise RecipeError(f"{where}: sets names {name!r}; recipe {trial.recipe} has {sorted(there)}")
+        if (name, trial.system) not in plan.measured:
+            known = sorted(system for of, system in plan.measured if of == name)
             raise RecipeError(f"{where}: system = {trial.system!r} is not there; expected one of {known}")
-    return PlannedTrial(trial, plan, {name: plan.evaluations[name, trial.system] for name in sets})
+    return PlannedTrial(trial, plan, {name: plan.measured[name, trial.system] for name in sets})
 
 
 def _check_languages(experiment: Experiment, trials: Sequence[PlannedTrial]) -> None:
@@ -149,12 +151,20 @@ def _check_languages(experiment: Experiment, trials: Sequence[PlannedTrial]) -> 
     for name, claim in experiment.compare.items():
         for one in trials:
             for set_name, step in one.evaluations.items():
-                known = [POOL, *step.inputs["qrels"]]
+                known = _list_measured(step)
                 if unknown := sorted(set(claim.languages) - set(known)):
                     raise RecipeError(
                         f"experiment {experiment.name}: compare.{name}.languages names {unknown[0]!r}, and variant "
                         f"{one.trial.variant} is measured on {set_name} in {', '.join(known)}"
                     )
+
+
+def _list_measured(step: Step) -> list[str]:
+    """The languages in which a step measures, the pool of all, and of sentence pairs the pairs of languages too."""
+    if "qrels" in step.inputs:
+        return [POOL, *step.inputs["qrels"]]
+    langs = list(step.inputs["pairs"])
+    return list(list_rows({(left, right): None for left in langs for right in langs}))
 
 
 def _with_measures(recipe: Recipe, wanted: Sequence[str]) -> Recipe:
@@ -171,6 +181,8 @@ def check_questions(plan: ExperimentPlan) -> None:
     seen: set[str] = set()
     for one in plan.trials:
         for name, step in one.evaluations.items():
+            if name in one.plan.pairs:
+                continue  # a split without pairs ends their ingest
             queries = one.plan.collections[name].queries
             assert queries is not None  # what has no questions has no evaluation
             asked = config_of(queries)

@@ -10,12 +10,17 @@
     train ─ the student, on the teacher's scores, or on judgements                 (a directory)
     encode → index → search → evaluate ─ for the student and for each other system, on each evaluation set
 
+Where the source has pairs of sentences (``sts``), there is nothing to translate, select, index or search:
+
+    ingest (pairs) → start → train → correlate ─ cosines against gold scores, on each evaluation set
+
 A step is known by its name and the fingerprint of all that can change it, so two recipes that differ only in the
 student share their translations and scores, and a selection is made by the same steps as a search.
 
     steps      what every part is built from       translation   stages of translators, gates
     questions  passages, questions, the selector   data          select, score, mine
     training   start, train                        systems       index, search, rerank, evaluate
+    pairs      sentence pairs: train, correlate
 """
 
 from collections.abc import Mapping
@@ -27,6 +32,7 @@ from cluster.step import Step, find_steps, list_steps
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.model_hub import remember_answers
 from pipelines.models import find_absent, pin
+from pipelines.plan.pairs import plan_correlations, plan_pair_sets
 from pipelines.plan.steps import Collection, plan_collections, plan_documents
 from pipelines.plan.systems import (
     System,
@@ -56,6 +62,8 @@ class Plan:
     indexes: Mapping[tuple[str, str], Step]  # (collection, system)
     evaluations: Mapping[tuple[str, str], Step]
     matrices: Mapping[tuple[str, str], Step]  # (evaluation set, system), of sets that are asked in several languages
+    pairs: Mapping[str, Mapping[str, Step]]  # by evaluation set of sentence pairs, and language
+    correlations: Mapping[tuple[str, str], Step]  # (evaluation set of sentence pairs, system)
     examples: Step | None
 
     @property
@@ -78,8 +86,13 @@ class Plan:
         """What a run makes; all else is made because these read it."""
         trained = [self.training.train] if self.training else []
         searched = [index for key, index in self.indexes.items() if key not in self.evaluations]
-        measured = [*self.evaluations.values(), *self.matrices.values()]
+        measured = [*self.measured.values(), *self.matrices.values()]
         return [*trained, *searched, *measured, *([self.examples] if self.examples else [])]
+
+    @property
+    def measured(self) -> dict[tuple[str, str], Step]:
+        """The steps that measure a system on a set, whether it searches or compares pairs."""
+        return {**self.evaluations, **self.correlations}
 
     @property
     def absent(self) -> list[str]:
@@ -112,7 +125,8 @@ def plan(recipe: Recipe) -> Plan:
     training = plan_training(recipe) if recipe.train else None
     systems = plan_systems(recipe, training)
     collections = plan_collections(recipe)
-    if recipe.student and not collections:
+    pairs = plan_pair_sets(recipe)
+    if recipe.student and not collections and not pairs:
         collections = {recipe.name: plan_documents(recipe)}  # nothing is asked: it is indexed, to be served
     searches = {
         (name, system): search
@@ -127,4 +141,5 @@ def plan(recipe: Recipe) -> Plan:
     indexes = {key: search.index for key, search in searches.items() if search.index}
     matrices = plan_matrices(collections, evaluations)
     examples = plan_examples(recipe, systems[STUDENT], collections, indexes)
-    return Plan(recipe, training, systems, collections, indexes, evaluations, matrices, examples)
+    correlations = plan_correlations(recipe, systems, pairs)
+    return Plan(recipe, training, systems, collections, indexes, evaluations, matrices, pairs, correlations, examples)

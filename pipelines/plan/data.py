@@ -2,6 +2,7 @@
 
     scores    select → score            the teacher's, of the selection; or a file of published scores alone
     labels    select → (positives → score →) mine
+    pairs     sentence pairs by language alone
 
 What nothing reads is not planned: with labels a teacher is asked only where ``[mine]`` compares scores, or where it
 says which negatives are false.
@@ -14,6 +15,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.ingest import ABSENT
 from pipelines.mining import Mine, MineConfig, MineNegatives
+from pipelines.plan.pairs import plan_training_pairs
 from pipelines.plan.questions import plan_docs, plan_queries, plan_selector
 from pipelines.plan.steps import config_of, ingest, make_step
 from pipelines.plan.systems import plan_search
@@ -29,7 +31,9 @@ from pipelines.tables import RANKINGS
 
 
 def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> dict[str, Any]:
-    """The tables of a training that ``reads`` scores or labels, and maybe a teacher's scores beside labels."""
+    """The tables of a training that ``reads`` scores, labels or pairs, and maybe a teacher's scores beside labels."""
+    if reads == "pairs":
+        return {"pairs": plan_training_pairs(recipe)}
     score = recipe.score
     data = {
         "queries": _plan_asked(recipe),

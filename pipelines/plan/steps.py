@@ -10,14 +10,19 @@ from typing import Any
 from cluster.component import Component
 from cluster.errors import RecipeError
 from cluster.step import Step
-from pipelines.ingest import IngestConfig, IngestDocs, IngestQrels, IngestQueries
+from pipelines.ingest import IngestConfig, IngestDocs, IngestPairs, IngestQrels, IngestQueries
 from pipelines.models import pin, references
 from pipelines.recipe import EvaluationSet, Recipe
-from pipelines.sources import AnySource
+from pipelines.sources import AnySource, PairSource
 from pipelines.sources.files import TableName
-from pipelines.tables import DOCS, QRELS, QUERIES
+from pipelines.tables import DOCS, PAIRS, QRELS, QUERIES
 
-INGEST = {"docs": (IngestDocs, DOCS), "queries": (IngestQueries, QUERIES), "qrels": (IngestQrels, QRELS)}
+INGEST = {
+    "docs": (IngestDocs, DOCS),
+    "queries": (IngestQueries, QUERIES),
+    "qrels": (IngestQrels, QRELS),
+    "pairs": (IngestPairs, PAIRS),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def plan_collections(recipe: Recipe) -> dict[str, Collection]:
     """
     collections: dict[str, Collection] = {}
     for name, spec in recipe.evaluate.items():
+        if isinstance(spec.source or recipe.source, PairSource):
+            continue  # see pipelines.plan.pairs
         for lang in spec.asked_in(recipe.languages):
             label = f"{name}-{lang}" if spec.is_asked_in_several else name
             if label in collections or (label != name and label in recipe.evaluate):

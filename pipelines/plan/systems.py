@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.step import Step
+from pipelines.correlation import MEASURES as CORRELATIONS
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
@@ -41,7 +42,7 @@ class System:
     """A way to search: an index, and the encoder that feeds it (none for BM25, which reads text)."""
 
     name: str
-    index: Index
+    index: Index | None  # None where it compares sentences alone
     model: Pretrained | None = None  # a ready checkpoint …
     student: Step | None = None  # … or an artifact of students and which of them
     checkpoint: Literal["best", "last", "start"] = "best"
@@ -105,6 +106,7 @@ def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs"
 
 def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step:
     """One index of all languages: of vectors, or of text for BM25."""
+    assert system.index is not None  # a recipe with documents has one
     if system.index.kind == "bm25":
         inputs: dict[str, Any] = {"docs": docs}
     else:
@@ -118,7 +120,7 @@ def plan_search(
 ) -> Step:
     """Rankings of the documents of one language. Where its shards are too large for one worker, they are searched
     group by group first."""
-    lexical = system.index.kind == "bm25"
+    lexical = system.index is not None and system.index.kind == "bm25"
     rows = queries if lexical else plan_vectors(recipe, system, queries.name, "queries", queries)
     by_group = ShardSearchConfig(options=options, group_gb=recipe.group_gb)
     inputs = {"rows": rows, "index": index}
@@ -183,7 +185,8 @@ def plan_evaluation(
 ) -> Step:
     """The measures of one system on one collection, per language and pooled."""
     topics_in = recipe.evaluate[collection.of].topics_in
-    config = EvaluateConfig(name=collection.of, measures=recipe.measure.measures, topics_in=topics_in)
+    measures = tuple(name for name in recipe.measure.measures if name not in CORRELATIONS)  # these are of pairs
+    config = EvaluateConfig(name=collection.of, measures=measures, topics_in=topics_in)
     inputs = {"rankings": rankings, "qrels": collection.qrels}
     return Step(f"evaluate-{name}-{system}", evaluate, config, inputs, verb="evaluate")
 

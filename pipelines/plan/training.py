@@ -1,7 +1,7 @@
 """The training side of a plan: translated passages, selection, teacher, start, training.
 
 The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` and
-``triplet`` labels.
+``triplet`` labels, ``cosine`` sentence pairs.
 A mixture reads the data of its members.
 """
 
@@ -16,8 +16,10 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.models import pin
 from pipelines.plan.data import plan_data_set
+from pipelines.plan.pairs import plan_pairs
 from pipelines.plan.steps import make_step, other_student, plan_collection
 from pipelines.recipe import EvaluationSet, Recipe, find_members
+from pipelines.sources import PairSource
 from pipelines.training.config import Prompts, TrainConfig, TrainingRun
 from pipelines.training.start import StartConfig, build_start
 from pipelines.training.trainer import train
@@ -51,12 +53,18 @@ def plan_training(recipe: Recipe) -> Training:
         config = TrainingRun(train=recipe.train, first=first, **mixture)
         inputs: dict[str, Any] = {"start": start, "data": data}
         if recipe.validate_split:
-            asked_in = recipe.languages.main_query
-            dev = plan_collection(recipe, EvaluationSet(split=recipe.validate_split), asked_in)
-            inputs["dev"] = {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
+            inputs["dev"] = _plan_dev(recipe, recipe.validate_split)
         resources = recipe.train.resources
         step = Step("train", train, config, inputs, resources=resources, workers=resources.fewest_workers)
         return Training(step, start, first)
+
+
+def _plan_dev(recipe: Recipe, split: str) -> dict[str, Any]:
+    """What chooses the best checkpoint: questions, documents and judgements, or sentence pairs by language."""
+    if isinstance(recipe.source, PairSource):
+        return {"pairs": plan_pairs(recipe, recipe.source, split, recipe.languages.docs)}
+    dev = plan_collection(recipe, EvaluationSet(split=split), recipe.languages.main_query)
+    return {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
 
 
 @contextmanager
@@ -108,6 +116,8 @@ def _plan_start(recipe: Recipe, config: TrainConfig, data: Mapping[str, Any]) ->
 def _choose_texts(member: Mapping[str, Any]) -> dict[str, Any]:
     """What a student is built from of a data set: its documents, its questions in the main language, and, where there
     are others, their translations."""
+    if "pairs" in member:
+        return {"docs": member["pairs"]}
     asked, docs = member["queries"], member["docs"]
     if isinstance(asked, Step):
         return {"queries": asked, "docs": docs}

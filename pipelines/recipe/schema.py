@@ -24,7 +24,7 @@ from pipelines.recipe.tables import (
     Teacher,
 )
 from pipelines.score_file import ScoreFile
-from pipelines.sources import AnySource
+from pipelines.sources import AnySource, PairSource
 from pipelines.synthesis import Synthesis
 from pipelines.training.config import TrainConfig
 from pipelines.translators import Parallel, Translator
@@ -69,7 +69,7 @@ class Recipe(Component):
     encode: Encoding = Encoding()
     passage_length: int = Field(180, ge=8)  # MTD §4: documents are read in windows of 180 tokens …
     passage_stride: int = Field(90, ge=1)  # … that begin every 90
-    index: Index
+    index: Index | None = None  # None where sentences are compared and nothing is searched
     shard_rows: int = Field(100_000, ge=1)  # documents per shard: what one replica serves
     group_gb: float = Field(4, gt=0)  # shards that one worker of a batch search opens together, in GB of files
     search: SearchOptions = SearchOptions()
@@ -93,16 +93,48 @@ class Recipe(Component):
             raise ValueError(
                 "a recipe trains a student ([train]) or takes a ready one ([student]): give one of the two"
             )
-        if self.index.kind == "bm25":
+        if self.index and self.index.kind == "bm25":
             raise ValueError("index.kind = bm25 holds no vectors: choose plaid, exact or faiss for the student")
         if self.train:
             self._check_training(self.train)
+        return self
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> "Recipe":
+        sources = [self.source, *(spec.source for spec in self.evaluate.values())]
+        kind = self.train.student.kind if self.train else "dense"  # of a ready student only its files know
+        if kind != "dense" and any(isinstance(source, PairSource) for source in sources):
+            raise ValueError(
+                "sentence pairs (source.kind = sts) are compared by one vector for each sentence, and "
+                f'train.student.kind = {kind} has one for each token: set train.student.kind = "dense"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_index(self) -> "Recipe":
+        sources = [spec.source or self.source for spec in self.evaluate.values()] or [self.source]
+        searched = [source.kind for source in sources if not isinstance(source, PairSource)]
+        if searched and not self.index:
+            raise ValueError(
+                f"index is missing: the documents of source.kind = {searched[0]} are searched. Add it to the file, or "
+                "--set index.kind=…"
+            )
         return self
 
     def _check_training(self, train: TrainConfig) -> None:
         """What would otherwise be found after hours, by the step that fails."""
         if train.loss.reads == "scores" and not self.score and not self.mix:
             raise ValueError(f"train.loss.kind = {train.loss.kind} reads the scores of a teacher: add [score]")
+        if isinstance(self.source, PairSource) and train.loss.reads != "pairs" and not self.mix:
+            raise ValueError(
+                f"train.loss.kind = {train.loss.kind} reads {train.loss.reads} of passages, and source.kind = "
+                f'{self.source.kind} has pairs of sentences: set train.loss.kind = "cosine"'
+            )
+        if train.loss.reads == "pairs" and not isinstance(self.source, PairSource) and not self.mix:
+            raise ValueError(
+                f"train.loss.kind = {train.loss.kind} learns from pairs of sentences, and source.kind = "
+                f"{self.source.kind} has none: set source.kind = sts, or another loss"
+            )
         is_selected = not isinstance(self.score, ScoreFile)
         if (ways := train.draw.ways) > self.select.k and not self.mix and is_selected:
             raise ValueError(f"train.ways = {ways} passages cannot be drawn from select.k = {self.select.k}")
@@ -111,7 +143,7 @@ class Recipe(Component):
                 f"train.ways = {ways}: a relevant passage and mine.num_negatives = {self.mine.num_negatives} others "
                 "are fewer; raise mine.num_negatives, or lower train.ways"
             )
-        if self.index.kind == "faiss" and train.student.kind != "dense":
+        if self.index and self.index.kind == "faiss" and train.student.kind != "dense":
             raise ValueError(
                 f"index.kind = faiss cannot hold the vectors of a {train.student.kind} student: choose plaid or exact"
             )

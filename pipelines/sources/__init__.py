@@ -1,10 +1,11 @@
-"""Sources: where documents, questions and judgements come from. The union is the registry."""
+"""Sources: where documents, questions and judgements, or pairs of sentences, come from. The union is the registry."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from pipelines.sources.atlas import AtlasSource
+from pipelines.sources.base import PairSource
 from pipelines.sources.beir import Beir
 from pipelines.sources.directory import Directory
 from pipelines.sources.irdatasets import IrDatasets
@@ -12,8 +13,24 @@ from pipelines.sources.jsonl import Jsonl
 from pipelines.sources.msmarco import Mmarco, MsMarco
 from pipelines.sources.parallel import Parallel
 from pipelines.sources.squad import Squad
+from pipelines.sources.sts import Sts
 
 AnySource = Annotated[
-    MsMarco | Mmarco | Parallel | Squad | Beir | Jsonl | Directory | IrDatasets | AtlasSource,
+    MsMarco | Mmarco | Parallel | Squad | Beir | Jsonl | Directory | IrDatasets | AtlasSource | Sts,
     Field(discriminator="kind"),
+]
+
+__all__ = [
+    "AnySource",
+    "AtlasSource",
+    "Beir",
+    "Directory",
+    "IrDatasets",
+    "Jsonl",
+    "Mmarco",
+    "MsMarco",
+    "PairSource",
+    "Parallel",
+    "Squad",
+    "Sts",
 ]

@@ -1,7 +1,7 @@
 """What a source gives: docs, queries and qrels, one entry at a time, in an order that never changes."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 TopicField = Literal["title", "description", "narrative"]  # the parts of a TREC topic that may make a question
 
@@ -36,3 +36,12 @@ class Source(Protocol):
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """Rows of QRELS (``query_id, doc_id, relevance``) for the documents of ``lang``."""
+
+
+@runtime_checkable
+class PairSource(Protocol):
+    """A source of sentence pairs with gold scores, in place of documents, questions and judgements."""
+
+    def pairs(self, lang: str, split: str) -> Iterator[Entry]:
+        """Rows of PAIRS (``pair_id, lang, left, right, score``). The same pair_id in another language is the same pair,
+        translated."""

@@ -17,7 +17,7 @@ from pyarrow import fs
 from cluster.errors import RecipeError, StorageError
 from cluster.storage import Place
 
-TableName = Literal["docs", "queries", "qrels"]
+TableName = Literal["docs", "queries", "qrels", "pairs"]
 
 BLOCK = 1 << 20
 COMPRESSED = (".gz", ".bz2", ".zst")

@@ -8,6 +8,7 @@ import numpy as np
 
 from cluster.artifact import Artifact
 from pipelines.docstore import Docstore, JoinedDocstore
+from pipelines.pairs import LeftSentences, RightSentences
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +51,8 @@ class Encoder(Protocol):
 class Corpus:
     """The training texts that a student is built from: they give it a tokenizer or a vocabulary.
 
-    ``docs`` holds the documents by language; documents with the same id are translations of each other.
+    ``docs`` holds the documents by language; documents with the same id are translations of each other. In their place
+    may be sentence pairs, both sentences of each; then there are no queries.
     ``translated_queries`` holds the queries of the other languages in which the student is asked.
     """
 
@@ -61,9 +63,9 @@ class Corpus:
     @classmethod
     def open(cls, data: Mapping[str, Mapping[str, Any]]) -> Self:
         """Open the texts of all data sets of a training, in the order of their names. ``data`` holds, by the name of
-        the data set, the artifacts ``queries``, and ``docs`` and perhaps ``translated_queries`` by language; empty for
-        a student that reads no corpus."""
-        queries = _open_joined({name: data[name]["queries"] for name in sorted(data)})
+        the data set, the artifacts ``queries``, and ``docs`` and perhaps ``translated_queries`` by language, or
+        ``docs`` alone, sentence pairs by language; empty for a student that reads no corpus."""
+        queries = _open_joined({name: data[name].get("queries") for name in sorted(data)})
         return cls(queries, _open_by_language(data, "docs"), _open_by_language(data, "translated_queries"))
 
     def iterate_texts(self) -> Iterator[str]:
@@ -84,8 +86,15 @@ def _open_by_language(data: Mapping[str, Mapping[str, Any]], role: str) -> dict[
 
 def _open_joined(artifacts: Mapping[str, Artifact | None]) -> Docstore:
     """One docstore, with plain ids where there is one data set, else with ``<data set>:<id>``."""
-    stores = {name: Docstore.open(artifact) for name, artifact in artifacts.items() if artifact}
-    return next(iter(stores.values())) if len(artifacts) == 1 else JoinedDocstore(stores)
+    stores = {name: _open_texts(artifact) for name, artifact in artifacts.items() if artifact}
+    return next(iter(stores.values())) if len(artifacts) == len(stores) == 1 else JoinedDocstore(stores)
+
+
+def _open_texts(artifact: Artifact) -> Docstore:
+    """The texts of an artifact; of PAIRS the left sentences and then the right ones."""
+    if artifact.manifest.table != "pairs":
+        return Docstore.open(artifact)
+    return JoinedDocstore({"left": LeftSentences.open(artifact), "right": RightSentences.open(artifact)})
 
 
 class Base(Protocol):

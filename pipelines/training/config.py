@@ -45,7 +45,9 @@ class TrainResources(Resources):
 
 class Validation(Component):
     """How the student is measured while it learns: nDCG@20 of dev queries over a pool of dev documents in all
-    languages, searched exactly. The pool keeps every relevant document and fills up with others, always the same."""
+    languages, searched exactly. The pool keeps every relevant document and fills up with others, always the same. Where
+    it learns from sentence pairs: the mean of Pearson's correlations on ``max_queries`` dev pairs, in and across all
+    languages."""
 
     every: int = Field(500, ge=1)  # steps
     max_docs: int = Field(2000, ge=1)
@@ -109,6 +111,11 @@ class TrainConfig(Component):
             raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
         if self.adapter and self.student.kind == "lexical":
             raise ValueError("adapter: student.kind = lexical has no base with linear layers; leave out train.adapter")
+        if self.loss.reads == "pairs" and self.student.kind != "dense":
+            raise ValueError(
+                f"loss.kind = {self.loss.kind} compares one vector for each sentence, and student.kind = "
+                f'{self.student.kind} has one for each token: set train.student.kind = "dense"'
+            )
         if self.warmup > self.steps:
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
         if (dim := _find_dim(self.student)) is not None:

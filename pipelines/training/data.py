@@ -2,7 +2,8 @@
 
 A data set is ``queries`` (by language where there are several), ``docs`` by language, and what the loss reads:
 ``scores``, the teacher's rankings; or ``qrels`` by language and ``rankings``, the selection, whose passages that are
-not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false.
+not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false. A data set of
+sentence pairs is ``pairs`` by language, and nothing else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,16 @@ from pipelines.training.losses import Loss
 NEEDS = {  # what a data set holds, by what the loss reads
     "scores": frozenset({"queries", "docs", "scores"}),
     "labels": frozenset({"queries", "docs", "qrels", "rankings"}),
+    "pairs": frozenset({"pairs"}),
 }
-TABLES = {"queries": "queries", "docs": "docs", "scores": "rankings", "rankings": "rankings", "qrels": "qrels"}
+TABLES = {
+    "queries": "queries",
+    "docs": "docs",
+    "scores": "rankings",
+    "rankings": "rankings",
+    "qrels": "qrels",
+    "pairs": "pairs",
+}
 
 
 def find_needs(loss: Loss) -> frozenset[str]:

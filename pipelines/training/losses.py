@@ -1,9 +1,9 @@
 """Losses: what the student's scores of a query's passages are compared with. The kind of the loss decides what a
-training reads (``reads``): the teacher's scores, or labels and a selection of passages.
+training reads (``reads``): the teacher's scores, labels and a selection of passages, or sentence pairs.
 
-All but ``triplet`` turn scores into distributions over the passages by a softmax in float32 and return one number per
-entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as Hinton et al.
-(2015) do: a learning rate that suits one temperature may not suit another.
+All but ``triplet`` and ``cosine`` turn scores into distributions over the passages by a softmax in float32 and return
+one number per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as
+Hinton et al. (2015) do: a learning rate that suits one temperature may not suit another.
 
 Tensor names end in their shape: N entries, W ways (passages per entry), M candidates, L languages, Q queries.
 """
@@ -18,6 +18,9 @@ from cluster.component import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
+Reads = Literal["scores", "labels", "pairs"]
+PairLanguages = Literal["mono", "cross", "both"]
+
 Score = TypeVar("Score", float, "Tensor")
 
 
@@ -29,7 +32,7 @@ class Loss(Component):
     length that is not named is not trained, the full one included.
     """
 
-    reads: ClassVar[Literal["scores", "labels"]]
+    reads: ClassVar[Reads]
     dims: tuple[PositiveInt, ...] = ()
     dim_weights: tuple[PositiveFloat, ...] = ()  # one for each of dims; () weighs them alike
 
@@ -67,7 +70,7 @@ class Loss(Component):
 class _Distillation(Loss):
     """A distance between the student's and the teacher's distributions."""
 
-    reads: ClassVar[Literal["scores", "labels"]] = "scores"
+    reads: ClassVar[Reads] = "scores"
     alpha: float = Field(1.0, gt=0)  # multiplies the teacher's scores (PLAID-X: distillation_alpha)
     temperature: float = Field(1.0, gt=0)  # divides both sides' scores
 
@@ -156,7 +159,7 @@ class _Contrast(Loss):
     the query, in any language; else they are the entry's own. ``false_negatives`` leaves out more of them.
     """
 
-    reads: ClassVar[Literal["scores", "labels"]] = "labels"
+    reads: ClassVar[Reads] = "labels"
     in_batch: bool = True
     false_negatives: FalseNegatives | None = None
 
@@ -212,9 +215,26 @@ class Triplet(_Contrast):
         return behind_NM.masked_fill(~counts_NM, 0).sum(-1) / counts_NM.sum(-1).clamp(min=1)
 
 
+class Cosine(Loss):
+    """(cosine of two sentences − their gold score)², the gold score divided by 5, so that it is from 0 to 1 (Reimers
+    and Gurevych 2019; sentence-transformers: ``CosineSimilarityLoss``). For dense students.
+
+    ``pairs`` says in which languages the two sentences of a pair are: ``mono`` both in one, ``cross`` in two different
+    ones, ``both`` in any two; drawn for each pair of a batch, every choice alike likely.
+    """
+
+    reads: ClassVar[Reads] = "pairs"
+    kind: Literal["cosine"] = "cosine"
+    pairs: PairLanguages = "both"
+
+    def per_entry(self, cosine_N: "Tensor", gold_N: "Tensor") -> "Tensor":
+        """[N] losses of pairs with these cosines and gold scores from 0 to 1."""
+        return (cosine_N.float() - gold_N).square()
+
+
 DistillationLoss = KullbackLeibler | MeanSquaredError
 ContrastiveLoss = InfoNce | Triplet
-AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce | Triplet, Field(discriminator="kind")]
+AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce | Triplet | Cosine, Field(discriminator="kind")]
 
 
 def language_consistency(student_QLW: "Tensor") -> "Tensor":

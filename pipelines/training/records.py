@@ -84,9 +84,9 @@ def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 class Records:
     """The curves so far. Travels in every checkpoint, so that a resumed training has the whole of them.
 
-    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, nDCG@20, seconds). ``overflows``
-    counts steps that were not taken since fp16 could not hold their gradients: a loss that is no number is one of
-    these, and left out of the means. ``examples`` are the queries of each data set that may be drawn.
+    ``losses`` holds (step, mean loss, learning rate, seconds), ``validations`` (step, value of ``measure``, seconds).
+    ``overflows`` counts steps that were not taken since fp16 could not hold their gradients: a loss that is no number
+    is one of these, and left out of the means. ``examples`` are the queries of each data set that may be drawn.
     """
 
     steps: int
@@ -98,6 +98,7 @@ class Records:
     examples: dict[str, int] = field(default_factory=dict)
     overflows: int = 0
     pending: list[float] = field(default_factory=list)
+    measure: str = "nDCG@20"  # of the validations
 
     @staticmethod
     def parse(text: str) -> "Records":
@@ -132,7 +133,7 @@ class Records:
         losses = [f"{step}\t{loss:.6f}\t{lr:.4g}\t{seconds:.1f}" for step, loss, lr, seconds in self.losses]
         scores = [f"{step}\t{score:.4f}\t{seconds:.1f}" for step, score, seconds in self.validations]
         (out / "losses.tsv").write("\n".join(["step\tloss\tlr\tseconds", *losses, ""]).encode())
-        (out / "validation.tsv").write("\n".join(["step\tnDCG@20\tseconds", *scores, ""]).encode())
+        (out / "validation.tsv").write("\n".join([f"step\t{self.measure}\tseconds", *scores, ""]).encode())
         (out / "curves.png").write(self._plot())
 
     def _plot(self) -> bytes:
@@ -148,7 +149,7 @@ class Records:
         if self.validations:
             right = axis.twinx()
             right.plot([p[0] for p in self.validations], [p[1] for p in self.validations], "o-", color="tab:orange")
-            right.set(ylabel="dev nDCG@20", ylim=(0, 1))
+            right.set(ylabel=f"dev {self.measure}", ylim=(min([0.0, *(p[1] for p in self.validations)]), 1))
             right.yaxis.label.set_color("tab:orange")
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=120)
@@ -172,7 +173,9 @@ class ProgressFile:
         self.written = moment
         rate = (moment - self.started) / max(1, records.done - self.first)
         loss = records.pending[-1] if records.pending else records.losses[-1][1] if records.losses else float("nan")
-        note = f"loss {loss:.4f}" + (f", nDCG@20 {records.validations[-1][1]:.3f}" if records.validations else "")
+        note = f"loss {loss:.4f}" + (
+            f", {records.measure} {records.validations[-1][1]:.3f}" if records.validations else ""
+        )
         left = round((records.steps - records.done) * rate, 1) if records.done > self.first else None
         said = {"done": records.done, "total": records.steps, "note": note, "seconds_left": left}
         self.place.write(json.dumps(said).encode())

@@ -1,8 +1,8 @@
 """The step *start*: the student before its first step, made on CPUs before accelerators are asked for.
 
 Inputs: ``data``, by the name of the data set: ``queries``, ``docs`` by language, and, where questions are asked in
-several languages, the others as ``translated_queries``; left out for a student that reads no corpus
-(``student.reads_corpus``).
+several languages, the others as ``translated_queries``; or ``docs`` alone, sentence pairs by language. Left out for a
+student that reads no corpus (``student.reads_corpus``).
 
 The artifact: ``start/``, the untrained student, and ``warm/`` after its warm-up, for a student that has one; both are
 sentence-transformers directories. A training begins from ``warm/`` where it exists.

@@ -4,7 +4,8 @@ Inputs: ``start``, the student that takes the first step (see ``start``, or anot
 the data set: ``queries`` (by language where there are several), ``docs`` by language, and ``scores`` (the teacher's
 RANKINGS), or, for a loss that reads labels, ``qrels`` by language and ``rankings`` (the selection, for negatives), and
 ``scores`` too where a teacher says which negatives are false; and, to choose the best checkpoint, ``dev``: ``queries``
-in one language, and ``qrels`` and ``docs`` by language.
+in one language, and ``qrels`` and ``docs`` by language. For a loss that reads sentence pairs ``data`` and ``dev`` hold
+``pairs`` by language.
 
 The artifact: ``last/`` and ``best/`` (sentence-transformers directories; the same student where there is no ``dev``),
 ``adapter/`` where one was trained (peft's: the one that is merged in ``best/``),
@@ -43,10 +44,11 @@ TRAIN_SETTINGS = {  # of Ray Train, where the user has not set them
 def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Train, or go on from the last checkpoint below ``out``, and write the artifact's files (see above).
 
-    Returns facts: steps, the last loss, the best step and its nDCG@20 where there are dev queries, queries skipped for
-    want of translations, steps that overflowed fp16, by data set the queries that may be drawn and the batches, by data
-    set and language the batches with such passages, the questions, the passages and the relevant ones, a digest of the
-    samples, and seconds.
+    Returns facts: steps, the last loss, the best step and its measure (``best_nDCG@20``, ``best_Pearson``) where there
+    is a dev set, queries skipped for want of translations, steps that overflowed fp16, by data set the queries that may
+    be drawn and the batches, by data set and language the batches with such passages, the questions, the passages and
+    the relevant ones, a digest of the samples, and seconds. A sentence pair counts as a question in the language of its
+    left sentence and a passage in that of its right one.
 
     Raises:
         StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
@@ -142,8 +144,8 @@ def _publish(result: Any, out: Place) -> dict[str, Any]:
         "training_seconds": records.seconds,
     }
     if measured:
-        facts["best_nDCG@20"] = metrics["score"]
-        summary += f", dev nDCG@20 {metrics['score']:.3f} at step {metrics['step']}"
+        facts[f"best_{records.measure}"] = metrics["score"]
+        summary += f", dev {records.measure} {metrics['score']:.3f} at step {metrics['step']}"
     return {**facts, "summary": summary}
 
 

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Pool:
     """The dev queries and the documents that they are searched in, which are named ``<lang>:<doc_id>``. ``qrels`` are
     those of each language: its documents may have ids of their own."""
 
+    label: ClassVar[str] = f"nDCG@{DEPTH}"
+
     def __init__(
         self, queries: Docstore, qrels: Mapping[str, Artifact], docs: Mapping[str, Docstore], config: Validation
     ):
@@ -37,7 +39,7 @@ class Pool:
             for row in judgements.read(["query_id", "doc_id", "relevance"]).to_pylist():
                 if row["relevance"] > 0 and row["query_id"] in queries and row["doc_id"] in docs[lang]:
                     judged[row["query_id"]][f"{lang}:{row['doc_id']}"] = row["relevance"]
-        kept = sorted((q for q in judged if judged[q]), key=_draw)[: config.max_queries]
+        kept = sorted((q for q in judged if judged[q]), key=draw)[: config.max_queries]
         if not kept:
             raise StepError(
                 f"no dev query of {queries.name} has a relevant document in the dev collection: expected qrels of the "
@@ -53,7 +55,7 @@ class Pool:
         needed = {name for names in self.relevant for name in names}
         others = (f"{lang}:{doc}" for lang in docs for doc in docs[lang].ids)
         room = max(0, most - len(needed))
-        return [*needed, *heapq.nsmallest(room, (name for name in others if name not in needed), key=_draw)]
+        return [*needed, *heapq.nsmallest(room, (name for name in others if name not in needed), key=draw)]
 
     def search(self, encoder: Encoder, rank: int = 0, world: int = 1) -> Found:
         """The best 20 for each query among this worker's share of the pool."""
@@ -99,5 +101,6 @@ def ndcg(gains: Sequence[int], all_gains: Sequence[int], depth: int = DEPTH) -> 
     return float(total(gains) / ideal) if ideal else 0.0
 
 
-def _draw(name: str) -> bytes:
+def draw(name: str) -> bytes:
+    """A hash by which a sample is chosen: the lowest ones."""
     return hashlib.blake2b(name.encode(), digest_size=8).digest()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.accelerators import hide_accelerators
 from cluster.storage import Place
 from pipelines.docstore import Docstore
-from pipelines.training.config import TrainingRun
+from pipelines.training.config import TrainingRun, Validation
 from pipelines.training.data import open_docs
 from pipelines.training.records import Drawn, ProgressFile, Records
 from pipelines.training.start import open_start
@@ -19,6 +19,7 @@ from pipelines.training.start import open_start
 if TYPE_CHECKING:
     from pipelines.training.loop import Loop
     from pipelines.training.validate import Pool
+    from pipelines.training.validate_pairs import PairPool
     from pipelines.training.workers import Workers
 
 UNRANKED = -1e300  # the score of a checkpoint whose student was not measured
@@ -63,7 +64,6 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     from pipelines.training.cpu import keep_freed_memory, speed_up
     from pipelines.training.loop import Loop
     from pipelines.training.objectives import build_objective
-    from pipelines.training.validate import Pool
 
     config = job.run.train
     if checkpoint and not config.adapter:
@@ -81,13 +81,23 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
     if checkpoint:
         loop.restore(checkpoint)
         records = Records.parse((checkpoint / "records.json").read_text())
-    pool = None
-    if dev := job.inputs.get("dev"):
-        pool = Pool(Docstore.open(dev["queries"]), dev["qrels"], open_docs(dev["docs"]), config.validation)
+    pool = _open_pool(job.inputs["dev"], config.validation) if job.inputs.get("dev") else None
+    if pool:
+        records.measure = pool.label
     _take_steps(job, loop, records, pool)
 
 
-def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -> None:
+def _open_pool(dev: Mapping[str, Any], config: Validation) -> "Pool | PairPool":
+    """What the student is measured on while it learns."""
+    from pipelines.training.validate import Pool
+    from pipelines.training.validate_pairs import PairPool
+
+    if "pairs" in dev:
+        return PairPool(dev["pairs"], config)
+    return Pool(Docstore.open(dev["queries"]), dev["qrels"], open_docs(dev["docs"]), config)
+
+
+def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | PairPool | None") -> None:
     """Take the remaining steps, measuring and saving when it is time."""
     config, workers = loop.config, loop.workers
     began = time.monotonic() - records.seconds
@@ -109,7 +119,7 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | None") -
             checkpoints.report(records, measured)
 
 
-def _measure(loop: "Loop", records: Records, pool: "Pool") -> None:
+def _measure(loop: "Loop", records: Records, pool: "Pool | PairPool") -> None:
     workers = loop.workers
     with loop.shares.paused(), loop.whole() as student:  # which uses the student's tokenizer
         records.validation(pool.evaluate(student, workers.gather, workers.rank, workers.world))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import RecipeError
 from pipelines.training.config import TrainingRun
-from pipelines.training.losses import InfoNce, Triplet
+from pipelines.training.losses import Cosine, InfoNce, Triplet
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import TextEncoder
@@ -24,12 +24,16 @@ def build_objective(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], stu
     from pipelines.training.objectives.base import Sampler
     from pipelines.training.objectives.contrast import Contrast
     from pipelines.training.objectives.distil import Distil
+    from pipelines.training.objectives.similarity import Similarity, open_pair_sampler
 
     try:
         run.train.loss.check_dim(student.dim)
     except ValueError as error:
         raise RecipeError(f"train.{error}") from error
-    loss, sampler = run.train.loss, Sampler.open(run, data, student)
+    loss = run.train.loss
+    if isinstance(loss, Cosine):
+        return Similarity(loss, run.train, student, open_pair_sampler(run, data, student, loss.pairs))
+    sampler = Sampler.open(run, data, student)
     if isinstance(loss, InfoNce | Triplet):
         return Contrast(loss, run.train, student, sampler)
     return Distil(loss, run.train, student, sampler)

@@ -118,7 +118,7 @@ class Sampler:
         """Open the data sets."""
         members, texts, config = {}, {}, run.train
         passages: dict[str, Passages] = {name: open_passages(artifacts) for name, artifacts in data.items()}
-        seeds = {name: _seed_of(config.seed, name) if len(data) > 1 else config.seed for name in data}
+        seeds = {name: seed_of(config.seed, name) if len(data) > 1 else config.seed for name in data}
         if config.examples:
             sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, config.examples)
             passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
@@ -140,6 +140,6 @@ class Sampler:
         return Share(number, name, groups, skipped, *rows, is_asked_in_several)
 
 
-def _seed_of(seed: int, name: str) -> int:
+def seed_of(seed: int, name: str) -> int:
     """Another seed for each data set of a mixture, so that equal tables are not read in the same order."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "little") >> 1
