@@ -28,8 +28,8 @@ class Meta(Component):
     (first-order MAML, Finn et al. 2017, section 5.2). ``kd_weight`` is λ. ``kd_target``: of ``loss`` the squared
     difference of the summed losses of teacher and student (the released code), of ``logits`` the KL divergence of the
     softmax over the passages of the first query set, whose scores are divided by ``kd_temperature``, of ``embeddings``
-    the mean squared difference of the vectors of its texts. ``student_adapts``: the student has an inner loop of its own, on the first query set (the
-    paper's text); the released code has none. ``learners`` has the formulas.
+    the mean squared difference of the vectors of its texts. ``student_adapts``: the student has an inner loop of its
+    own, on the first query set (the paper's text); the released code has none. ``learners`` has the formulas.
     """
 
     algorithm: Algorithm = "maml_align"

@@ -3,8 +3,8 @@
 The student's weights enter the inner loop as tensors by name (``torch.func.functional_call``): all that are trained,
 which with ``train.adapter`` are the factors of LoRA. The optimiser, the schedule, clipping and checkpoints are those
 of the loop. Dropout is off, so that the weights after the inner steps depend on the episode alone, on however many
-workers. Gradients of order 2 go through attention twice: it is computed by torch's plain ("math") kernel, since the fused ones
-cannot be differentiated twice.
+workers. Gradients of order 2 go through attention twice: it is computed by torch's plain ("math") kernel, since the
+fused ones cannot be differentiated twice.
 """
 
 import hashlib
