@@ -205,6 +205,7 @@ class Triplet(_Contrast):
     kind: Literal["triplet"] = "triplet"
     margin: float = Field(0.2, ge=0)
     distance: Literal["score", "euclidean"] = "score"
+    temperature: float = Field(1.0, gt=0)  # divides the distances, so that sums of cosines may have a margin of 1
 
     def per_entry(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
         """[N] losses, as ``InfoNce.per_entry``; 0 where no negative is left."""
@@ -213,7 +214,7 @@ class Triplet(_Contrast):
         counts_NM = scores_NM.isfinite().scatter(1, positive_N1, False)
         if self.distance == "euclidean":  # a passage that is left out keeps a finite distance, so that gradients are
             scores_NM = -(2 - 2 * scores_NM.clamp(min=-1)).clamp(min=LEAST_SQUARE).sqrt()
-        behind_NM = (self.margin - scores_NM.gather(1, positive_N1) + scores_NM).relu()
+        behind_NM = (self.margin + (scores_NM - scores_NM.gather(1, positive_N1)) / self.temperature).relu()
         return behind_NM.masked_fill(~counts_NM, 0).sum(-1) / counts_NM.sum(-1).clamp(min=1)
 
 
