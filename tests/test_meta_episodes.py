@@ -193,7 +193,7 @@ def test_similar_sets_are_the_same_question_elsewhere_and_the_nearest(tables, tm
             row = next(ids for one, ids, _ in ranked if one == query)
             neighbours |= set([other for other in row if other not in support][:2])
         pool = neighbours | (support if asks_elsewhere else set())
-        assert queries <= pool
+        assert queries <= pool if len(pool) >= 3 else pool <= queries  # what lacks is drawn from all
         assert asks_elsewhere or not queries & support
         same += len(queries & support)
     assert same > 50
