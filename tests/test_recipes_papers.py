@@ -16,7 +16,16 @@ from test_plan import write
 from test_recipe import parallel
 
 DISTILLED = ("translate-distill", "multilingual-translate-distill")
-WITHOUT_PLACE = ("serve-model", "xquad", "xquad-ed", "xquad-minilm", "xquad-mtt", "xquad-zero-shot")  # of their data
+WITHOUT_PLACE = (
+    "maml-align-lareqa",
+    "maml-align-small",
+    "serve-model",
+    "xquad",
+    "xquad-ed",
+    "xquad-minilm",
+    "xquad-mtt",
+    "xquad-zero-shot",
+)  # of their data
 
 
 def steps_of(name: str, overrides: list[str] | None = None) -> dict[str, Step]:
