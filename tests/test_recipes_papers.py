@@ -17,6 +17,8 @@ from test_recipe import parallel
 
 DISTILLED = ("translate-distill", "multilingual-translate-distill")
 WITHOUT_PLACE = (
+    "maml-align-lareqa",
+    "maml-align-small",
     "serve-model",
     "sts-small",
     "xquad",

@@ -1,7 +1,8 @@
 """The training side of a plan: translated passages, selection, teacher, start, training.
 
 The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` and
-``triplet`` labels, ``cosine`` sentence pairs.
+``triplet`` labels, ``cosine`` sentence pairs; ``[train.meta]`` labels in several languages (see
+``pipelines.plan.meta``).
 A mixture reads the data of its members.
 """
 
@@ -16,6 +17,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.models import pin
 from pipelines.plan.data import plan_data_set
+from pipelines.plan.meta import plan_meta_data, plan_nearest
 from pipelines.plan.pairs import plan_pairs
 from pipelines.plan.steps import make_step, other_student, plan_collection
 from pipelines.recipe import EvaluationSet, Recipe, find_members
@@ -48,9 +50,13 @@ def plan_training(recipe: Recipe) -> Training:
     if recipe.train is None:
         raise RecipeError(f"recipe {recipe.name} trains no student: expected a recipe with [train]")
     with _no_circle(recipe.name):
-        data, mixture = _plan_data(recipe, recipe.train)
-        start, first = _plan_start(recipe, recipe.train, data)
-        config = TrainingRun(train=recipe.train, first=first, **mixture)
+        meta = recipe.train.meta.resolve(recipe.languages.docs) if recipe.train.meta else None
+        train_config = recipe.train.model_copy(update={"meta": meta})
+        data, mixture = _plan_data(recipe, train_config)
+        start, first = _plan_start(recipe, train_config, data)
+        if meta:
+            data = {MAIN: data[MAIN] | plan_nearest(recipe, meta, data[MAIN], start, first)}
+        config = TrainingRun(train=train_config, first=first, **mixture)
         inputs: dict[str, Any] = {"start": start, "data": data}
         if recipe.validate_split:
             inputs["dev"] = _plan_dev(recipe, recipe.validate_split)
@@ -83,6 +89,8 @@ def _no_circle(name: str) -> Iterator[None]:
 def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data sets of a training, and how they are mixed: values of ``TrainingRun``."""
     loss = train_config.loss
+    if train_config.meta:
+        return {MAIN: plan_meta_data(recipe, train_config.meta)}, {}
     if not recipe.mix:
         return {MAIN: plan_data_set(recipe, loss.reads, loss.reads_teacher)}, {}
     members = find_members(recipe.mix, recipe)

@@ -1,6 +1,6 @@
 """Parallel collections: the same documents and questions in several languages, tab-separated, one file per language.
 
-    collection.<lang>.tsv  doc_id<TAB>text           or candidates.<lang>.tsv  doc_id<TAB>text<TAB>context (left out)
+    collection.<lang>.tsv  doc_id<TAB>text           or candidates.<lang>.tsv  doc_id<TAB>text<TAB>context
     queries.<lang>.tsv     query_id<TAB>text
     qrels.tsv              query_id 0 doc_id relevance      or qrels.<lang>.tsv where doc_ids differ by language
     groups.tsv             doc_id or query_id<TAB>group                                      may be absent
@@ -32,17 +32,20 @@ class Parallel(Component):
     where a fold divides the questions, and kept where the hash does. Where a collection that is divided by hash has no
     groups.tsv, the documents left out are those judged relevant to questions of other splits alone. Every other split
     searches all documents.
+
+    ``context`` adds the third column, where a document has one, after its text: an answer is read with its paragraph.
     """
 
     kind: Literal["parallel"] = "parallel"
     path: Location
     fold: int = Field(0, ge=0)
     strict: bool = True
+    context: bool = False
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``; under ``strict``, those of "train" alone that belong to no other split."""
         collection, *deciding = self.files("docs", lang, split)
-        entries = read_docs(collection, lang, columns=(2, 3))
+        entries = read_docs(collection, lang, columns=(2, 3), with_last=self.context)
         if not deciding:
             return entries
         is_training = self._training_test(deciding)

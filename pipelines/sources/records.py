@@ -28,10 +28,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")  # fits the column's int32
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def read_docs(file: File, lang: str, columns: tuple[int, ...] = (2,)) -> Iterator[Entry]:
-    """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are left out."""
+def read_docs(file: File, lang: str, columns: tuple[int, ...] = (2,), with_last: bool = False) -> Iterator[Entry]:
+    """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are added to the text
+    ``with_last``, behind a blank, else left out."""
     for where, cells in _cells(file, columns):
-        yield make_doc(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
+        if isinstance(cells, list):
+            text = " ".join(cells[1:]) if with_last and cells[1].strip() else cells[1]
+            yield make_doc(where, cells[0], text, lang)
+        else:
+            yield cells
 
 
 def read_queries(file: File, lang: str) -> Iterator[Entry]:

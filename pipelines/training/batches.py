@@ -35,7 +35,7 @@ Mixing = Literal["mix_passages", "mix_entries", "round_robin_entries"]
 Sampling = Literal["random", "top"]
 
 # high bits of the key: they never share random numbers
-EPOCH_STREAM, MIXTURE_STREAM, ENTRY_STREAM, SAMPLE_STREAM = 0, 1, 2, 3
+EPOCH_STREAM, MIXTURE_STREAM, ENTRY_STREAM, SAMPLE_STREAM, EPISODE_STREAM = range(5)
 REMEMBERED = 100_000  # rankings, 0.5 KB each, of which it is known what is there
 REPLACEMENTS = 1000  # queries tried in place of one that cannot be used
 
@@ -244,8 +244,9 @@ def _choose(candidates: np.ndarray, ways: int, draw: Draw, random: np.random.Gen
 
 
 def stream(seed: int, kind: int, number: int) -> np.random.Generator:
-    """The random numbers of one purpose: of an epoch's order, of a query, of a block of batches, of a sample."""
-    key = np.array([seed, (kind << 62) | number], np.uint64)
+    """The random numbers of one purpose: of an epoch's order, of a query, of a block of batches, of a sample, of an
+    episode. The seed is below 2^63, so that its highest bit is free."""
+    key = np.array([seed | (kind >> 2) << 63, ((kind & 3) << 62) | number], np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 
 

@@ -11,6 +11,7 @@ from pipelines.students.adapter import Lora
 from pipelines.students.base import Task
 from pipelines.training.batches import Draw, Mixing, Sampling
 from pipelines.training.losses import AnyLoss, KullbackLeibler
+from pipelines.training.meta.config import Meta
 
 
 class TrainResources(Resources):
@@ -58,7 +59,8 @@ class TrainConfig(Component):
     """The defaults are those of MTD as released: AdamW without decay, warm-up or schedule, gradients clipped at 2,
     64 queries a step, 6 of 50 passages each.
 
-    ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each.
+    ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each. With
+    ``meta`` it counts meta-tasks.
     ``lr_groups`` gives parameters whose name contains the key another learning rate.
     ``ways`` passages of each query are drawn: 6, or 2 where round_robin_entries repeats them in every language.
     ``examples`` bounds the queries that are learnt from, of all data sets of a mixture together: each gives as many as
@@ -72,6 +74,7 @@ class TrainConfig(Component):
     after: Annotated[str, NOT_CONTENT] = ""  # the recipe whose best student takes the first step; it is an input
     adapter: Lora | None = None  # trains little of the base; None: all of the student
     loss: AnyLoss = KullbackLeibler()
+    meta: Meta | None = None  # episodes around a loss on labels; None: batches of queries
     consistency: float = Field(0.0, ge=0)
     mixing: Mixing = "mix_passages"
     sampling: Sampling = "random"
@@ -120,11 +123,36 @@ class TrainConfig(Component):
             raise ValueError(f"warmup = {self.warmup} is longer than the training of {self.steps} steps")
         if (dim := _find_dim(self.student)) is not None:
             self.loss.check_dim(dim)
+        if getattr(self.loss, "distance", "score") == "euclidean" and self.student.kind != "dense":
+            raise ValueError(
+                f"loss.distance = euclidean is between two vectors, and student.kind = {self.student.kind} has one for "
+                "each token: set loss.distance = score"
+            )
+        if self.meta:
+            self._check_meta(self.meta)
         if (most := self.resources.most_workers) > self.batch:
             raise ValueError(f"{most} workers cannot share a batch of {self.batch} queries")
         if self.resources.shard:
             self._check_sharding(self.resources.workers)
         return self
+
+    def _check_meta(self, meta: Meta) -> None:
+        """An episode is a set of triplets, whose loss is taken with the weights of an inner loop."""
+        loss = self.loss
+        if loss.reads != "labels" or getattr(loss, "in_batch", True) or loss.reads_teacher or loss.dims:
+            raise ValueError(
+                "meta compares a question with the passages of its own triplet: expected loss.kind = triplet or "
+                f"infonce with in_batch = false, without dims and a teacher's false_negatives, got {loss!r}"
+            )
+        if self.precision == "fp16" or self.resources.shard:
+            raise ValueError(
+                "meta has an inner loop, in which fp16 underflows and no weights are divided: choose "
+                "precision = fp32 or bf16, and leave out resources.shard"
+            )
+        if meta.algorithm != "finetune" and meta.order == 2 and self.precision != "fp32":
+            raise ValueError(
+                f"meta.order = 2 differentiates twice, precision = {self.precision} is too coarse: set fp32"
+            )
 
     def _check_sharding(self, workers: int | tuple[int, int]) -> None:
         """Workers that hold one student together take the same passes through it (see ``sharding``)."""

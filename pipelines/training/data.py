@@ -2,8 +2,11 @@
 
 A data set is ``queries`` (by language where there are several), ``docs`` by language, and what the loss reads:
 ``scores``, the teacher's rankings; or ``qrels`` by language and ``rankings``, the selection, whose passages that are
-not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false. A data set of
-sentence pairs is ``pairs`` by language, and nothing else.
+not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false.
+
+Episodes of a meta-learning read ``qrels`` by language, and by pair of languages ``questions`` and ``passages``, which are
+rankings (see ``pipelines.nearest``), where sets are similar or negatives are not random. A data set of sentence pairs is
+``pairs`` by language, and nothing else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,24 +21,22 @@ from pipelines.docstore import Docstore, RowStore
 from pipelines.positives import Positives
 from pipelines.training.batches import Candidates, Passages
 from pipelines.training.losses import Loss
+from pipelines.training.meta.config import Meta
 
 NEEDS = {  # what a data set holds, by what the loss reads
     "scores": frozenset({"queries", "docs", "scores"}),
     "labels": frozenset({"queries", "docs", "qrels", "rankings"}),
     "pairs": frozenset({"pairs"}),
 }
-TABLES = {
-    "queries": "queries",
-    "docs": "docs",
-    "scores": "rankings",
-    "rankings": "rankings",
-    "qrels": "qrels",
-    "pairs": "pairs",
-}
+RANKED = ("scores", "rankings", "questions", "passages")
+TABLES = {name: name for name in ("queries", "docs", "qrels", "pairs")} | dict.fromkeys(RANKED, "rankings")
 
 
-def find_needs(loss: Loss) -> frozenset[str]:
-    """What each data set must hold for this loss."""
+def find_needs(loss: Loss, meta: Meta | None = None) -> frozenset[str]:
+    """What each data set must hold for this loss, or for episodes around it."""
+    if meta:
+        ranked = {"questions": meta.sampling == "similar", "passages": meta.negatives != "random"}
+        return frozenset({"queries", "docs", "qrels"}) | {role for role, is_read in ranked.items() if is_read}
     return NEEDS[loss.reads] | ({"scores"} if loss.reads_teacher else frozenset())
 
 

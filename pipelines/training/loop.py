@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn import Parameter
 from cluster.errors import RecipeError
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.config import TrainConfig
-from pipelines.training.objectives.base import Objective, Pass, Share
+from pipelines.training.objectives.base import Objective, Pass, Samples
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
 from pipelines.training.sharding import Sharding
@@ -33,7 +34,7 @@ class Loop:
     """Takes steps. ``student`` is trained in place; ``shares`` are prepared ahead in a thread, which must be paused
     while the student's tokenizer is used by others."""
 
-    def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective, workers: Workers):
+    def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective[Any], workers: Workers):
         self.config, self.student, self.objective, self.workers = config, student, objective, workers
         self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
         self.sharding = Sharding(student, workers) if config.resources.shard and workers.world > 1 else None
@@ -41,7 +42,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
         alone = Workers() if self.sharding else workers  # FSDP sums what it divides
         self.sum = GradientSum(student.model.parameters(), alone)
-        self.shares: Prefetch[Share] = Prefetch(self._share, config.steps)
+        self.shares: Prefetch[Samples] = Prefetch(self._share, config.steps)
         self.overflows = self.overflows_in_a_row = 0  # steps that were not taken
         self._drawn = Drawn()
 
@@ -71,7 +72,7 @@ class Loop:
         self._drawn.add(share)
         return loss, self.config.lr * factor
 
-    def backward(self, share: Share) -> float:
+    def backward(self, share: Samples) -> float:
         """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
         config = self.config
         step = Pass(self.workers, self.scaler, self.sum, config.precision, config.accumulation, config.piece_tokens)
@@ -80,7 +81,7 @@ class Loop:
         self.workers.sum(total)
         return float(total)
 
-    def _share(self, number: int) -> Share:
+    def _share(self, number: int) -> Samples:
         return self.objective.share(number, self.workers.rank, self.workers.world)
 
     def _apply(self) -> bool:

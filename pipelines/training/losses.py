@@ -22,6 +22,7 @@ Reads = Literal["scores", "labels", "pairs"]
 PairLanguages = Literal["mono", "cross", "both"]
 
 Score = TypeVar("Score", float, "Tensor")
+LEAST_SQUARE = 1e-12  # of a distance: below it the square root has no gradient
 
 
 class Loss(Component):
@@ -199,19 +200,24 @@ class Triplet(_Contrast):
     """How far a negative comes nearer to the query than ``margin`` behind the relevant passage, the mean over an
     entry's negatives: max(0, margin − score of the relevant passage + score of the negative) (Schroff et al. 2015).
 
-    The distance is the score with its sign turned: of a dense student 1 − cosine, of late interaction a sum of cosines
-    over the query's tokens, which asks for a margin as many times larger.
+    The ``distance`` of a ``score`` is the score with its sign turned: of a dense student 1 − cosine, of late
+    interaction a sum of cosines over the query's tokens, which asks for a margin as many times larger. ``euclidean`` is
+    that of unit vectors, √(2 − 2 · cosine), for a dense student (MAML-Align: ``TripletMarginLoss(margin=1.0, p=2)``).
     """
 
     kind: Literal["triplet"] = "triplet"
     margin: float = Field(0.2, ge=0)
+    distance: Literal["score", "euclidean"] = "score"
+    temperature: float = Field(1.0, gt=0)  # divides the distances, so that sums of cosines may have a margin of 1
 
     def per_entry(self, student_NM: "Tensor", positive_N: "Tensor") -> "Tensor":
         """[N] losses, as ``InfoNce.per_entry``; 0 where no negative is left."""
         positive_N1 = positive_N[:, None]
         scores_NM = self._leave_out(student_NM, positive_N1)
         counts_NM = scores_NM.isfinite().scatter(1, positive_N1, False)
-        behind_NM = (self.margin - scores_NM.gather(1, positive_N1) + scores_NM).relu()
+        if self.distance == "euclidean":  # a passage that is left out keeps a finite distance, so that gradients are
+            scores_NM = -(2 - 2 * scores_NM.clamp(min=-1)).clamp(min=LEAST_SQUARE).sqrt()
+        behind_NM = (self.margin + (scores_NM - scores_NM.gather(1, positive_N1)) / self.temperature).relu()
         return behind_NM.masked_fill(~counts_NM, 0).sum(-1) / counts_NM.sum(-1).clamp(min=1)
 
 

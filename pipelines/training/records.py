@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.storage import Place
 
 if TYPE_CHECKING:
-    from pipelines.training.objectives.base import Share
+    from pipelines.training.objectives.base import Samples
 
 POINTS = 1000  # of the loss curve, each the mean of the steps since the one before
 PROGRESS_SECONDS = {True: 1.0, False: 10.0}  # between two writes of progress.json: local, object store
@@ -44,7 +44,7 @@ class Drawn:
             counts |= {name: dict.fromkeys(of_name, 0) for name, of_name in langs.items()}
         return first
 
-    def add(self, share: "Share") -> None:
+    def add(self, share: "Samples") -> None:
         """Count the share of a step that was taken."""
         passages = share.passages()
         one = Drawn({share.data: 1}, {}, share.skipped, {share.data: passages}, {share.data: share.positives()})

@@ -59,7 +59,7 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
         raise StepError(f"training needs the inputs start and data; {', '.join(sorted(missing))} is missing")
     finished = out / "facts.json"
     if not finished.exists():
-        check_data(inputs["data"], find_needs(config.train.loss), config.shares)
+        check_data(inputs["data"], find_needs(config.train.loss, config.train.meta), config.shares)
         connect()
         _forget_torn_snapshot(out / CHECKPOINTS)
         finished.write(json.dumps(_publish(_fit(Job(config, inputs, out)), out)).encode())

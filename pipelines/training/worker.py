@@ -76,8 +76,7 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
         speed_up(student.model)
     loop = Loop(config, student, build_objective(job.run, job.inputs["data"], student), workers)
     sampler = loop.objective.sampler
-    drawn = Drawn.nothing({name: member.langs for name, member in sampler.members.items()})
-    records = Records(config.steps, drawn=drawn, examples=sampler.sizes)
+    records = Records(config.steps, drawn=Drawn.nothing(sampler.langs), examples=dict(sampler.sizes))
     if checkpoint:
         loop.restore(checkpoint)
         records = Records.parse((checkpoint / "records.json").read_text())

@@ -10,6 +10,7 @@ Array and tensor names end in their shape: V words that have rows, N foreign wor
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -32,12 +33,14 @@ class AlignmentConfig:
 
     ``max_pairs`` bounds the sentence pairs per language; ``iterations`` are those of EM; ``gain`` is the factor of the
     learned rows. EM starts from the weight 1 + ``boost`` · max(0, cosine − MIN_COSINE) of each pair of words.
+    ``questions`` are aligned too, where they are asked in several languages.
     """
 
     max_pairs: int
     iterations: int
     gain: float
     boost: float
+    questions: bool = False
 
 
 def align(
@@ -50,8 +53,13 @@ def align(
     pivot_words = _collect_words(corpus, pivot)
     rows_VD = torch.zeros_like(module.word_rows)
     facts = {}
-    for lang in sorted(set(corpus.docs) - {pivot}):
-        pairs = list(draw_sentence_pairs(corpus.docs[pivot], corpus.docs[lang], config.max_pairs, seed))
+    asked = corpus.translated_queries if config.questions else {}
+    for lang in sorted({*corpus.docs, *asked} - {pivot}):
+        texts = [(corpus.queries, asked[lang])] if lang in asked else []
+        if pivot in corpus.docs and lang in corpus.docs:
+            texts.append((corpus.docs[pivot], corpus.docs[lang]))
+        drawn = (pair for own, other in texts for pair in draw_sentence_pairs(own, other, config.max_pairs, seed))
+        pairs = list(islice(drawn, config.max_pairs))
         cells = find_cooccurrence(
             [(split_words_and_characters(target), split_words(source)) for source, target in pairs]
         )
@@ -89,8 +97,8 @@ def draw_sentence_pairs(pivot: Docstore, foreign: Docstore, limit: int, seed: in
 
 
 def _collect_words(corpus: Corpus, lang: str) -> set[str]:
-    """Collect every word of the queries and of a language's documents."""
-    stores = [corpus.docs[lang], corpus.queries]
+    """Collect every word of the queries and of a language's documents, where there are any."""
+    stores = [corpus.queries, *([corpus.docs[lang]] if lang in corpus.docs else [])]
     return {word for store in stores for at in range(len(store)) for word in split_words(store.text_at(at))}
 
 

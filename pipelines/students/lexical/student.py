@@ -42,6 +42,7 @@ class Lexical(Component):
     beginning: float = Field(0.4, ge=0)  # weight, in a word without a row, of the rows of words with its prefix
     ending: float = Field(0.2, ge=0)  # the same for words with its suffix
     align_pairs: int = Field(20_000, ge=0)  # upper bound per language, 20 KB of memory each; 0: no alignment
+    align_questions: bool = False  # questions of several languages are translations of each other too
     align_iterations: int = Field(8, ge=1)  # of EM
     look_alike: float = Field(10.0, ge=0)  # how much more EM's start weighs pairs of words with similar letters
     gain: float = Field(20.0, gt=0)  # length of an aligned row relative to the letters' vector
@@ -89,17 +90,22 @@ class Lexical(Component):
     def warm_up(self, encoder: "TextEncoder", corpus: Corpus, seed: int) -> dict[str, Any]:
         """Learn foreign words from translations, in place, before the first training step.
 
-        Does nothing for a corpus of one language, or without documents in the language of the queries. Returns
+        Does nothing for a corpus of one language, or without documents in the language of the queries unless questions
+        are aligned. Returns
         ``aligned`` (by language, the numbers of sentence pairs and of aligned words) and ``seconds``.
         """
         from pipelines.students.lexical.align import AlignmentConfig, align
         from pipelines.students.lexical.start import find_pivot
 
         start, pivot = time.monotonic(), find_pivot(corpus)
-        if pivot not in corpus.docs or not self.align_pairs:
+        if not self.align_pairs or (pivot not in corpus.docs and not self.align_questions):
             return {"aligned": {}, "seconds": 0.0}
         config = AlignmentConfig(
-            max_pairs=self.align_pairs, iterations=self.align_iterations, gain=self.gain, boost=self.look_alike
+            max_pairs=self.align_pairs,
+            iterations=self.align_iterations,
+            gain=self.gain,
+            boost=self.look_alike,
+            questions=self.align_questions,
         )
         module: Any = encoder.model[0]
         facts = align(module, corpus, pivot, config, seed)

@@ -1,4 +1,5 @@
-"""Objectives: what a training learns from. The kind of its loss chooses one; see ``base.Objective``.
+"""Objectives: what a training learns from. The kind of its loss chooses one, or ``[train.meta]``; see
+``base.Objective``.
 
 Importing this loads no model library.
 """
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
     from pipelines.training.objectives.base import Objective
 
 
-def build_objective(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: "TextEncoder") -> "Objective":
+def build_objective(
+    run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: "TextEncoder"
+) -> "Objective[Any]":
     """Open the data sets, which ``check_data`` has seen, and make the objective of the run's loss.
 
     Raises:
         RecipeError: the loss cuts vectors to more dimensions than the student's have.
+        StepError: there are fewer questions than an episode of a meta-learning needs.
     """
     from pipelines.training.objectives.base import Sampler
     from pipelines.training.objectives.contrast import Contrast
@@ -30,6 +34,10 @@ def build_objective(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], stu
         run.train.loss.check_dim(student.dim)
     except ValueError as error:
         raise RecipeError(f"train.{error}") from error
+    if run.train.meta:
+        from pipelines.training.meta.objective import open_meta
+
+        return open_meta(run, data, student)
     loss = run.train.loss
     if isinstance(loss, Cosine):
         return Similarity(loss, run.train, student, open_pair_sampler(run, data, student, loss.pairs))

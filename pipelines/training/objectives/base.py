@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,39 @@ from pipelines.training.data import open_docs, open_passages, open_queries
 from pipelines.training.mixture import Mixture, Sample, divide_examples
 from pipelines.training.objectives.texts import TokenRows
 from pipelines.training.workers import GradientSum, Workers
+
+
+class Samples(Protocol):
+    """What one worker computes of a batch, as the loop sees it: what it counts, and by what it names them. ``data``
+    names the data set, ``skipped`` counts queries that could not be drawn."""
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def skipped(self) -> int: ...
+
+    def questions(self) -> Counter[str]:
+        """Queries by the language in which they are asked."""
+
+    def passages(self) -> Counter[str]:
+        """Passages by language."""
+
+    def positives(self) -> Counter[str]:
+        """Relevant passages by language; none where there are no labels."""
+
+    def digest(self) -> int:
+        """A number that names the samples. Summed over workers and steps it names those of a training, in any order."""
+
+
+class Sampling(Protocol):
+    """Where samples come from: by data set the languages of its passages and how many queries may be drawn."""
+
+    @property
+    def langs(self) -> Mapping[str, Sequence[str]]: ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -91,16 +124,20 @@ class Pass:
         torch.autograd.backward(tensors, gradients)
 
 
-class Objective(Protocol):
+Part = TypeVar("Part", bound=Samples)
+
+
+class Objective(Protocol[Part]):
     """Batches and their loss."""
 
-    sampler: "Sampler"
+    @property
+    def sampler(self) -> Sampling: ...
 
-    def share(self, number: int, rank: int, world: int) -> Share:
+    def share(self, number: int, rank: int, world: int) -> Part:
         """What worker ``rank`` of ``world`` computes of batch ``number``: a function of the seed and these numbers.
         May run in another thread, one call at a time, while ``student`` is trained."""
 
-    def backward(self, share: Share, step: Pass) -> Tensor:
+    def backward(self, share: Part, step: Pass) -> Tensor:
         """Add this worker's part of the gradient of the whole batch's mean loss, and return its part of that loss [1].
         Both sum, over the workers, to those of the batch computed at once; pieces change rounding only."""
 
@@ -111,6 +148,7 @@ class Sampler:
     def __init__(self, run: TrainingRun, members: Mapping[str, Batches], texts: Mapping[str, TokenRows]):
         self.members, self.texts = members, texts
         self.sizes = {name: len(batches.passages) for name, batches in members.items()}
+        self.langs = {name: batches.langs for name, batches in members.items()}
         self.mixture = Mixture(run.shares, self.sizes, run.temperature, run.train.seed)
 
     @classmethod
