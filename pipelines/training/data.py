@@ -4,9 +4,9 @@ A data set is ``queries`` (by language where there are several), ``docs`` by lan
 ``scores``, the teacher's rankings; or ``qrels`` by language and ``rankings``, the selection, whose passages that are
 not relevant are the negatives, and ``scores`` beside them where a teacher says which negatives are false.
 
-Episodes of a meta-learning read ``qrels`` by language, and by pair of languages ``questions`` and ``passages``, which are
-rankings (see ``pipelines.nearest``), where sets are similar or negatives are not random. A data set of sentence pairs is
-``pairs`` by language, and nothing else.
+Episodes of a meta-learning read ``qrels`` by language, and by pair of languages ``questions`` and ``passages``, which
+are rankings (see ``pipelines.nearest``), where sets are similar or negatives are not random. A data set of sentence
+pairs is ``pairs`` by language, and nothing else.
 """
 
 from collections.abc import Iterable, Mapping
