@@ -16,7 +16,7 @@ from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.codec import Codec, Training, assign, learn_buckets, pack, train, unpack
-from pipelines.indexes.plaid.search import Depth
+from pipelines.indexes.plaid.depth import Depth
 from pipelines.search import merge, open_shard, open_shards, search
 from pipelines.tables import VECTORS
 from tests.artifacts import table_artifact

@@ -1,94 +1,49 @@
-"""Searching PLAID: cells, two prunings by centroid scores, exact MaxSim on decompressed vectors.
+"""Searching PLAID."""
 
-    1  each query token probes its nearest cells; the passages in their lists are candidates
-    2  score them with the centroids that some query token is near (``threshold``), keep ``candidates``
-    3  score those with all their centroids, keep a quarter
-    4  decompress the rest, score exactly, take each document's best passage
-
-(Santhanam et al. 2022, PLAID, section 4.) The shards of a group go through these stages together, so that a query
-costs what it would cost in one shard of all their documents: a product with the centroids, a look at the lists of the
-probed cells, then about ``candidates`` passages of table look-ups and a quarter of them decompressed. A group that
-holds a share of its language's documents keeps its share of ``candidates`` (``share_out``), and k passages at least.
-Measured 30 ms (k = 10) to 110 ms (k = 1000) on 2 busy cores, 2,700 passages.
-Codes, residuals and lists are memory-mapped: a process holds the centroids, a few numbers per passage and cell, and the
-doc ids. A query takes memory for one byte per passage, its candidates' numbers and scores, and a block of tokens.
-Legend: Q query tokens, C centroids, F cells that hold a token of the group, P passages, T tokens.
-"""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang, share_out
-from pipelines.indexes.files import Docs, Stack, blocks, load_npy, offsets, ranges
-from pipelines.indexes.maxsim import best, maxsim, rank, slack, take_passages
+from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang
+from pipelines.indexes.files import Docs, load_npy, offsets
+from pipelines.indexes.maxsim import best, maxsim, rank, slack
 from pipelines.indexes.plaid.codec import Codec
+from pipelines.indexes.plaid.depth import Depth
 from pipelines.vectors import FloatArray, IntArray
 
-TOKENS = 1 << 14  # tokens scored at a time
-# Up to k: probes, threshold, candidates. PLAID's own (1, .5, 256; 2, .45, 1024; 4, .4, 4096) find 6 points less of the
-# top 10, and 20 less of the top 100, than everything probed would; these, less than half a point.
-DEFAULTS = ((10, (8, 0.3, 1024)), (100, (16, 0.3, 4096)), (None, (32, 0.25, 16384)))
-
-
-@dataclass(frozen=True)
-class Depth:
-    """The depth of one search of a group, with nothing left to defaults.
-
-    ``probes`` are doubled until ``enough`` passages are candidates; 0 where the user set the probes.
-    """
-
-    k: int
-    probes: int
-    candidates: int
-    threshold: float
-    enough: int
-
-    @classmethod
-    def of(cls, options: SearchOptions, passages_per_doc: float, share: float) -> "Depth":
-        """Resolve defaults by ``k``, and the group's share of the candidates. These are passages: a document counts as
-        many as it has."""
-        k = options.k
-        probes, threshold, candidates = next(rest for top, rest in DEFAULTS if top is None or k <= top)
-        least = round(k * passages_per_doc)
-        budget = options.candidates or round(max(candidates, 16 * k) * passages_per_doc)
-        return cls(
-            k=k,
-            probes=options.probes or probes,
-            candidates=min(budget, max(share_out(budget, share), least)),
-            threshold=threshold if options.threshold is None else options.threshold,
-            enough=0 if options.probes else least,
-        )
-
-
-class InvertedLists:
-    """The passages of each cell of one shard."""
-
-    def __init__(self, directory: Path):
-        self.passages = load_npy(directory / "ivf.npy")
-        self.starts_C1 = offsets(np.load(directory / "ivf_lengths.npy"))
-
-    def take(self, cells: IntArray) -> IntArray:
-        """The passages that have a token in one of ``cells``, numbered within the shard; one for each such cell."""
-        starts = self.starts_C1[cells]
-        return self.passages[ranges(starts, self.starts_C1[cells + 1] - starts)]
+DEEP = 8
+MARGIN = 0.15
 
 
 class PlaidGroup:
     """PLAID shards of one codec, searched as one."""
 
     def __init__(self, directories: Sequence[Path], share: float):
+        from pipelines.indexes.compiled import addresses
+        from pipelines.indexes.plaid import kernels
+
+        self.kernels = kernels
         self.lang = read_lang(directories)
         self.share = share
         self.docs = Docs(directories)
         self.codec = Codec.load(directories[0])
-        self.codes_T = Stack([load_npy(directory / "0.codes.npy") for directory in directories])
-        self.residuals_TW = Stack([load_npy(directory / "0.residuals.npy") for directory in directories])
-        self.lists = [InvertedLists(directory) for directory in directories]
-        self.filled_F = np.flatnonzero(sum(np.diff(lists.starts_C1) for lists in self.lists))
+        names = ("0.codes", "0.residuals", "ivf")
+        files = [[load_npy(directory / f"{name}.npy") for name in names] for directory in directories]
+        files = [[c, r, offsets(np.load(d / "ivf_lengths.npy")), i.astype(np.int32)] for (c, r, i), d in zip(files, directories)]
+        self.files = files
+        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in files], axis=0)
+        self.shards = kernels.Shards(
+            np.array([addresses(arrays) for arrays in files]),
+            self.docs.passages_S1,
+            self.docs.token_starts_P1,
+            files[0][0].itemsize,
+            files[0][1].shape[1],
+        )
         self.passages = int(self.docs.passages_S1[-1])
+        self.weights = self.codec._weights_of_byte.view(np.float64)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
@@ -99,95 +54,64 @@ class PlaidGroup:
         check_dim(query_QN, self.codec.dim)
         if not len(query_QN) or not self.passages:
             return []
-        scores_CQ = self.codec.centroids_CN @ query_QN.T
-        passages = self._find_candidates(scores_CQ, depth)
+        k = self.kernels
+        lanes_LN = np.zeros((-(-len(query_QN) // k.LANES) * k.LANES, self.codec.dim), np.float32)
+        lanes_LN[: len(query_QN)] = query_QN
+        scores_CL = self.codec.centroids_CN @ lanes_LN.T
+        passages, scores_P = self._find(scores_CL, len(query_QN), depth)
         if len(passages) > depth.candidates:
-            near_C = _find_near(scores_CQ, query_QN, depth.threshold)
-            passages = _keep(passages, self._approximate(scores_CQ, passages, near_C), depth.candidates)
-        if len(passages) > (keep := max(depth.candidates // 4, depth.k)):
-            passages = _keep(passages, self._approximate(scores_CQ, passages), keep)
-        return self._rank(query_QN, passages, depth.k)
+            passages = _keep(passages, scores_P, depth.candidates)
+        if len(passages) > depth.exact:
+            passages = _keep(passages, self._approximate(query_QN, scores_CL, passages), depth.exact)
+        return self._rank(query_QN, lanes_LN, np.sort(passages), depth.k)
 
-    def _find_candidates(self, scores_CQ: FloatArray, depth: Depth) -> IntArray:
-        """The passages in the probed cells, ascending; more cells are probed until there are enough."""
-        scores_QF = np.ascontiguousarray(scores_CQ[self.filled_F].T)
-        passages = self._probe(scores_QF, depth.probes)
-        while len(passages) < depth.enough and depth.probes < len(self.filled_F):
-            depth = replace(depth, probes=2 * depth.probes)
-            passages = self._probe(scores_QF, depth.probes)
-        return passages
+    def _find(self, scores_CL, tokens, depth):
+        filled = int(self.is_filled_C.sum())
+        probes = min(depth.probes, filled)
+        while True:
+            cells_QK = np.full((tokens, probes), -1, np.int64)
+            best_QK = np.full((tokens, probes), -np.inf, np.float32)
+            self.kernels.find_cells(scores_CL, self.is_filled_C, cells_QK, best_QK)
+            gains_QK = best_QK - best_QK[:, -1:]
+            scores_P, seen_P = np.zeros(self.passages, np.float32), np.zeros(self.passages, np.int32)
+            found = np.empty(self.passages, np.int32)
+            count = self.kernels.score_lists(cells_QK, gains_QK, self.shards, scores_P, seen_P, found)
+            if count >= depth.enough or probes == filled:
+                return found[:count], scores_P[found[:count]]
+            probes = min(2 * probes, filled)
 
-    def _probe(self, scores_QF: FloatArray, probes: int) -> IntArray:
-        """The passages, ascending, with a token in one of the ``probes`` nearest filled cells of a query token.
+    def _approximate(self, query_QN, scores_CL, passages):
+        shape = (len(query_QN), len(passages), DEEP)
+        near = self.kernels.Near(np.zeros(shape, np.int64), np.empty(shape, np.float32))
+        scores_P = np.empty(len(passages), np.float32)
+        margins = (MARGIN * np.linalg.norm(query_QN, axis=1)).astype(np.float32)
+        self.kernels.score_cells(passages, self.shards, scores_CL, margins, near, scores_P)
+        if not DEEP:
+            return scores_P
+        w = self.codec._weights_of_byte
+        per = w.shape[1]
+        tables = (query_QN.reshape(len(query_QN), -1, per) @ w.T).reshape(len(query_QN), -1)
+        self.kernels.score_near(near, tables, scores_P)
+        return scores_P
 
-        Languages share their centroids: the very nearest cell of an English word may hold no token of this language.
-        """
-        if probes >= len(self.filled_F):
-            return np.arange(self.passages)
-        nearest = np.argpartition(scores_QF, -probes, axis=1)[:, -probes:]
-        cells = self.filled_F[np.unique(nearest)]
-        is_candidate_P = np.zeros(self.passages, bool)
-        for lists, first, end in zip(self.lists, self.docs.passages_S1, self.docs.passages_S1[1:], strict=False):
-            is_candidate_P[first:end][lists.take(cells)] = True
-        return np.flatnonzero(is_candidate_P)
+    def _decode(self, passages: IntArray):
+        starts = offsets(self.docs.token_starts_P1[passages + 1] - self.docs.token_starts_P1[passages])
+        vectors_TN = np.empty((starts[-1], self.codec.dim), np.float32)
+        self.kernels.decode(passages, self.shards, self.codec.centroids_CN, self.weights, vectors_TN)
+        return vectors_TN, starts
 
-    def _approximate(self, scores_CQ: FloatArray, passages: IntArray, near_C: np.ndarray | None = None) -> FloatArray:
-        """MaxSim with centroids in the place of tokens, float32 (P,). With ``near_C`` only those centroids count, and
-        passages without any come last."""
-        return np.concatenate(
-            [_approximate_block(scores_CQ, *self._take_codes(p), near_C) for p in self._cut(passages)]
-        )
-
-    def _rank(self, query_QN: FloatArray, passages: IntArray, k: int) -> Ranking:
-        """The best ``k`` documents by MaxSim with the decompressed tokens: in float32, the best again in float64 (see
-        ``pipelines.indexes.maxsim``)."""
+    def _rank(self, query_QN, lanes_LN, passages, k):
         docs_P = self.docs.of_passages(passages)
         docs, first = np.unique(docs_P, return_index=True)
-        near = best(np.maximum.reduceat(self._score(query_QN, passages), first), k, 2 * slack(query_QN))
+        vectors_TN, starts = self._decode(passages)
+        scores_P = np.empty(len(passages), np.float32)
+        self.kernels.add_best(vectors_TN @ lanes_LN.T, starts, scores_P)
+        near = best(np.maximum.reduceat(scores_P, first), k, 2 * slack(query_QN))
         is_near_P = np.isin(docs_P, docs[near])
-        scores_P = self._score(query_QN.astype(np.float64), passages[is_near_P])
+        vectors_TN, starts = self._decode(passages[is_near_P])
+        scores_P = maxsim(query_QN.astype(np.float64), vectors_TN.astype(np.float64), starts)
         docs, first = np.unique(docs_P[is_near_P], return_index=True)
         return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
-
-    def _score(self, query_QN: FloatArray, passages: IntArray) -> FloatArray:
-        """MaxSim with the decompressed tokens (P,), in the query's type."""
-        return np.concatenate([self._score_block(query_QN, piece) for piece in self._cut(passages)])
-
-    def _score_block(self, query_QN: FloatArray, passages: IntArray) -> FloatArray:
-        tokens, starts = take_passages(passages, self.docs.token_starts_P1)
-        vectors_TN = self.codec.decode(self.codes_T.take(tokens), self.residuals_TW.take(tokens))
-        return maxsim(query_QN, vectors_TN.astype(query_QN.dtype, copy=False), starts)
-
-    def _take_codes(self, passages: IntArray) -> tuple[IntArray, IntArray]:
-        """The codes of the passages' tokens, and where each passage starts among them."""
-        tokens, starts = take_passages(passages, self.docs.token_starts_P1)
-        return self.codes_T.take(tokens), starts
-
-    def _cut(self, passages: IntArray) -> Iterator[IntArray]:
-        """Runs of passages of about ``TOKENS`` tokens together."""
-        starts = self.docs.token_starts_P1
-        for first, last in blocks(offsets(starts[passages + 1] - starts[passages]), TOKENS):
-            yield passages[first:last]
-
-
-def _find_near(scores_CQ: FloatArray, query_QN: FloatArray, threshold: float) -> np.ndarray:
-    """Mask (C,) of the centroids with at least this cosine to a query token, whatever the token's weight."""
-    norms_Q = np.maximum(np.linalg.norm(query_QN, axis=1), 1e-12)
-    return (scores_CQ / norms_Q).max(axis=1) >= threshold
-
-
-def _approximate_block(
-    scores_CQ: FloatArray, codes_T: IntArray, starts: IntArray, near_C: np.ndarray | None
-) -> FloatArray:
-    """See ``PlaidGroup._approximate``."""
-    if near_C is not None:
-        kept_T = near_C.take(codes_T)
-        codes_T, starts = codes_T[kept_T], offsets(np.add.reduceat(kept_T, starts[:-1], dtype=np.int64))
-    scores_P = np.full(len(starts) - 1, -np.inf, np.float32)
-    filled = np.flatnonzero(np.diff(starts))
-    if len(filled):
-        scores_P[filled] = np.maximum.reduceat(scores_CQ.take(codes_T, axis=0), starts[filled], axis=0).sum(axis=1)
-    return scores_P
 
 
 def _keep(passages: IntArray, scores_P: FloatArray, count: int) -> IntArray:
