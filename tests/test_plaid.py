@@ -15,7 +15,7 @@ from cluster.errors import StepError
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
-from pipelines.indexes.plaid.codec import Codec, Training, assign, learn_buckets, pack, train, unpack
+from pipelines.indexes.plaid.codec import Codec, Training, learn_buckets, pack, train, unpack
 from pipelines.indexes.plaid.depth import Depth
 from pipelines.search import merge, open_shard, open_shards, search
 from pipelines.tables import VECTORS

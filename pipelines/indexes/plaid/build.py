@@ -76,7 +76,7 @@ class TrainCodec:
 def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter:
     with (
         DocsWriter(directory) as docs,
-        NpyAppender(directory / "0.codes.npy", "<i4") as codes,
+        NpyAppender(directory / "0.codes.npy", _code_type(codec)) as codes,
         NpyAppender(directory / "0.residuals.npy", "|u1") as residuals,
     ):
         for rows in stream_vectors(parts):
@@ -87,12 +87,17 @@ def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter
     return docs
 
 
+def _code_type(codec: Codec) -> str:
+    """As narrow as the number of cells allows."""
+    return "<u2" if len(codec.centroids_CN) <= 1 << 16 else "<i4"
+
+
 def _write_ivf(directory: Path, centroids: int) -> None:
     """For each centroid the passages that have a token of its cell, ascending: count, then place."""
     counts_C = np.zeros(centroids, np.int64)
     for codes, _ in _cells(directory, centroids):
         counts_C += np.bincount(codes, minlength=centroids)
-    lists = Inversion(counts_C, {directory / "ivf.npy": "<i8"})
+    lists = Inversion(counts_C, {directory / "ivf.npy": "<i4"})
     for codes, passages in _cells(directory, centroids):
         lists.add(codes, passages)
     lists.close()

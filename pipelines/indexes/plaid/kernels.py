@@ -78,7 +78,7 @@ def find_cells(scores_CL, is_filled_C, cells_QK, scores_QK):  # type: ignore[no-
     ``scores_QK`` comes filled with −inf; a cell is −1 where there are fewer than K.
     """
     tokens, probes = cells_QK.shape
-    lowest_L = np.full(scores_CL.shape[1], F32(np.inf))
+    lowest_L = np.full(scores_CL.shape[1], F32(np.inf))  # of the tokens of zeros
     lowest_L[:tokens] = -np.inf
     for cell in range(len(scores_CL)):
         if is_filled_C[cell]:
@@ -274,3 +274,30 @@ def add_best(scores_TL, starts_P1, scores_P):  # type: ignore[no-untyped-def]
             for q in range(len(best_L)):
                 best_L[q] = max(best_L[q], scores_L[q])
         scores_P[i] = best_L.sum()
+
+
+@kernel(types.void(_READ_2, _array(types.int32, 1, "C", readonly=True), _READ_2, _array(_F4, 1, "C", readonly=True), _array(types.uint8, 2, "C")))
+def compress(vectors_TN, codes_T, centroids_CN, cutoffs, residuals_TW):  # type: ignore[no-untyped-def]
+    """Write the packed buckets of what is left of each vector without its centroid.
+
+    A bucket is how many cut-offs lie below the component. See ``pipelines.indexes.plaid.codec.pack`` for the order.
+    """
+    count = len(cutoffs)
+    bits = 1 if count == 1 else 2 if count == 3 else 4
+    parts, turned = 8 // bits, np.zeros(count + 1, np.int64)  # of each bucket its bits, the lowest first
+    for bucket in range(count + 1):
+        for bit in range(bits):
+            turned[bucket] |= ((bucket >> bit) & 1) << (bits - 1 - bit)
+    left_N = np.empty(vectors_TN.shape[1], np.int64)
+    for t in range(len(codes_T)):
+        vector_N, centroid_N = vectors_TN[t], centroids_CN[codes_T[t]]
+        for n in range(len(left_N)):
+            value, bucket = vector_N[n] - centroid_N[n], 0
+            for i in range(count):
+                bucket += value > cutoffs[i]
+            left_N[n] = bucket
+        for w in range(residuals_TW.shape[1]):
+            byte = 0
+            for i in range(parts):
+                byte = (byte << bits) | turned[left_N[w * parts + i]]
+            residuals_TW[t, w] = byte

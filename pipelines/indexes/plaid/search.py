@@ -32,7 +32,7 @@ class PlaidGroup:
         self.codec = Codec.load(directories[0])
         names = ("0.codes", "0.residuals", "ivf")
         files = [[load_npy(directory / f"{name}.npy") for name in names] for directory in directories]
-        files = [[c, r, offsets(np.load(d / "ivf_lengths.npy")), i.astype(np.int32)] for (c, r, i), d in zip(files, directories)]
+        files = [[c, r, offsets(np.load(d / "ivf_lengths.npy")), i] for (c, r, i), d in zip(files, directories)]
         self.files = files
         self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in files], axis=0)
         self.shards = kernels.Shards(
@@ -43,7 +43,7 @@ class PlaidGroup:
             files[0][1].shape[1],
         )
         self.passages = int(self.docs.passages_S1[-1])
-        self.weights = self.codec._weights_of_byte.view(np.float64)
+        self.weights = self.codec.weights_of_byte.view(np.float64)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
@@ -88,7 +88,7 @@ class PlaidGroup:
         self.kernels.score_cells(passages, self.shards, scores_CL, margins, near, scores_P)
         if not DEEP:
             return scores_P
-        w = self.codec._weights_of_byte
+        w = self.codec.weights_of_byte
         per = w.shape[1]
         tables = (query_QN.reshape(len(query_QN), -1, per) @ w.T).reshape(len(query_QN), -1)
         self.kernels.score_near(near, tables, scores_P)
