@@ -234,8 +234,8 @@ def test_a_shard_by_itself_keeps_its_share_of_the_candidates_and_k(tmp_path: Pat
     shard = open_shard(place, "en-00003")
     assert shard.share == 1 / 8
     for options, kept in (({"k": 10, "candidates": 400}, 100), ({"k": 150, "candidates": 400}, 150)):
-        assert Depth.of(SearchOptions(**options), 1.0, shard.share).candidates == kept
-        assert Depth.of(SearchOptions(**options), 1.0, 1.0).candidates == 400
+        assert Depth.of(SearchOptions(**options), 100, 100, shard.share).candidates == kept
+        assert Depth.of(SearchOptions(**options), 800, 800, 1.0).candidates == 400
     assert len(search(shard, make_queries(docs, 1), SearchOptions(k=90))[0]) == 90
 
 
@@ -249,20 +249,6 @@ def test_shards_by_themselves_find_as_much_as_the_group(tmp_path: Path) -> None:
     truth = [oracle(query, docs, 10) for query in queries]
     apart, one = (np.mean([recall(*pair) for pair in zip(found, truth, strict=True)]) for found in (merged, together))
     assert apart > one - 0.02
-
-
-def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = make_docs(200)
-    place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 70)
-    queries, options = make_queries(docs, 5), {"k": 20, "candidates": 60}
-    whole = find(place, queries, **options)
-    monkeypatch.setattr("pipelines.indexes.plaid.search.TOKENS", 7)
-    assert find(place, queries, **options) == whole
-
-
-def test_assign_ties_and_blocks() -> None:
-    vectors = sample(300)
-    np.testing.assert_array_equal(assign(vectors, vectors), np.arange(300))
 
 
 def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.step import Step
 from pipelines.costs.encoders import Encoder, encoder_of_step
 from pipelines.costs.sizes import Size
-from pipelines.indexes.plaid.search import DEFAULTS
+from pipelines.indexes.plaid.depth import count_candidates
 
 UNIT_OF_SEARCH = 1 << 13  # query rows of a unit of ``search_shards``
 QUESTION_TOKENS = 10.0  # of a question that is written
@@ -186,8 +186,7 @@ def _search(step: Step, base: Amount, inputs: Mapping[str, Amount]) -> Amount:
 def scored_of(kind: str, docs: float, options: Any) -> float:
     """How many documents a search of one language scores for one question."""
     if kind == "plaid":
-        candidates = next(rest[2] for top, rest in DEFAULTS if top is None or options.k <= top)
-        return min(docs, float(options.candidates or max(candidates, 16 * options.k)))
+        return min(docs, float(options.candidates or count_candidates(options.k, 1.0, docs)))
     return 1.0 if kind == "faiss" else docs
 
 

@@ -2,22 +2,22 @@
 
 Importing this module compiles them (or loads what an earlier process compiled). Those that read passages walk all shards
 of a group in one call. Legend: Q query tokens, L query tokens padded to a multiple of ``LANES`` with tokens of zeros, C
-cells, K probes, P passages, D tokens of a passage that are looked at closely, S shards, T tokens, B 256·(bytes of a
-residual), N dim.
+cells, K probes, P passages, S shards, T tokens, W bytes of a residual, N dim.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, types
 
 from pipelines.indexes.compiled import at, kernel, part
-from pipelines.vectors import IntArray
+from pipelines.vectors import FloatArray, IntArray
 
 LANES = 16  # query tokens that are compared at a time
-DEEP = 8  # D: tokens of a passage that are looked at closely for each query token
+DOT = 1 << 17  # multiplications in one product: BLAS takes one thread for so few
 CODES, RESIDUALS, LIST_STARTS, LISTS = range(4)  # columns of ``Shards.places_SA``
 F32 = np.float32
+LOWEST = F32(-3e38)
 
 
 class Shards(NamedTuple):
@@ -38,22 +38,24 @@ class Shards(NamedTuple):
     residual_bytes: int
 
 
-class Near(NamedTuple):
-    """The tokens of passages that may be the best for a query token: addresses of their residuals (0: none), and the
-    scores of their cells. (Q, P, D)
+class CodecTables(NamedTuple):
+    """What kernels decode with: centroids, and for each of the 256 bytes of a residual the weights of its components.
+
+    Two float32 weights are kept in one float64, which is copied and never computed with.
     """
 
-    rows_QPD: IntArray
-    scores_QPD: Any
+    centroids_CN: FloatArray
+    weights_BH: FloatArray
 
 
 _array = types.Array
 _I8, _F4 = types.int64, types.float32
 _SHARDS = types.NamedTuple((_array(_I8, 2, "C"), _array(_I8, 1, "C"), _array(_I8, 1, "C"), _I8, _I8), Shards)
-_NEAR = types.NamedTuple((_array(_I8, 3, "C"), _array(_F4, 3, "C")), Near)
 _F4_1, _F4_2, _I8_2 = _array(_F4, 1, "C"), _array(_F4, 2, "C"), _array(_I8, 2, "C")
-_I4_1, _I8_1 = _array(types.int32, 1, "C"), _array(_I8, 1, "C")
+_I4_1 = _array(types.int32, 1, "C")
 _READ_2 = _array(_F4, 2, "C", readonly=True)
+_CODEC = types.NamedTuple((_F4_2, _array(types.float64, 2, "C")), CodecTables)
+_READ_I4, _READ_F4 = _array(types.int32, 1, "C", readonly=True), _array(_F4, 1, "C", readonly=True)
 
 
 @part
@@ -101,8 +103,8 @@ def find_cells(scores_CL, is_filled_C, cells_QK, scores_QK):  # type: ignore[no-
 def score_lists(cells_QK, gains_QK, shards, scores_P, seen_P, found):  # type: ignore[no-untyped-def]
     """Add to each passage's score the gain of the best probed cell of each query token; list the passages in ``found``.
 
-    Returns how many were found. ``scores_P`` and ``seen_P`` come all zero and are left so: the scores of ``found`` move
-    to its own places. Cells are in descending order, so the first that holds a passage is its best.
+    Returns how many were found. ``scores_P`` and ``seen_P`` come all zero. Cells are in descending order, so the first
+    that holds a passage is its best.
     """
     count = 0
     tokens, probes = cells_QK.shape
@@ -153,130 +155,85 @@ def _read_codes(shards, shard, first, codes):  # type: ignore[no-untyped-def]
 
 
 @part
-def _find_best(scores_CL, codes, best_L):  # type: ignore[no-untyped-def]
-    """The highest score of these cells for each query token."""
-    best_L[:] = F32(-3e38)
-    t = 0
-    while t + 4 <= len(codes):
-        a, b, c, d = scores_CL[codes[t]], scores_CL[codes[t + 1]], scores_CL[codes[t + 2]], scores_CL[codes[t + 3]]
+def _take_higher(best_L, scores_TL, rows):  # type: ignore[no-untyped-def]
+    """Raise each of ``best_L`` to the highest of these rows of scores."""
+    for row in rows:
+        scores_L = scores_TL[row]
         for q in range(len(best_L)):
-            best_L[q] = max(best_L[q], max(max(a[q], b[q]), max(c[q], d[q])))
-        t += 4
-    while t < len(codes):
-        a = scores_CL[codes[t]]
-        for q in range(len(best_L)):
-            best_L[q] = max(best_L[q], a[q])
-        t += 1
+            best_L[q] = max(best_L[q], scores_L[q])
 
 
-@kernel(types.void(_I4_1, _SHARDS, _F4_2, _F4_1, _NEAR, _F4_1))
-def score_cells(passages, shards, scores_CL, margins_Q, near, scores_P):  # type: ignore[no-untyped-def]
-    """Score passages by MaxSim with centroids in the place of tokens; find the tokens that may really be the best.
-
-    Those are, for each query token, the first D whose cells score at most ``margins_Q`` less than the best cell. With
-    D = 0 none are looked for. ``near.rows_QPD`` comes all zero.
-    """
-    tokens, _, most = near.rows_QPD.shape
-    best_L, least_L = np.empty(scores_CL.shape[1], F32), np.full(scores_CL.shape[1], F32(3e38))
-    room, counts_Q = np.empty(256, np.int32), np.zeros(tokens, np.int64)
+@kernel(types.void(_I4_1, _SHARDS, _F4_2, _I8, _F4_1))
+def score_cells(passages, shards, scores_CL, tokens, scores_P):  # type: ignore[no-untyped-def]
+    """Score passages by MaxSim of the query's ``tokens`` with centroids in the place of document tokens."""
+    best_L, room = np.empty(scores_CL.shape[1], F32), np.empty(256, np.int32)
     for i in range(len(passages)):
-        passage = passages[i]
-        shard = _find_shard(passage, shards)
-        first, length = shards.starts_P1[passage], shards.starts_P1[passage + 1] - shards.starts_P1[passage]
-        first -= shards.starts_P1[shards.firsts_S1[shard]]
+        shard = _find_shard(passages[i], shards)
+        first = shards.starts_P1[passages[i]]
+        length = shards.starts_P1[passages[i] + 1] - first
         if length > len(room):
             room = np.empty(2 * length, np.int32)
         codes = room[:length]
-        _read_codes(shards, shard, first, codes)
-        _find_best(scores_CL, codes, best_L)
-        scores_P[i] = 0
-        for q in range(tokens):
-            scores_P[i] += best_L[q]
-            least_L[q] = best_L[q] - margins_Q[q]
-            counts_Q[q] = 0
-        for t in range(length if most else 0):
-            scores_L, is_near = scores_CL[codes[t]], 0
-            for q in range(len(least_L)):
-                is_near |= scores_L[q] >= least_L[q]
-            if is_near:
-                row = shards.places_SA[shard, RESIDUALS] + shards.residual_bytes * (first + t)
-                for q in range(tokens):
-                    if scores_L[q] >= least_L[q] and counts_Q[q] < most:
-                        near.rows_QPD[q, i, counts_Q[q]], near.scores_QPD[q, i, counts_Q[q]] = row, scores_L[q]
-                        counts_Q[q] += 1
-
-
-@kernel(types.void(_NEAR, _READ_2, _F4_1))
-def score_near(near, tables_QB, scores_P):  # type: ignore[no-untyped-def]
-    """Score passages by MaxSim over their near tokens, without decoding them.
-
-    A token's score is that of its cell plus, for each byte of its residual, an entry of the query token's table:
-    ``tables_QB`` holds 256 for each byte. One query token at a time, so that its table stays in the first cache.
-    """
-    tokens, passages, most = near.rows_QPD.shape
-    width = tables_QB.shape[1] >> 8
-    scores_P[:] = 0
-    for q in range(tokens):
-        table = tables_QB[q]
-        for i in range(passages):
-            best = F32(-3e38)
-            for d in range(most):
-                if near.rows_QPD[q, i, d] == 0:
-                    break
-                residual = carray(at(near.rows_QPD[q, i, d]), (width,), np.uint8)
-                score = near.scores_QPD[q, i, d]
-                for w in range(width):
-                    score += table[(w << 8) + residual[w]]
-                best = max(best, score)
-            scores_P[i] += best
-
-
-@kernel(types.void(_I4_1, _SHARDS, _READ_2, _array(types.float64, 2, "C", readonly=True), _F4_2))
-def decode(passages, shards, centroids_CN, weights, vectors_TN):  # type: ignore[no-untyped-def]
-    """Write the unit vectors that the tokens of ``passages`` stand for, one after another.
-
-    ``weights`` holds for each of the 256 bytes the weights of its components, two float32 in one float64: they are
-    copied, not computed with.
-    """
-    words, width, dim = weights.shape[1], shards.residual_bytes, centroids_CN.shape[1]
-    at_token = 0
-    one = np.empty(1, np.int32)
-    pairs_N = np.empty(dim // 2, np.float64)
-    residual_N = pairs_N.view(np.float32)
-    for passage in passages:
-        shard = _find_shard(passage, shards)
-        shift = shards.starts_P1[shards.firsts_S1[shard]]
-        for token in range(shards.starts_P1[passage] - shift, shards.starts_P1[passage + 1] - shift):
-            _read_codes(shards, shard, token, one)
-            residual = carray(at(shards.places_SA[shard, RESIDUALS] + width * token), (width,), np.uint8)
-            for w in range(width):
-                for i in range(words):
-                    pairs_N[w * words + i] = weights[residual[w], i]
-            vector_N, centroid_N, square = vectors_TN[at_token], centroids_CN[one[0]], F32(0)
-            for n in range(dim):
-                value = residual_N[n] + centroid_N[n]
-                vector_N[n] = value
-                square += value * value
-            scale = F32(1) / max(np.sqrt(square), F32(1e-12))
-            for n in range(dim):
-                vector_N[n] *= scale
-            at_token += 1
-
-
-@kernel(types.void(_F4_2, _I8_1, _F4_1))
-def add_best(scores_TL, starts_P1, scores_P):  # type: ignore[no-untyped-def]
-    """MaxSim from the scores of the tokens of passages that start at ``starts_P1``."""
-    best_L = np.empty(scores_TL.shape[1], F32)
-    for i in range(len(scores_P)):
-        best_L[:] = F32(-3e38)
-        for t in range(starts_P1[i], starts_P1[i + 1]):
-            scores_L = scores_TL[t]
+        _read_codes(shards, shard, first - shards.starts_P1[shards.firsts_S1[shard]], codes)
+        best_L[:] = LOWEST
+        t = 0
+        while t + 4 <= length:
+            a, b, c, d = scores_CL[codes[t]], scores_CL[codes[t + 1]], scores_CL[codes[t + 2]], scores_CL[codes[t + 3]]
             for q in range(len(best_L)):
-                best_L[q] = max(best_L[q], scores_L[q])
-        scores_P[i] = best_L.sum()
+                best_L[q] = max(best_L[q], max(max(a[q], b[q]), max(c[q], d[q])))
+            t += 4
+        _take_higher(best_L, scores_CL, codes[t:])
+        scores_P[i] = best_L[:tokens].sum()
 
 
-@kernel(types.void(_READ_2, _array(types.int32, 1, "C", readonly=True), _READ_2, _array(_F4, 1, "C", readonly=True), _array(types.uint8, 2, "C")))
+@part
+def _decode(shards, shard, first, codec, vectors_TN):  # type: ignore[no-untyped-def]
+    """Write the unit vectors that the tokens from ``first`` of a shard stand for."""
+    width, words = shards.residual_bytes, codec.weights_BH.shape[1]
+    codes, half_H = np.empty(len(vectors_TN), np.int32), np.empty(width * words, np.float64)
+    residual_N = half_H.view(np.float32)
+    _read_codes(shards, shard, first, codes)
+    for t in range(len(codes)):
+        residual = carray(at(shards.places_SA[shard, RESIDUALS] + width * (first + t)), (width,), np.uint8)
+        for w in range(width):
+            for h in range(words):
+                half_H[w * words + h] = codec.weights_BH[residual[w], h]
+        vector_N, centroid_N, square = vectors_TN[t], codec.centroids_CN[codes[t]], F32(0)
+        for n in range(len(vector_N)):
+            value = residual_N[n] + centroid_N[n]
+            vector_N[n] = value
+            square += value * value
+        scale = F32(1) / max(np.sqrt(square), F32(1e-12))
+        for n in range(len(vector_N)):
+            vector_N[n] *= scale
+
+
+@kernel(types.void(_I4_1, _SHARDS, _CODEC, _F4_2, _I8, _F4_1))
+def score_decoded(passages, shards, codec, query_NL, tokens, scores_P):  # type: ignore[no-untyped-def]
+    """Score passages by MaxSim with the decoded vectors, ``DOT`` multiplications at a time.
+
+    The score of a passage depends on nothing but its codes and the query: equal passages have equal scores, whatever
+    shards they stand in.
+    """
+    dim, lanes = query_NL.shape
+    rows = max(1, DOT // (dim * lanes))
+    vectors_TN, scores_TL = np.empty((rows, dim), F32), np.empty((rows, lanes), F32)
+    best_L, every = np.empty(lanes, F32), np.arange(rows, dtype=np.int32)
+    for i in range(len(passages)):
+        shard = _find_shard(passages[i], shards)
+        shift = shards.starts_P1[shards.firsts_S1[shard]]
+        first, last = shards.starts_P1[passages[i]] - shift, shards.starts_P1[passages[i] + 1] - shift
+        best_L[:] = LOWEST
+        while first < last:
+            count = min(rows, last - first)
+            _decode(shards, shard, first, codec, vectors_TN[:count])
+            np.dot(vectors_TN[:count], query_NL, scores_TL[:count])
+            _take_higher(best_L, scores_TL, every[:count])
+            first += count
+        scores_P[i] = best_L[:tokens].sum()
+
+
+@kernel(types.void(_READ_2, _READ_I4, _READ_2, _READ_F4, _array(types.uint8, 2, "C")))
 def compress(vectors_TN, codes_T, centroids_CN, cutoffs, residuals_TW):  # type: ignore[no-untyped-def]
     """Write the packed buckets of what is left of each vector without its centroid.
 

@@ -1,119 +1,157 @@
-"""Searching PLAID."""
+"""Searching PLAID: find passages by their cells, score them by all their cells, decode the best. Compiled loops.
 
-from collections.abc import Sequence
+    1  a product of all centroids with the query; each query token probes its nearest filled cells
+    2  the passages in the lists of those cells: for each query token, the score of a passage's best probed cell above
+       that of the last cell probed, which stands for all cells that were not; the best ``candidates`` are kept
+    3  MaxSim with a centroid in the place of each token; the best ``decoded`` are kept
+    4  MaxSim with the decoded vectors; each document's best passage
+
+1, 3 and 4 are PLAID's (Santhanam et al. 2022, section 4); 2 is WARP's (2501.17788, section 4) without the residuals.
+What else was tried, and what each gave: docs/index.md. A group of no more passages than ``candidates`` begins with 3.
+The shards of a group go through the stages together; a group that holds a share of its language's documents keeps its
+share of ``candidates`` (``share_out``), and k documents at least.
+
+Many queries are searched by a thread each; the passages of a single one are divided among the threads. A query takes
+memory for 4 bytes per centroid and query token, 12 per passage, and 64 kB. Codes, residuals and lists are
+memory-mapped: a process holds the centroids, a few numbers per passage and cell, and the doc ids.
+Legend: Q query tokens, L the same padded, C centroids, K probes, P passages, N dim.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang
 from pipelines.indexes.files import Docs, load_npy, offsets
-from pipelines.indexes.maxsim import best, maxsim, rank, slack
+from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.indexes.plaid.depth import Depth
 from pipelines.vectors import FloatArray, IntArray
 
-DEEP = 8
-MARGIN = 0.15
+AT_ONCE = 4  # queries whose scores of all centroids are held, for each thread
+SLICE = 32  # passages of one query that a thread takes at least
 
 
 class PlaidGroup:
-    """PLAID shards of one codec, searched as one."""
+    """PLAID shards of one codec, searched as one. Opening a group compiles the kernels where no cache has them."""
 
     def __init__(self, directories: Sequence[Path], share: float):
-        from pipelines.indexes.compiled import addresses
+        from pipelines.indexes.compiled import addresses, count_threads
         from pipelines.indexes.plaid import kernels
 
-        self.kernels = kernels
         self.lang = read_lang(directories)
         self.share = share
         self.docs = Docs(directories)
         self.codec = Codec.load(directories[0])
-        names = ("0.codes", "0.residuals", "ivf")
-        files = [[load_npy(directory / f"{name}.npy") for name in names] for directory in directories]
-        files = [[c, r, offsets(np.load(d / "ivf_lengths.npy")), i] for (c, r, i), d in zip(files, directories)]
-        self.files = files
-        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in files], axis=0)
-        self.shards = kernels.Shards(
-            np.array([addresses(arrays) for arrays in files]),
+        self.threads = count_threads()
+        self._pool = ThreadPoolExecutor(self.threads)
+        self._kernels = kernels
+        self._files = [_open_files(directory) for directory in directories]  # kept: the kernels read by address
+        codes, residuals = self._files[0][:2]
+        self._shards = kernels.Shards(
+            np.array([addresses(files) for files in self._files]),
             self.docs.passages_S1,
             self.docs.token_starts_P1,
-            files[0][0].itemsize,
-            files[0][1].shape[1],
+            codes.itemsize,
+            residuals.shape[1],
         )
+        self._tables = kernels.CodecTables(self.codec.centroids_CN, self.codec.weights_of_byte.view(np.float64))
+        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self._files], axis=0)
         self.passages = int(self.docs.passages_S1[-1])
-        self.weights = self.codec.weights_of_byte.view(np.float64)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
-        depth = Depth.of(options, self.passages / max(1, len(self.docs)), self.share)
-        return [self._search(np.asarray(query, np.float32), depth) for query in queries]
+        depth = Depth.of(options, self.passages, len(self.docs), self.share)
+        matrices = [np.asarray(query, np.float32) for query in queries]
+        for query_QN in matrices:
+            check_dim(query_QN, self.codec.dim)
+        if len(matrices) == 1:
+            return [self._search(matrices[0], self._score_centroids(matrices[0]), depth, self.threads)]
+        rankings: list[Ranking] = []
+        for first in range(0, len(matrices), AT_ONCE * self.threads):
+            some = matrices[first : first + AT_ONCE * self.threads]
+            scores = [self._score_centroids(query_QN) for query_QN in some]  # BLAS has threads of its own
+            rankings += self._pool.map(partial(self._search, depth=depth, threads=1), some, scores)
+        return rankings
 
-    def _search(self, query_QN: FloatArray, depth: Depth) -> Ranking:
-        check_dim(query_QN, self.codec.dim)
+    def _score_centroids(self, query_QN: FloatArray) -> FloatArray:
+        """The scores of all centroids: (C, L), the query padded with tokens of zeros."""
+        return self.codec.centroids_CN @ self._pad(query_QN)
+
+    def _pad(self, query_QN: FloatArray) -> FloatArray:
+        """The query, a token in each column: (N, L)."""
+        lanes = self._kernels.LANES
+        query_NL = np.zeros((self.codec.dim, -(-len(query_QN) // lanes) * lanes), np.float32)
+        query_NL[:, : len(query_QN)] = query_QN.T
+        return query_NL
+
+    def _search(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, threads: int) -> Ranking:
         if not len(query_QN) or not self.passages:
             return []
-        k = self.kernels
-        lanes_LN = np.zeros((-(-len(query_QN) // k.LANES) * k.LANES, self.codec.dim), np.float32)
-        lanes_LN[: len(query_QN)] = query_QN
-        scores_CL = self.codec.centroids_CN @ lanes_LN.T
-        passages, scores_P = self._find(scores_CL, len(query_QN), depth)
-        if len(passages) > depth.candidates:
-            passages = _keep(passages, scores_P, depth.candidates)
-        if len(passages) > depth.exact:
-            passages = _keep(passages, self._approximate(query_QN, scores_CL, passages), depth.exact)
-        return self._rank(query_QN, lanes_LN, np.sort(passages), depth.k)
+        if depth.is_default and self.passages <= depth.candidates:
+            passages = np.arange(self.passages, dtype=np.int32)
+        else:
+            passages = _keep(*self._find(query_QN, scores_CL, depth), depth.candidates)
+        if len(passages) > depth.decoded:
 
-    def _find(self, scores_CL, tokens, depth):
+            def score_cells(some: IntArray, scores: FloatArray) -> None:
+                self._kernels.score_cells(some, self._shards, scores_CL, len(query_QN), scores)
+
+            passages = _keep(passages, self._divide(score_cells, passages, threads), depth.decoded)
+        query_NL = self._pad(query_QN)
+
+        def score_decoded(some: IntArray, scores: FloatArray) -> None:
+            self._kernels.score_decoded(some, self._shards, self._tables, query_NL, len(query_QN), scores)
+
+        scores_P = self._divide(score_decoded, passages, threads)
+        docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
+        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), depth.k)
+
+    def _find(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth) -> tuple[IntArray, FloatArray]:
+        """The passages in the probed cells and their first scores; more cells are probed until there are enough.
+
+        Languages share their centroids: the very nearest cell of an English word may hold no token of this language.
+        """
         filled = int(self.is_filled_C.sum())
         probes = min(depth.probes, filled)
         while True:
-            cells_QK = np.full((tokens, probes), -1, np.int64)
-            best_QK = np.full((tokens, probes), -np.inf, np.float32)
-            self.kernels.find_cells(scores_CL, self.is_filled_C, cells_QK, best_QK)
-            gains_QK = best_QK - best_QK[:, -1:]
+            cells_QK = np.full((len(query_QN), probes), -1, np.int64)
+            scores_QK = np.full(cells_QK.shape, -np.inf, np.float32)
+            self._kernels.find_cells(scores_CL, self.is_filled_C, cells_QK, scores_QK)
+            near_QK = scores_QK >= depth.threshold * np.linalg.norm(query_QN, axis=1, keepdims=True)
+            gains_QK = np.where(near_QK, scores_QK - scores_QK[:, -1:], np.float32(0))
             scores_P, seen_P = np.zeros(self.passages, np.float32), np.zeros(self.passages, np.int32)
             found = np.empty(self.passages, np.int32)
-            count = self.kernels.score_lists(cells_QK, gains_QK, self.shards, scores_P, seen_P, found)
+            count = self._kernels.score_lists(cells_QK, gains_QK, self._shards, scores_P, seen_P, found)
             if count >= depth.enough or probes == filled:
-                return found[:count], scores_P[found[:count]]
+                passages = np.sort(found[:count])
+                return passages, scores_P[passages]
             probes = min(2 * probes, filled)
 
-    def _approximate(self, query_QN, scores_CL, passages):
-        shape = (len(query_QN), len(passages), DEEP)
-        near = self.kernels.Near(np.zeros(shape, np.int64), np.empty(shape, np.float32))
+    def _divide(self, score: Callable[[IntArray, FloatArray], Any], passages: IntArray, threads: int) -> FloatArray:
+        """The scores of ``passages``, divided among threads: of any number of them each score is the same."""
         scores_P = np.empty(len(passages), np.float32)
-        margins = (MARGIN * np.linalg.norm(query_QN, axis=1)).astype(np.float32)
-        self.kernels.score_cells(passages, self.shards, scores_CL, margins, near, scores_P)
-        if not DEEP:
-            return scores_P
-        w = self.codec.weights_of_byte
-        per = w.shape[1]
-        tables = (query_QN.reshape(len(query_QN), -1, per) @ w.T).reshape(len(query_QN), -1)
-        self.kernels.score_near(near, tables, scores_P)
+        slices = max(1, min(threads, len(passages) // SLICE))
+        if slices == 1:
+            score(passages, scores_P)
+        else:
+            list(self._pool.map(score, np.array_split(passages, slices), np.array_split(scores_P, slices)))
         return scores_P
 
-    def _decode(self, passages: IntArray):
-        starts = offsets(self.docs.token_starts_P1[passages + 1] - self.docs.token_starts_P1[passages])
-        vectors_TN = np.empty((starts[-1], self.codec.dim), np.float32)
-        self.kernels.decode(passages, self.shards, self.codec.centroids_CN, self.weights, vectors_TN)
-        return vectors_TN, starts
 
-    def _rank(self, query_QN, lanes_LN, passages, k):
-        docs_P = self.docs.of_passages(passages)
-        docs, first = np.unique(docs_P, return_index=True)
-        vectors_TN, starts = self._decode(passages)
-        scores_P = np.empty(len(passages), np.float32)
-        self.kernels.add_best(vectors_TN @ lanes_LN.T, starts, scores_P)
-        near = best(np.maximum.reduceat(scores_P, first), k, 2 * slack(query_QN))
-        is_near_P = np.isin(docs_P, docs[near])
-        vectors_TN, starts = self._decode(passages[is_near_P])
-        scores_P = maxsim(query_QN.astype(np.float64), vectors_TN.astype(np.float64), starts)
-        docs, first = np.unique(docs_P[is_near_P], return_index=True)
-        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
+def _open_files(directory: Path) -> list[np.ndarray]:
+    """Of a shard: codes, residuals, where the list of each cell starts, the lists."""
+    starts_C1 = offsets(np.load(directory / "ivf_lengths.npy"))
+    codes, residuals, lists = (load_npy(directory / f"{name}.npy") for name in ("0.codes", "0.residuals", "ivf"))
+    return [codes, residuals, starts_C1, lists]
 
 
 def _keep(passages: IntArray, scores_P: FloatArray, count: int) -> IntArray:
     """The ``count`` passages with the highest scores, ascending."""
+    if len(passages) <= count:
+        return passages
     return np.sort(passages[np.argpartition(-scores_P, count - 1)[:count]])
