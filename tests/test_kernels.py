@@ -164,6 +164,14 @@ def test_small_collections_are_scored_whole_unless_probes_are_set(tmp_path: Path
     assert find(place, queries, k=10, probes=1) != everything
 
 
+def test_nothing_is_left_to_compile_for_the_first_query() -> None:
+    """A replica imports the kernels when it opens its shard; a call of other types is refused, not compiled."""
+    for made in (kernels.find_cells, kernels.score_lists, kernels.score_cells, kernels.score_decoded, kernels.compress):
+        assert len(made.signatures) == 1
+        with pytest.raises(TypeError, match="No matching definition"):
+            made(*[None] * made.py_func.__code__.co_argcount)
+
+
 def test_threads_are_those_that_blas_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting, expected in (("3", 3), ("4,2", 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", setting)

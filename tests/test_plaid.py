@@ -260,10 +260,8 @@ def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:
     np.save(tmp_path / "queries.npy", np.stack(queries))
     ours = find(place, queries, k=5, probes=64, candidates=4096)  # before theirs: it moves codes into files of its own
     shard = (place / "shards" / "en-00000").path
-    for name in ("0.codes", "ivf"):  # ours are narrower
-        np.save(
-            shard / f"{name}.npy", np.load(shard / f"{name}.npy").astype(np.int32 if name == "0.codes" else np.int64)
-        )
+    for file, kind in ((shard / "0.codes.npy", np.int32), (shard / "ivf.npy", np.int64)):  # ours are narrower
+        np.save(file, np.load(file).astype(kind))
     script = (
         "import sys, json, numpy, torch; from fast_plaid import search\n"
         "index = search.FastPlaid(index=sys.argv[1], device='cpu')\n"

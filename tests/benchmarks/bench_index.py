@@ -56,8 +56,8 @@ class Measured:
         kept = np.mean([recall(found[:10], exact[:10]) for found, exact in zip(self.found, truth, strict=True)])
         print(
             f"{self.name:10} built {docs / self.build_s:7.0f} docs/s ({self.build_cpu_s:.1f} CPU s)"
-            f" {self.size / 1e6:7.1f} MB  {self.qps:7.1f} queries/s  alone {self.alone_ms:7.2f} ms  CPU {self.cpu_ms:7.2f} ms/query"
-            f"  recall@10 {kept:.4f}",
+            f" {self.size / 1e6:7.1f} MB  {self.qps:7.1f} queries/s  alone {self.alone_ms:7.2f} ms"
+            f"  CPU {self.cpu_ms:7.2f} ms/query  recall@10 {kept:.4f}",
             flush=True,
         )
 

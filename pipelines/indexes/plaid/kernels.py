@@ -1,8 +1,8 @@
 """The compiled loops of PLAID's search: see ``pipelines.indexes.plaid.search`` for what each is for.
 
 Importing this module compiles them (or loads what an earlier process compiled). Those that read passages walk all
-shards of a group in one call. Legend: Q query tokens, L query tokens padded to a multiple of ``LANES`` with tokens of zeros, C
-cells, K probes, P passages, S shards, T tokens, W bytes of a residual, N dim.
+shards of a group in one call. Legend: Q query tokens, L query tokens padded to a multiple of ``LANES`` with tokens of
+zeros, C cells, K probes, P passages, S shards, T tokens, W bytes of a residual, N dim.
 """
 
 from typing import NamedTuple
