@@ -7,8 +7,8 @@
 Cut-offs and weights are learnt from vectors that k-means did not see: in the papers as quantiles, here by default as
 the buckets of least squared error (Lloyd 1982), which keep more of the exact ranking (docs/results.md).
 Takes dim·bits/8 bytes per token and 2 for its code, 4 where there are more than 65,536 cells. Bits of a bucket are
-packed lowest first, eight bits to a byte highest first, as PLAID and fast-plaid do. Legend: C centroids, T tokens, N dim,
-W bytes per vector.
+packed lowest first, eight bits to a byte highest first, as PLAID and fast-plaid do. Legend: C centroids, T tokens,
+N dim, W bytes per vector.
 """
 
 import hashlib
