@@ -2,7 +2,8 @@
 
 A shard's directory is laid out as fast-plaid's (one chunk; its "documents" are our passages), plus ``docs.arrow`` and
 ``tokens.npy``; codes and lists are of narrower types than fast-plaid's. Building reads each part once and the codes
-twice more for the inverted lists; memory holds a part, a block of vectors, the centroids, and a few numbers per passage.
+twice more for the inverted lists; memory holds a part, a block of vectors, the centroids, and a few numbers per
+passage.
 """
 
 import json
