@@ -35,6 +35,7 @@ from pipelines.search import open_shards, search
 from tests.shards import Doc, build, recall, unit, vectors_artifact
 
 DIM, TOP, LANGS = 128, 20, ("en", "de", "es")
+ALONE = 20  # queries that are asked one at a time
 Rankings = list[list[tuple[str, float]]]
 
 
@@ -138,7 +139,7 @@ def time_queries(
     found = ask(queries)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     alone = []
-    for query in queries:
+    for query in queries[:ALONE]:
         started = time.perf_counter()
         ask([query])
         alone.append(1000 * (time.perf_counter() - started))
