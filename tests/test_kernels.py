@@ -131,7 +131,7 @@ def test_compressed_residuals_are_the_packed_buckets(bits: int) -> None:
 
 
 def test_two_levels_find_almost_the_cells_that_all_products_find() -> None:
-    """Few vectors get another cell than their nearest, and the centroids are as good as those of one level."""
+    """Few vectors get another cell than their nearest, and those one that is nearly as near."""
     rng = np.random.default_rng(0)
     topics = unit(rng.normal(size=(3000, 32)))
     vectors = unit(topics[rng.integers(3000, size=30_000)] + 0.1 * rng.normal(size=(30_000, 32))).astype(np.float32)
@@ -139,7 +139,7 @@ def test_two_levels_find_almost_the_cells_that_all_products_find() -> None:
     codes, nearest = Cells(centroids).assign(vectors), (vectors @ centroids.T).argmax(axis=1)
     assert np.mean(codes == nearest) > 0.95
     kept = np.einsum("tn,tn->t", vectors, centroids[codes])
-    assert kept.mean() > 0.999 * np.einsum("tn,tn->t", vectors, centroids[nearest]).mean()
+    assert kept.mean() > 0.995 * np.einsum("tn,tn->t", vectors, centroids[nearest]).mean()
 
 
 def test_threads_change_nothing(tmp_path: Path) -> None:

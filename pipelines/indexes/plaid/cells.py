@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.vectors import FloatArray, IntArray
 
 FLAT = 1024
-VISITED = 12  # groups of centroids that a vector is compared with
+VISITED = 16  # groups of centroids that a vector is compared with
 POINTS = 48  # vectors per centroid that k-means sees at most
 
 

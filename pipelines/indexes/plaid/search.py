@@ -93,7 +93,7 @@ class PlaidGroup:
         if not len(query_QN) or not self.passages:
             return []
         if depth.is_default and self.passages <= depth.candidates:
-            passages = np.arange(self.passages, dtype=np.int32)
+            passages: IntArray = np.arange(self.passages, dtype=np.int32)
         else:
             passages = _keep(*self._find(query_QN, scores_CL, depth), depth.candidates)
         if len(passages) > depth.decoded:
