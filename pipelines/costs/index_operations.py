@@ -3,17 +3,16 @@
 from typing import Any
 
 from cluster.step import Step
-from pipelines.indexes.plaid.search import DEFAULTS
+from pipelines.indexes.plaid.cells import POINTS, count_compared
+from pipelines.indexes.plaid.depth import count_candidates
 
-POINTS_PER_CENTROID = 256  # that faiss' k-means reads at most
 PASSAGES_SAMPLED = 16 * 120**0.5  # times the root of their number: the sample of PLAID-X
 
 
 def scored_of(kind: str, docs: float, options: Any) -> float:
     """How many documents a search of one language scores for one question."""
     if kind == "plaid":
-        candidates = next(rest[2] for top, rest in DEFAULTS if top is None or options.k <= top)
-        return min(docs, float(options.candidates or max(candidates, 16 * options.k)))
+        return min(docs, float(options.candidates or count_candidates(options.k, 1.0, docs)))
     return 1.0 if kind == "faiss" else docs
 
 
@@ -21,5 +20,5 @@ def plaid_operations(step: Step, rows: float, tokens: float, centroids: float, d
     """Floating point operations of k-means, which one worker does, and of finding the centroid of each token."""
     index = step.config.index  # type: ignore[attr-defined]
     sampled = min(tokens, tokens / max(1.0, rows) * PASSAGES_SAMPLED * rows**0.5, float(index.sample_tokens))
-    points = min(sampled, POINTS_PER_CENTROID * centroids)
-    return index.kmeans_iterations * 2 * dim * points * centroids, 2 * dim * tokens * centroids
+    points, compared = min(sampled, POINTS * centroids), count_compared(int(centroids))
+    return index.kmeans_iterations * 2 * dim * points * compared, 2 * dim * tokens * compared

@@ -37,7 +37,7 @@ class SearchOptions(Component):
         probes: cells visited: per query token in PLAID, per query in faiss IVF; all when there are fewer.
         candidates: PLAID: passages kept by the first pruning, of all shards together; faiss HNSW: length of the search
             queue.
-        threshold: PLAID: a centroid counts in the first pruning when its cosine to some query token reaches this.
+        threshold: PLAID: a probed cell counts in the first pruning when its cosine to the query token reaches this.
     """
 
     k: int = Field(100, ge=1)

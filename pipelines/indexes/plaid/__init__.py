@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class Plaid(Component):
         seed: of the sample and of k-means.
     """
 
+    version: ClassVar[int] = 2  # two levels of centroids, narrower files, another search
     kind: Literal["plaid"] = "plaid"
     bits: Literal[1, 2, 4] = 2
     centroids: int | None = Field(None, ge=1)

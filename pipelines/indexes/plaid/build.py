@@ -1,8 +1,9 @@
 """Building PLAID: one codec for all shards, then each shard by itself, on any node (Santhanam et al. 2022, PLAID).
 
 A shard's directory is laid out as fast-plaid's (one chunk; its "documents" are our passages), plus ``docs.arrow`` and
-``tokens.npy``. Building reads each part once and the codes twice more for the inverted lists; memory holds a part, a
-block of vectors, the centroids, and a few numbers per passage.
+``tokens.npy``; codes and lists are of narrower types than fast-plaid's. Building reads each part once and the codes
+twice more for the inverted lists; memory holds a part, a block of vectors, the centroids, and a few numbers per
+passage.
 """
 
 import json
@@ -76,7 +77,7 @@ class TrainCodec:
 def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter:
     with (
         DocsWriter(directory) as docs,
-        NpyAppender(directory / "0.codes.npy", "<i4") as codes,
+        NpyAppender(directory / "0.codes.npy", _code_type(codec)) as codes,
         NpyAppender(directory / "0.residuals.npy", "|u1") as residuals,
     ):
         for rows in stream_vectors(parts):
@@ -87,12 +88,17 @@ def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter
     return docs
 
 
+def _code_type(codec: Codec) -> str:
+    """As narrow as the number of cells allows."""
+    return "<u2" if len(codec.centroids_CN) <= 1 << 16 else "<i4"
+
+
 def _write_ivf(directory: Path, centroids: int) -> None:
     """For each centroid the passages that have a token of its cell, ascending: count, then place."""
     counts_C = np.zeros(centroids, np.int64)
     for codes, _ in _cells(directory, centroids):
         counts_C += np.bincount(codes, minlength=centroids)
-    lists = Inversion(counts_C, {directory / "ivf.npy": "<i8"})
+    lists = Inversion(counts_C, {directory / "ivf.npy": "<i4"})
     for codes, passages in _cells(directory, centroids):
         lists.add(codes, passages)
     lists.close()

@@ -1,13 +1,14 @@
 """The residual codec: a unit vector becomes the number of its nearest centroid and a few bits per dimension.
 
-    code      argmax_c  v · centroid_c
+    code      argmax_c  v · centroid_c, among the cells that ``pipelines.indexes.plaid.cells`` compares
     residual  v − centroid, each component as one of 2^bits buckets (ColBERTv2, Santhanam et al. 2022, section 3.3)
     decoded   normalise(centroid + weights of the buckets)
 
 Cut-offs and weights are learnt from vectors that k-means did not see: in the papers as quantiles, here by default as
 the buckets of least squared error (Lloyd 1982), which keep more of the exact ranking (docs/results.md).
-Takes dim·bits/8 + 4 bytes per token. Bits of a bucket are packed lowest first, eight bits to a byte highest first, as
-PLAID and fast-plaid do, so that both read these files. Legend: C centroids, T tokens, N dim, W bytes per vector.
+Takes dim·bits/8 bytes per token and 2 for its code, 4 where there are more than 65,536 cells. Bits of a bucket are
+packed lowest first, eight bits to a byte highest first, as PLAID and fast-plaid do. Legend: C centroids, T tokens,
+N dim, W bytes per vector.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from cluster.errors import StepError
+from pipelines.indexes.plaid.cells import Cells, learn_centroids
 from pipelines.vectors import FloatArray, IntArray
 
 BucketRule = Literal["lloyd", "quantiles"]
@@ -60,14 +62,18 @@ class Codec:
 
     def encode(self, vectors_TN: FloatArray) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield (codes int32 (t,), residuals uint8 (t, W)) of consecutive blocks of the vectors."""
+        from pipelines.indexes.plaid.kernels import compress
+
         for start in range(0, len(vectors_TN), BLOCK):
             block_TN = vectors_TN[start : start + BLOCK].astype(np.float32)
-            codes_T = assign(block_TN, self.centroids_CN)
-            yield codes_T, pack(self._buckets(block_TN - self.centroids_CN[codes_T]), self.bits)
+            codes_T = self._cells.assign(block_TN)
+            residuals_TW = np.empty((len(block_TN), self.dim * self.bits // 8), np.uint8)
+            compress(block_TN, codes_T, self.centroids_CN, self.cutoffs, residuals_TW)
+            yield codes_T, residuals_TW
 
     def decode(self, codes_T: IntArray, residuals_TW: IntArray) -> FloatArray:
         """Return the unit vectors (T, N) that the codes stand for, float32."""
-        vectors_TN = self._weights_of_byte.take(residuals_TW, axis=0).reshape(len(codes_T), self.dim)
+        vectors_TN = self.weights_of_byte.take(residuals_TW, axis=0).reshape(len(codes_T), self.dim)
         vectors_TN += self.centroids_CN.take(codes_T, axis=0)
         vectors_TN /= np.maximum(np.sqrt(np.einsum("tn,tn->t", vectors_TN, vectors_TN)), 1e-12)[:, None]
         return vectors_TN
@@ -94,15 +100,12 @@ class Codec:
                 _loaded[content] = codec
         return codec
 
-    def _buckets(self, residuals_TN: FloatArray) -> IntArray:
-        """How many cut-offs lie below each component (at most 15 passes; faster than a binary search per component)."""
-        buckets_TN = np.zeros(residuals_TN.shape, np.uint8)
-        for cutoff in self.cutoffs:
-            buckets_TN += residuals_TN > cutoff
-        return buckets_TN
+    @cached_property
+    def _cells(self) -> Cells:
+        return Cells(self.centroids_CN)
 
     @cached_property
-    def _weights_of_byte(self) -> FloatArray:
+    def weights_of_byte(self) -> FloatArray:
         """(256, 8 / bits): the weights that each packed byte stands for."""
         every_byte = np.arange(256, dtype=np.uint8)[:, None]
         return self.weights[unpack(every_byte, self.bits)]
@@ -122,14 +125,6 @@ def unpack(packed_TW: IntArray, bits: int) -> IntArray:
     """Undo ``pack``: (T, W) bytes to (T, 8·W/bits) buckets."""
     flags = np.unpackbits(packed_TW.astype(np.uint8, copy=False), axis=1).reshape(len(packed_TW), -1, bits)
     return (flags << np.arange(bits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
-
-
-def assign(vectors_TN: FloatArray, centroids_CN: FloatArray) -> IntArray:
-    """The centroid with the largest inner product of each vector, int32. faiss blocks and threads the search."""
-    import faiss
-
-    _, nearest = faiss.knn(vectors_TN, centroids_CN, 1, metric=faiss.METRIC_INNER_PRODUCT)
-    return nearest[:, 0].astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -154,8 +149,9 @@ def train(sample_TN: FloatArray, how: Training) -> Codec:
     _check(sample_TN, how.bits)
     held = min(int(len(sample_TN) * HELDOUT), MAX_HELDOUT)
     heldout_TN, seen_TN = (sample_TN[:held], sample_TN[held:]) if held else (sample_TN, sample_TN)
-    centroids_CN = _kmeans(seen_TN, min(how.centroids, 1 << (len(seen_TN).bit_length() - 1)), how.iterations, how.seed)
-    residuals_TN = heldout_TN - centroids_CN[assign(heldout_TN, centroids_CN)]
+    count = min(how.centroids, 1 << (len(seen_TN).bit_length() - 1))
+    centroids_CN = learn_centroids(seen_TN, count, how.iterations, how.seed)
+    residuals_TN = heldout_TN - centroids_CN[Cells(centroids_CN).assign(heldout_TN)]
     cutoffs, weights = learn_buckets(residuals_TN.ravel(), how.bits, how.buckets)
     return Codec(
         centroids_CN,
@@ -178,19 +174,6 @@ def learn_buckets(values: FloatArray, bits: int, rule: BucketRule) -> tuple[Floa
             groups = np.split(some, np.searchsorted(some, cutoffs, side="right"))
             weights = np.array([group.mean() if len(group) else w for group, w in zip(groups, weights, strict=True)])
     return cutoffs.astype(np.float32), weights.astype(np.float32)
-
-
-def _kmeans(vectors_TN: FloatArray, centroids: int, iterations: int, seed: int) -> FloatArray:
-    import faiss
-
-    gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
-    kmeans = faiss.Kmeans(
-        vectors_TN.shape[1], centroids, niter=iterations, seed=seed + 1, gpu=gpu, min_points_per_centroid=1
-    )
-    kmeans.train(vectors_TN)
-    centroids_CN = np.asarray(kmeans.centroids)
-    norms_C = np.linalg.norm(centroids_CN, axis=1, keepdims=True)
-    return (centroids_CN / np.maximum(norms_C, 1e-12)).astype(np.float16).astype(np.float32)
 
 
 def _check(sample_TN: FloatArray, bits: int) -> None:

@@ -1,0 +1,66 @@
+"""How deep PLAID searches: by k, by how many passages there are, and by what the user sets.
+
+The defaults were chosen by what docs/index.md measures. What a collection above ``USUAL`` needs was not measured.
+"""
+
+from dataclasses import dataclass
+
+from pipelines.indexes.base import SearchOptions, share_out
+
+# Up to k: cells per query token, passages scored by their cells, passages decoded for each document returned
+DEFAULTS = ((10, (8, 1024, 6.4)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
+USUAL = 1 << 15  # passages; of a larger collection more are scored, by the root of its size
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The depth of one search of a group, with nothing left to defaults. Counts are of passages.
+
+    Attributes:
+        k: documents returned.
+        probes: cells visited for each query token; doubled until ``enough`` passages are found.
+        candidates: kept of the passages that were found; they are scored by their cells.
+        decoded: kept of those; they are scored by their decoded vectors.
+        threshold: the least cosine to a query token with which a cell counts for it.
+        enough: passages that must be found; 0 where the user set the probes.
+    """
+
+    k: int
+    probes: int
+    candidates: int
+    decoded: int
+    threshold: float
+    enough: int
+
+    @classmethod
+    def of(cls, options: SearchOptions, passages: int, docs: int, share: float) -> "Depth":
+        """Resolve defaults by ``k`` and the passages of the language, of which the group holds a ``share``.
+
+        Documents are returned and passages are scored: a document counts as many as it has on average.
+        """
+        k, per_doc = options.k, passages / max(1, docs)
+        probes, _, decoded = _defaults(k)
+        least = round(k * per_doc)
+        budget = options.candidates or count_candidates(k, per_doc, passages / (share or 1.0))
+        return cls(
+            k=k,
+            probes=options.probes or probes,
+            candidates=min(budget, max(share_out(budget, share), least)),
+            decoded=round(max(64, decoded * k) * per_doc),
+            threshold=-1.0 if options.threshold is None else options.threshold,
+            enough=0 if options.probes else least,
+        )
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the user left the probes to us: then where everything may be a candidate, no cell is probed."""
+        return self.enough > 0
+
+
+def count_candidates(k: int, passages_per_doc: float, passages: float) -> int:
+    """How many passages a search for ``k`` documents scores by their cells, by default."""
+    return round(max(_defaults(k)[1], 16 * k) * passages_per_doc * max(1.0, passages / USUAL) ** 0.5)
+
+
+def _defaults(k: int) -> tuple[int, int, float]:
+    return next(values for top, values in DEFAULTS if top is None or k <= top)
