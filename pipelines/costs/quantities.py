@@ -257,8 +257,8 @@ def _mean(amounts: Sequence[Amount]) -> float:
 
 
 def _evaluate(step: Step, inputs: Mapping[str, Amount]) -> Amount:
-    measured = [amount for path, amount in inputs.items() if path.startswith(("rankings.", "pairs."))]
-    rows, read = sum(a.rows for a in measured), sum(a.rows * a.tokens for a in measured)  # pairs alone are read
+    rows = sum(amount.rows for path, amount in inputs.items() if path.startswith(("rankings.", "pairs.")))
+    read = sum(amount.rows * amount.tokens for path, amount in inputs.items() if path.startswith("pairs."))
     return Amount(rows, units=float(rows), read=read)
 
 
