@@ -35,7 +35,7 @@ POOL_S = 3.0  # to start a pool of actors on two CPUs
 BYTES_PER_S = 0.5e9  # at which weights are loaded: an assumption
 SAVED_PER_S = 0.2e9  # at which checkpoints are written: an assumption
 # Seconds of one vCPU per unit of what has no model. Measured: ingest, join, merge, bm25, exact and evaluate by
-# tests/benchmarks/bench_basic_rates.py; gates as in docs/results.md, PLAID as in docs/index.md. The rest are assumptions.
+# tests/benchmarks/bench_basic_rates.py; gates as in docs/results.md, PLAID as in docs/index.md. Others are assumptions.
 BASIC = {
     "IngestDocs": 4e-5, "IngestQueries": 1e-5, "IngestQrels": 2e-5, "JoinTranslations": 5e-5, "Gate": 1e-3,
     "build_index:bm25": 2.4e-4, "build_index:exact": 1.6e-4, "MergeScores": 5e-4, "evaluate": 2e-3,
