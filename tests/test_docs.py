@@ -240,9 +240,10 @@ def test_overrides_of_a_paper_s_page_fit_its_recipe(page: Path) -> None:
     text = page.read_text("utf-8")
     if not (rows := find_overrides(text)):
         return
-    recipe = next(command.words[0] for command in find_commands(text) if command.verb == "status")
+    recipe, *options = next(command.words for command in find_commands(text) if command.verb == "status")
+    given = [value for option, value in zip(options, options[1:], strict=False) if option == "--set"]
     for overrides in rows:
-        load(recipe, overrides)
+        load(recipe, [*given, *overrides])
 
 
 def test_overrides_are_divided_outside_of_brackets() -> None:
