@@ -1,7 +1,7 @@
 """What an experiment found, as a Markdown page for a repository: verdicts, means, effects, power, commands."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
 from pipelines.experiment import words
 from pipelines.experiment.results import Cell, Contrast, ExperimentResult, Verdict
@@ -10,12 +10,8 @@ from pipelines.experiment.words import name_language, sort_languages, write_numb
 
 def write_markdown(result: ExperimentResult) -> str:
     """The page. Numbers and words are those of the terminal and of report.html."""
-    return (
-        "\n".join(
-            [f"# {escape(result.name)}", "", escape(result.about), *_verdicts(result), *_means(result), *_rest(result)]
-        )
-        + "\n"
-    )
+    head = (f"# {_escape(result.name)}", "", _escape(result.about))
+    return "\n".join([*head, *_verdicts(result), *_means(result), *_rest(result)]) + "\n"
 
 
 def _verdicts(result: ExperimentResult) -> Iterator[str]:
@@ -33,11 +29,15 @@ def _verdicts(result: ExperimentResult) -> Iterator[str]:
 
 
 def _claim(text: str, found: Sequence[Verdict | Contrast], test: str) -> Iterator[str]:
-    yield from ("", f"**{words.count_answers(found)}**: {escape(text)}  ", f"({escape(test)})", "")
+    yield from ("", f"**{words.count_answers(found)}**: {_escape(text)}  ", f"({_escape(test)})", "")
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text)  # else it would begin an element
 
 
 def _items(found: Iterable[tuple[str, str]]) -> Iterator[str]:
-    yield from (f"* {answer}: {escape(sentence)}" for answer, sentence in found)
+    yield from (f"* {answer}: {_escape(sentence)}" for answer, sentence in found)
 
 
 def _means(result: ExperimentResult) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _means(result: ExperimentResult) -> Iterator[str]:
 
 
 def _row(*values: str) -> Iterator[str]:
-    yield f"| {' | '.join(escape(value).replace('|', '&#124;') for value in values)} |"
+    yield f"| {' | '.join(_escape(value).replace('|', '&#124;') for value in values)} |"
 
 
 def _mean(cell: Cell | None) -> str:
@@ -75,7 +75,7 @@ def _rest(result: ExperimentResult) -> Iterator[str]:
                 effect.axis, name_language(effect.lang), effect.measure, words.write_effect(effect), percent
             )
     yield from ("", "## What these data can show", "")
-    yield from (f"* {escape(line)}" for line in [*words.describe_power(result), *result.notes])
+    yield from (f"* {_escape(line)}" for line in [*words.describe_power(result), *result.notes])
     if result.commands:
         yield from ("", "## Commands", "", "The first makes all of it, the others one trial of each variant.", "")
         yield from (f"    {command}" for command in result.commands)
