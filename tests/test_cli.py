@@ -73,7 +73,7 @@ RECIPE_VERBS = {
     "show": ["recipe", "step", "--set", "--json"],
     "search": ["recipe", "query", "-k", "--lang", "--set", "--json"],
     "evaluate": ["recipe", "others", "--system", "--set", "--json"],
-    "experiment": ["name", "--only", "--set", "--json"],
+    "experiment": ["name", "--only", "--markdown", "--set", "--json"],
     "export": ["recipe", "step", "file", "--format", "--set", "--json"],
     "calibration": ["recipe", "others", "--student", "--set", "--json"],
     "prune": ["recipes", "--dry-run", "--set", "--json"],
