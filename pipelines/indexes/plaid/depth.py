@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipelines.indexes.base import SearchOptions, share_out
 
 # Up to k: cells per query token, passages scored by their cells, passages decoded for each document returned
-DEFAULTS = ((10, (8, 1024, 6.4)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
+DEFAULTS = ((10, (8, 1024, 12.8)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
 USUAL = 1 << 15  # passages; of a larger collection more are scored, by the root of its size
 
 
