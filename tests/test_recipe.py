@@ -213,7 +213,7 @@ def test_queries_are_translated_where_translations_are_made(tmp_path: Path) -> N
 
 
 def test_depth_of_search_changes_neither_selection_nor_student() -> None:
-    base, deep = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "search.probes=8"]))
+    base, deep = plan(load("atlas", SMALL)), plan(load("atlas", [*SMALL, "search.probes=16"]))
     changed = {s.name.partition("-")[0] for s in base.steps if s.id not in {d.id for d in deep.steps}}
     assert changed == {"search", "evaluate", "examples"}
 
