@@ -18,14 +18,12 @@ from pipelines.training.objectives.base import Pass, Sampler, Share
 from pipelines.training.objectives.texts import score_cuts
 
 
-class Distil:
-    """Reads ``scores``; see ``pipelines.training.objectives.base.Objective``.
+class ByQuery:
+    """An objective (see ``pipelines.training.objectives.base.Objective``) whose loss of a batch is a mean over queries,
+    or sentence pairs, so that shares and pieces simply add up."""
 
-    The loss of a batch is a mean over queries of the mean over their entries, so shares and pieces simply add up.
-    """
-
-    def __init__(self, loss: DistillationLoss, config: TrainConfig, student: TextEncoder, sampler: Sampler):
-        self._loss, self.config, self.student, self.sampler = loss, config, student, sampler
+    def __init__(self, config: TrainConfig, student: TextEncoder, sampler: Sampler):
+        self.config, self.student, self.sampler = config, student, sampler
 
     def share(self, number: int, rank: int, world: int) -> Share:
         """See ``Objective``."""
@@ -34,6 +32,18 @@ class Distil:
     def backward(self, share: Share, step: Pass) -> Tensor:
         """See ``Objective``."""
         return backward_by_query(self.loss, self.config.batch, share, step)
+
+    def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
+        """The sum over the queries of ``groups`` of their losses."""
+        raise NotImplementedError
+
+
+class Distil(ByQuery):
+    """Reads ``scores``. The loss of a query is the mean over its entries."""
+
+    def __init__(self, loss: DistillationLoss, config: TrainConfig, student: TextEncoder, sampler: Sampler):
+        super().__init__(config, student, sampler)
+        self._loss = loss
 
     def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over queries of the mean loss of a query's entries, which are one of ``groups``."""

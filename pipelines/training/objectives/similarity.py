@@ -31,27 +31,17 @@ from pipelines.training.batches import Batches, Candidates, Draw, Entry, Passage
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.losses import Cosine, PairLanguages
 from pipelines.training.mixture import Sample, divide_examples
-from pipelines.training.objectives.base import Pass, Sampler, Share, seed_of
-from pipelines.training.objectives.distil import backward_by_query
+from pipelines.training.objectives.base import Sampler, Share, seed_of
+from pipelines.training.objectives.distil import ByQuery
 from pipelines.training.objectives.texts import TokenRows, embed, take
 
 
-class Similarity:
-    """Reads ``pairs``; see ``pipelines.training.objectives.base.Objective``.
-
-    The loss of a batch is a mean over pairs, so shares and pieces simply add up.
-    """
+class Similarity(ByQuery):
+    """Reads ``pairs``."""
 
     def __init__(self, loss: Cosine, config: TrainConfig, student: TextEncoder, sampler: Sampler):
-        self._loss, self.config, self.student, self.sampler = loss, config, student, sampler
-
-    def share(self, number: int, rank: int, world: int) -> Share:
-        """See ``Objective``."""
-        return self.sampler.share(number, rank, world)
-
-    def backward(self, share: Share, step: Pass) -> Tensor:
-        """See ``Objective``."""
-        return backward_by_query(self.loss, self.config.batch, share, step)
+        super().__init__(config, student, sampler)
+        self._loss = loss
 
     def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over pairs of their losses; each of ``groups`` is one pair."""
