@@ -85,7 +85,7 @@ def test_a_recipe_asked_in_two_languages_ends_with_a_matrix(tmp_path):
         return done.stdout
 
     out = " ".join(run("run", "xquad").split())  # titles of narrow tables are broken into lines
-    assert "questions by documents" in out
+    assert "question by documents" in out
     assert "share of the first 20 / share of the relevant" in out
     measures = json.loads(run("evaluate", "xquad", "--json"))
     assert set(measures) == {"xquad-en", "xquad-de", "xquad"}
