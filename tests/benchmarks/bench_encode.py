@@ -13,6 +13,7 @@ With a GPU, ``--device cuda``.
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from scipy.stats import kendalltau
 from sentence_transformers import MultiVectorEncoder
 
+from pipelines.precision import cast_weights
 from pipelines.students import LateInteraction
 from pipelines.students.checkpoint import Checkpoint
 from pipelines.students.encoder import TextEncoder
@@ -43,8 +45,12 @@ def encoders(device: str) -> dict[str, TextEncoder]:
 
 
 def with_options(encoder: TextEncoder, precision: str, batch_tokens: int | None = None) -> TextEncoder:
-    """The same weights at another precision or batch size."""
-    return TextEncoder(encoder.model, precision, batch_tokens)  # type: ignore[arg-type]
+    """The same weights at another precision or batch size, cast as ``load_encoder`` casts them."""
+    model = encoder.model
+    if precision != "fp32":
+        model = copy.deepcopy(model)
+        cast_weights(model, precision)  # type: ignore[arg-type]
+    return TextEncoder(model, precision, batch_tokens)  # type: ignore[arg-type]
 
 
 def ours(encoder: TextEncoder, texts: list[str]) -> Callable[[], object]:
@@ -120,8 +126,10 @@ def main() -> None:
                 kernels = {f"{p} {kernel}": ours(with_options(encoder, p), texts) for p in ("fp32", half)}
                 measure(kernels, len(passages), options)
         ratios.append(rates["ours fp32"] / rates["library fp32"])
+        in_half = rates[f"ours {half}"]
         print(
-            f"  fp32: {ratios[-1]:.2f} of the library; {half}: {rates[f'ours {half}'] / rates['ours fp32']:.2f} of fp32"
+            f"  fp32: {ratios[-1]:.2f} of the library; {half}: {in_half / rates['ours fp32']:.2f} of fp32, "
+            f"{in_half / rates['library fp32']:.2f} of the library in fp32"
         )
         print(f"  tau of {half} with fp32: {agreement(encoder, half, texts):.4f}", flush=True)
     if min(ratios) < 1:
