@@ -17,6 +17,7 @@ from pipelines.plan import Plan
 
 SMALL = [
     "source.territories=12",
+    "measure.untrained=false",
     'languages.docs=["en", "fa"]',
     "train.steps=30",
     "train.warmup=5",

@@ -29,6 +29,7 @@ SMALL = [
     "source.territories=12",
     'languages.docs=["en", "fa", "zh"]',
     "train.steps=20",
+    "measure.untrained=false",
     "train.student.words=",
     "select.index.kind=exact",
     "select.encoder.model=minilm",
@@ -152,7 +153,7 @@ def test_evaluate_measures_a_collection_of_ones_own(root: Path, tmp_path: Path) 
     (tmp_path / "queries.en.tsv").write_text("q1\tWhat is the currency of Iran?\n")
     (tmp_path / "qrels.tsv").write_text("q1 0 d1 1\n")
     own = ["evaluate.mine.source.kind=parallel", f"evaluate.mine.source.path={tmp_path}"]
-    own += ['evaluate.mine.languages=["en", "fa"]', "measure.bm25=false", "measure.untrained=false"]
+    own += ['evaluate.mine.languages=["en", "fa"]', "measure.bm25=false"]
     sets = [part for value in own for part in ("--set", value)]
     measures = json.loads(ray_cli(root, "evaluate", "atlas", "--json", *sets))
     assert set(measures) == {"atlas", "mine"}
