@@ -1,4 +1,4 @@
-"""The rights of the nodes of ``ray_cluster.yaml`` on AWS, printed by ``python -m cluster.policies head BUCKET ACCOUNT``.
+"""The rights of the nodes of ``ray_cluster.yaml``, shown by ``python -m cluster.policies head BUCKET ACCOUNT``.
 
 ``babelray-node`` may use one bucket. ``babelray-head`` may, besides, start and end instances of that cluster, hand them
 the node's role, and be reached by Session Manager. What names no resource cannot: EC2's Describe calls take none.
