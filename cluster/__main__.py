@@ -25,7 +25,9 @@ def main() -> None:
 def doctor(
     root: Annotated[
         str | None,
-        typer.Option(help="Where artifacts will be: a path, or s3://bucket/prefix. Without it storage is not checked."),
+        typer.Option(
+            help="Where artifacts will be: a path, s3://…, gs://… or abfs://…. Without it storage is not checked."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the nodes' answers.")] = 60,
     workers: Annotated[int, typer.Option(min=0, help="Ask the cluster for so many workers, and examine them too.")] = 0,

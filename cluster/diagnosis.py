@@ -43,8 +43,8 @@ def _storage_problems(report: Report, nodes: list[Node]) -> list[Problem]:
     todo = (
         "check that the path exists, its owner and the disk's free space"
         if "://" not in (report.root or "")
-        else "check the bucket's name and region, and that the node's instance profile or AWS_ variables may read, "
-        "write, list and delete there"
+        else "check the bucket's name and region, and that the node's own account (an instance profile, a service "
+        "account, the store's variables) may read, write, list and delete there"
     )
     problems = [
         Problem(where=node.name if node.id != "driver" else "driver", what=f"storage: {node.storage.error}", todo=todo)
