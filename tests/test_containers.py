@@ -5,8 +5,8 @@ Nothing is built here: this needs a builder and an hour. The rules hold what a b
 
 import fnmatch
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import sys
