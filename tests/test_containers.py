@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 GRAFANA = ROOT / "cluster" / "grafana"
@@ -76,6 +79,35 @@ def test_the_lock_is_copied_before_the_code_and_binds_without_what_only_tests_ne
     known = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
     assert "dev" not in named
     assert named <= known
+
+
+def find_packages(requirements: list[str]) -> set[str]:
+    """The names of all packages that these requirements bring, by what the installed ones say that they need."""
+    todo, seen = [Requirement(text) for text in requirements], set()
+    while todo:
+        needed = todo.pop()
+        key = (canonicalize_name(needed.name), frozenset(needed.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for text in metadata.requires(needed.name) or []:
+            further = Requirement(text)
+            extras = (*needed.extras, "")
+            if further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(further)
+    return {name for name, _ in seen}
+
+
+def test_the_image_has_locked_packages_alone_and_none_of_the_tests(stages: dict[str, list[tuple[str, str]]]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = next(rest for name, rest in stages["installed"] if name == "ARG" and rest.startswith("EXTRAS="))
+    chosen = [project["optional-dependencies"][name] for name in extras.removeprefix("EXTRAS=").split(",")]
+    packages = find_packages([*project["dependencies"], *(text for group in chosen for text in group)])
+    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    locked = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    assert packages - locked == set()
+    assert not packages & {"pytest", "mypy", "ruff", "moto", "hypothesis"}
+    assert {"ray", "torch", "aiohttp-cors", "boto3"} <= packages  # the dashboard's and the autoscaler's among them
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
