@@ -62,7 +62,7 @@ class Resources(Component):
 
 
 class Location(str):
-    """Where data stand: a path or an ``s3://`` URI. Never part of a fingerprint; the data's own digest must be.
+    """Where data stand: a path or the URI of a store. Never part of a fingerprint; the data's own digest must be.
 
     In a component's field it is made from a string, a path being taken absolute: workers run elsewhere.
     """

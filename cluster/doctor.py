@@ -3,86 +3,35 @@
 ``examine`` sends one task to each node, which takes no CPU (so it reaches a busy node, and a head that takes no work).
 The task reports the versions installed, writes a file of 1 MiB below the root, reads it back, lists and deletes it, and
 looks for a file that the driver wrote: a root that exists on every node, but is not the same disk, is otherwise found
-late. ``diagnose`` turns the findings into problems, each with its remedy. Cost: a few seconds.
+late. It looks at the machine too (``cluster.machine``). ``diagnose`` turns the findings into problems, each with its
+remedy. Cost: a few seconds.
+
+A cluster that scales from nothing has no workers to examine: ``hold_workers`` asks for some.
 """
 
 import os
 import platform
 import time
 import uuid
-from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from cluster import session
+from cluster.diagnosis import EXAMINED, diagnose
 from cluster.errors import BabelrayError, StorageError
+from cluster.findings import Node, Report, Storage
+from cluster.machine import examine_machine, measure_clock
 from cluster.software import find_versions
 from cluster.storage import Place
 
 SAMPLE_BYTES = 1 << 20
-EXAMINED = ("babelray", "ray", "torch", "transformers", "sentence-transformers", "vllm", "faiss", "pyarrow")
-OPTIONAL = {"vllm"}  # installed only where it is used
 ACCELERATORS = ("GPU", "TPU", "HPU", "NPU", "neuron_cores")
 
 
-class _Finding(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Storage(_Finding):
-    """How the root answered one process: milliseconds per operation on 1 MiB, or the error that ended the check.
-
-    ``shared`` is whether this process sees the file that the driver wrote.
-    """
-
-    milliseconds: dict[str, float] = {}
-    shared: bool = False
-    error: str | None = None
-
-
-class Node(_Finding):
-    """One node: what Ray says of it, and what the task on it found. ``memory_gb`` is what Ray plans with."""
-
-    id: str
-    ip: str
-    alive: bool
-    head: bool = False
-    cpus: float = 0
-    memory_gb: float = 0
-    accelerators: dict[str, float] = {}
-    software: dict[str, str | None] = {}
-    storage: Storage | None = None
-    error: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The IP address and enough of the id to tell two nodes of one machine apart."""
-        return f"{self.ip} ({self.id[:6]})"
-
-
-class Problem(_Finding):
-    """Something wrong, where (``driver``, a node, or the cluster), and what to do about it."""
-
-    where: str
-    what: str
-    todo: str
-
-
-class Report(_Finding):
-    """All findings. ``root`` is None when no storage was to be checked; it is shown without its query, which may hold
-    keys. ``private`` is whether Ray is one that was started for the examination alone."""
-
-    address: str
-    private: bool = False
-    root: str | None
-    driver: Node
-    nodes: tuple[Node, ...]
-    problems: tuple[Problem, ...] = ()
-
-
-def examine(root: str | None, timeout_s: float = 60) -> Report:
+def examine(root: str | None, timeout_s: float = 60, missing_workers: str = "") -> Report:
     """Examine the connected cluster, and the storage below ``root`` from the driver and every living node."""
     import ray
 
@@ -100,8 +49,28 @@ def examine(root: str | None, timeout_s: float = 60) -> Report:
         root=Place.of(root).redacted if root else None,
         driver=driver,
         nodes=tuple(nodes),
+        missing_workers=missing_workers,
     )
     return report.model_copy(update={"problems": tuple(diagnose(report))})
+
+
+@contextmanager
+def hold_workers(count: int, with_gpu: bool, wait_s: float) -> Iterator[str]:
+    """Ask for nodes that have a CPU, or a GPU, each to spare, and keep them in the block. Yields what was asked for
+    where it did not come in time, else an empty string."""
+    if not count:
+        yield ""
+        return
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    amount = "GPU" if with_gpu else "CPU"
+    group = placement_group([{amount: 1}] * count, strategy="STRICT_SPREAD")  # each on a node of its own
+    try:
+        came, _ = ray.wait([group.ready()], timeout=wait_s)
+        yield "" if came else f"{count} workers with a {amount} to spare each, for {wait_s:g} s"
+    finally:
+        remove_placement_group(group)
 
 
 def _node(row: dict[str, Any]) -> Node:
@@ -118,6 +87,7 @@ def _node(row: dict[str, Any]) -> Node:
         head="node:__internal_head__" in has,
         cpus=has.get("CPU", 0),
         memory_gb=round(has.get("memory", 0) / 2**30, 1),
+        object_store_gb=round(has.get("object_store_memory", 0) / 2**30, 1),
         accelerators=counts,
     )
 
@@ -128,7 +98,7 @@ def _probe_nodes(nodes: list[Node], root: str | None, run: str, timeout_s: float
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(probe)
+    task, sent = ray.remote(probe), time.time()
     refs = {
         node.id: task.options(
             num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -137,6 +107,7 @@ def _probe_nodes(nodes: list[Node], root: str | None, run: str, timeout_s: float
         if node.alive
     }
     done, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=timeout_s)
+    received = time.time()
     answers = []
     for node in nodes:
         found: dict[str, Any] = {}
@@ -145,6 +116,8 @@ def _probe_nodes(nodes: list[Node], root: str | None, run: str, timeout_s: float
         elif node.alive:
             try:
                 found = ray.get(refs[node.id])
+                off_s = measure_clock(found.pop("now"), sent, received)
+                found["machine"] = found["machine"].model_copy(update={"clock_off_s": off_s})
             except RayError as error:
                 found = {"error": str(error).strip().splitlines()[-1]}
         answers.append(node.model_copy(update=found))
@@ -153,7 +126,9 @@ def _probe_nodes(nodes: list[Node], root: str | None, run: str, timeout_s: float
 
 def probe(root: str | None, run: str, name: str) -> dict[str, Any]:
     """The task: what one node finds about itself."""
-    return {"software": software(), "storage": check_storage(root, run, name) if root else None}
+    now = time.time()
+    storage = check_storage(root, run, name) if root else None
+    return {"now": now, "software": software(), "machine": examine_machine(), "storage": storage}
 
 
 def software() -> dict[str, str | None]:
@@ -192,68 +167,3 @@ def check_storage(root: str, run: str, name: str, keep: bool = False) -> Storage
     except (OSError, pa.ArrowException, BabelrayError) as error:
         return Storage(milliseconds=milliseconds, error=f"{type(error).__name__}: {error}")
     return Storage(milliseconds=milliseconds, shared="driver" in names)
-
-
-def diagnose(report: Report) -> list[Problem]:
-    """What is wrong, the gravest first: nodes without an answer, storage, then versions."""
-    alive = [node for node in report.nodes if node.alive]
-    problems = [
-        Problem(
-            where=node.name,
-            what=f"the task on this node failed: {node.error}",
-            todo="install the same version of babelray in the node's Python, and look at its logs with `ray logs`",
-        )
-        for node in alive
-        if node.error
-    ]
-    if not alive:
-        todo = "look at `ray status` and at the head's logs"
-        problems.append(Problem(where="cluster", what="no node is alive", todo=todo))
-    answered = [node for node in alive if not node.error]
-    return problems + _storage_problems(report, answered) + _version_problems([report.driver, *answered])
-
-
-def _storage_problems(report: Report, nodes: list[Node]) -> list[Problem]:
-    todo = (
-        "check that the path exists, its owner and the disk's free space"
-        if "://" not in (report.root or "")
-        else "check the bucket's name and region, and that the node's instance profile or AWS_ variables may read, "
-        "write, list and delete there"
-    )
-    problems = [
-        Problem(where=node.name if node.id != "driver" else "driver", what=f"storage: {node.storage.error}", todo=todo)
-        for node in [report.driver, *nodes]
-        if node.storage and node.storage.error
-    ]
-    driver_wrote = report.driver.storage and not report.driver.storage.error
-    return problems + [
-        Problem(
-            where=node.name,
-            what=f"does not see the file that the driver wrote below {report.root}: the path is there, on another disk",
-            todo="use an s3:// root, or a directory that is mounted on every node (NFS, EFS, Lustre)",
-        )
-        for node in nodes
-        if driver_wrote and node.storage and not node.storage.error and not node.storage.shared
-    ]
-
-
-def _version_problems(nodes: list[Node]) -> list[Problem]:
-    problems = []
-    for name in ("python", *EXAMINED):
-        places = defaultdict(list)
-        for node in nodes:
-            version = node.software.get(name)
-            if version is None and name in OPTIONAL:
-                continue
-            # the part after + is the build: a CPU node and a GPU node differ in torch's, rightly
-            places[(version or "missing").partition("+")[0]].append(node)
-        if len(places) > 1 or "missing" in places:
-            groups = [f"{version} on {', '.join(n.name for n in group)}" for version, group in sorted(places.items())]
-            todo = "use one image for all nodes, or install requirements.lock on each"
-            problems.append(Problem(where="cluster", what=f"{name}: {'; '.join(groups)}", todo=todo))
-    for node in nodes:
-        if node.accelerators and (node.software.get("torch") or "").endswith("+cpu"):
-            what = f"has {next(iter(node.accelerators))}, but torch {node.software['torch']} cannot use it"
-            todo = "install torch's CUDA build there (on AWS: the -gpu image)"
-            problems.append(Problem(where=node.name, what=what, todo=todo))
-    return problems

@@ -78,7 +78,7 @@ class Runner:
         if run.is_local and not (run / SEEN).exists():
             raise StepError(
                 f"node {platform.node()} does not see {run.redacted}, which the driver wrote: the root is on a disk of "
-                "another machine. Set root to an s3:// URI, or to a directory that every node mounts"
+                "another machine. Set root to an object store (s3://…), or to a directory that every node mounts"
             )
         finished = receipt_place(task.receipts, unit)
         if finished.exists():  # Ray retries a lost task from its start: what it finished stays finished

@@ -50,7 +50,20 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(cause, OSError):
         return cause.errno in TRANSIENT_ERRNO or bool(TRANSIENT_S3.search(str(cause)))
-    return _is_transient_botocore(cause)
+    return _is_transient_botocore(cause) or _is_transient_cloud(cause)
+
+
+def _is_transient_cloud(error: BaseException | None) -> bool:
+    """The same of an error of gcsfs, of Azure's client and of the HTTP client of both, told by name."""
+    names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if names & {"aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError"}:
+        return True
+    if names & {"azure.ServiceRequestError", "azure.ServiceResponseError"}:
+        return True
+    if names & {"gcsfs.HttpError", "azure.HttpResponseError"}:
+        status = getattr(error, "status_code", None) or getattr(error, "code", None) or 0
+        return str(status).isdigit() and (int(status) >= 500 or int(status) in (408, 429))
+    return False
 
 
 def _is_transient_botocore(error: BaseException | None) -> bool:

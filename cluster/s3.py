@@ -16,6 +16,10 @@ from pyarrow import fs
 
 from cluster.errors import StorageError
 
+CHECK = (
+    "the bucket's name, its region and the endpoint, and that the AWS profile, the AWS_ variables or the instance's "
+    "role may read, write, list and delete there"
+)
 ATTEMPTS = 4  # of one request by the client itself, before cluster.retry waits longer
 OPTIONS = frozenset({"endpoint_override", "region", "scheme", "access_key", "secret_key"})
 

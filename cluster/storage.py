@@ -4,8 +4,8 @@ A ``Place`` is a URI and nothing else, so it travels to any actor by value. Loca
 the disk and are renamed; an object store shows an object only when its upload is complete. A reader sees all of a file
 or none. An error that passes is waited out by every operation (``cluster.retry``).
 
-An object store is named as ``s3://bucket/prefix``; a store other than AWS by its endpoint in the query:
-``s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000&region=us-east-1``.
+An object store is named as ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…`` (``cluster.stores``); one other than AWS
+by its endpoint in the query: ``s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000&region=us-east-1``.
 """
 
 import os
@@ -23,17 +23,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from cluster import s3
+from cluster import stores
 from cluster.errors import StorageError
 from cluster.nodecache import cached
 from cluster.retry import patiently
 
 Result = TypeVar("Result")
 COPY_BYTES = 4 << 20
-S3_CHECK = (
-    "the bucket's name, its region and the endpoint, and that the AWS profile, the AWS_ variables or the instance's "
-    "role may read, write, list and delete there"
-)
+CLIENTS = ("boto3", "botocore", "gcsfs", "google", "azure", "aiohttp")  # packages whose errors are the store's
 
 
 @dataclass(frozen=True, order=True)
@@ -44,16 +41,17 @@ class Place:
 
     @staticmethod
     def of(where: "str | Path | Place") -> "Place":
-        """Make a place from a path (taken absolute: workers run elsewhere) or from an ``s3://`` URI."""
+        """Make a place from a path (taken absolute: workers run elsewhere) or from a store's URI."""
         if isinstance(where, Place):
             return where
         text = str(where)
         if "://" not in text:
             return Place(str(Path(text).expanduser().absolute()))
         scheme = urlsplit(text).scheme
-        if scheme not in ("s3", "file"):
-            raise StorageError(f"expected a path or an s3:// URI, got {text.partition('?')[0]!r}")
-        return Place(urlsplit(text).path if scheme == "file" else text)
+        if scheme == "file":
+            return Place(urlsplit(text).path)
+        stores.check_scheme(scheme, text.partition("?")[0])
+        return Place(text)
 
     def __truediv__(self, name: str) -> "Place":
         base = self.redacted
@@ -75,7 +73,7 @@ class Place:
     @property
     def is_local(self) -> bool:
         """Whether this is a path of this machine's file system."""
-        return not self.uri.startswith("s3://")
+        return not stores.is_remote(self.uri)
 
     @property
     def path(self) -> Path:
@@ -88,8 +86,8 @@ class Place:
         """The pyarrow file system and the path in it, for libraries that take the two apart."""
         if self.is_local:
             return _local(), self.uri
-        query, path = self._s3_address()
-        return s3.filesystem(query), path
+        query, path = stores.split_address(self.uri)
+        return self._store.filesystem(query), path
 
     def exists(self) -> bool:
         """Whether a file or directory is there."""
@@ -134,7 +132,7 @@ class Place:
             with tempfile.NamedTemporaryFile() as draft:  # written beside, then sent
                 yield draft
                 draft.flush()
-                self._try(lambda: s3.upload(*self._s3_address(), Path(draft.name)))
+                self._try(lambda: self._upload(Path(draft.name)))
             return
         draft_path = self._draft()
         with self._explained_errors():
@@ -153,7 +151,7 @@ class Place:
         if self.is_local:
             patiently(self._write_local, data)
         else:
-            self._try(lambda: s3.put(*self._s3_address(), data))
+            self._try(lambda: self._store.put(*stores.split_address(self.uri), data))
 
     def create(self, data: bytes) -> bool:
         """Write the whole file at once where there is none; returns whether it was written.
@@ -162,7 +160,7 @@ class Place:
         on the way may make the one that succeeded believe that it did not: write what tells yours from others'.
         """
         if not self.is_local:
-            return self._try(lambda: s3.put(*self._s3_address(), data, only_new=True))
+            return self._try(lambda: self._store.put(*stores.split_address(self.uri), data, only_new=True))
         return self._try(lambda: self._create_local(data))
 
     def delete(self) -> None:
@@ -182,7 +180,7 @@ class Place:
         for file in sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]:
             target = self / file.relative_to(source).as_posix() if source.is_dir() else self
             if not target.is_local:
-                target._try(partial(s3.upload, *target._s3_address(), file))
+                target._try(partial(target._upload, file))
                 continue
             with target.writing() as out, file.open("rb") as data:
                 shutil.copyfileobj(data, out, COPY_BYTES)
@@ -200,10 +198,12 @@ class Place:
             raise StorageError(f"nothing at {self.redacted} to fetch")
         return cached("copies", repr((self.uri, files)), self._copy_into) / self.name
 
-    def _s3_address(self) -> tuple[str, str]:
-        """The options of the store (the URI's query), and ``bucket/key``."""
-        parts = urlsplit(self.uri)
-        return parts.query, f"{parts.netloc}{parts.path}"
+    @property
+    def _store(self) -> stores.Store:
+        return stores.find_store(self.uri)
+
+    def _upload(self, source: Path) -> None:
+        self._store.upload(*stores.split_address(self.uri), source)
 
     @contextmanager
     def _explained_errors(self) -> Iterator[None]:
@@ -213,9 +213,9 @@ class Place:
         except FileNotFoundError as error:
             raise StorageError(f"no file at {self.redacted}: check the path") from error
         except Exception as error:
-            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENTS:
                 raise
-            check = "the path, its owner and the disk's free space" if self.is_local else S3_CHECK
+            check = "the path, its owner and the disk's free space" if self.is_local else self._store.CHECK
             raise StorageError(f"cannot use {self.redacted}: {type(error).__name__}: {error}\nCheck {check}") from error
 
     def _try(self, operation: Callable[[], Result]) -> Result:
@@ -269,12 +269,12 @@ class Place:
 
 
 def redact_secrets(config: Any) -> Any:
-    """A config as it may be shown: each s3:// URI without its query, which may hold keys."""
+    """A config as it may be shown: each URI of a store without its query, which may hold keys."""
     if isinstance(config, dict):
         return {key: redact_secrets(value) for key, value in config.items()}
     if isinstance(config, list):
         return [redact_secrets(value) for value in config]
-    return Place(config).redacted if isinstance(config, str) and config.startswith("s3://") else config
+    return Place(config).redacted if isinstance(config, str) and stores.is_remote(config) else config
 
 
 def _list_files(filesystem: fs.FileSystem, path: str) -> tuple[tuple[str, int, int], ...]:

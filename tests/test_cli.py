@@ -81,7 +81,7 @@ RECIPE_VERBS = {
 }
 OTHER_VERBS = {
     "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config"],
-    "doctor": ["--root", "--timeout", "--json"],
+    "doctor": ["--root", "--timeout", "--workers", "--gpus", "--wait", "--json"],
 }
 
 

@@ -14,21 +14,22 @@ FILE = str(Path(__file__).parents[1] / "ray_cluster.yaml")
 
 def test_the_repositorys_own_file() -> None:
     cluster = read_cluster(FILE)
-    cpu, gpu = cluster.workers
+    cpu, on_demand, gpu = cluster.workers
     assert (cpu.name, cpu.count, cpu.cpus, cpu.gpus, cpu.price) == ("cpu", 16, 16, 0, 0.8064)
     assert (gpu.name, gpu.count, gpu.cpus, gpu.gpus, gpu.gpu) == ("gpu", 8, 8, 1, "L4")
     assert gpu.price == pytest.approx(0.35 * 0.9776)  # spot
+    assert (on_demand.name, on_demand.count, on_demand.gpu, on_demand.price) == ("gpu-on-demand", 2, "L4", 0.9776)
     assert cluster.head is not None
     assert cluster.head.cpus == 0
     assert cluster.idle_minutes == 10
-    assert cluster.capacity["CPU"] == 16 * 16 + 8 * 8
-    assert cluster.capacity["GPU"] == 8
+    assert cluster.capacity["CPU"] == 16 * 16 + 10 * 8
+    assert cluster.capacity["GPU"] == 10
 
 
 def test_prices_and_the_share_of_spot_are_the_users_to_say() -> None:
     dear = read_cluster(FILE, ["g6.2xlarge=2", "cpu=0.5"])
-    assert {node.name: node.price for node in dear.workers} == {"cpu": 0.5, "gpu": 2.0}
-    assert read_cluster(FILE, ["spot=0.5"]).workers[1].price == pytest.approx(0.4888)
+    assert {node.name: node.price for node in dear.workers} == {"cpu": 0.5, "gpu-on-demand": 2.0, "gpu": 2.0}
+    assert read_cluster(FILE, ["spot=0.5"]).workers[2].price == pytest.approx(0.4888)
 
 
 def test_steps_go_where_they_fit_and_cost_least() -> None:
@@ -38,7 +39,7 @@ def test_steps_go_where_they_fit_and_cost_least() -> None:
     assert cluster.choose(Resources(cpus=32)) is None
     assert cluster.choose(Resources(cpus=1, gpus=2)) is None
     assert cluster.choose(Resources(cpus=1, gpus=1, memory_gb=30)) is None  # Ray hands out 70 % of 32 GiB
-    cpu, _ = cluster.workers
+    cpu, *_ = cluster.workers
     assert cpu.fits(Resources(cpus=3)) == 5
     assert cpu.fits(Resources(cpus=1, memory_gb=10)) == 4  # of 44.8 GiB
 

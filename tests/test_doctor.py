@@ -10,7 +10,10 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cluster.__main__ import app, show
-from cluster.doctor import Node, Report, Storage, diagnose, software
+from cluster.diagnosis import diagnose
+from cluster.doctor import software
+from cluster.findings import Machine, Node, Report, Storage
+from cluster.machine import examine_machine, find_gpu_driver, measure_clock
 
 # Ray Data trips over its own deprecated settings when it is imported
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
@@ -38,29 +41,49 @@ def doctor(*arguments):
     return result.exit_code, result.stdout
 
 
+def grave(report):
+    """The problems that end a run. This cluster asks for no token, which is a warning."""
+    return [problem for problem in report["problems"] if not problem["warns"]]
+
+
 def test_good_root_on_two_nodes_is_well(cluster, tmp_path):
     code, out = doctor("--root", str(tmp_path), "--json")
     report = json.loads(out)
-    assert (code, report["problems"]) == (0, [])
+    assert (code, grave(report)) == (0, [])
+    assert [problem["what"].partition(" on ")[0] for problem in report["problems"]] == ["authentication is off"]
     assert sorted((n["head"], n["alive"], n["cpus"]) for n in report["nodes"]) == [(False, True, 1), (True, True, 0)]
     for node in report["nodes"]:
         assert node["storage"]["shared"]
         assert set(node["storage"]["milliseconds"]) == {"write", "read", "list", "delete"}
         assert node["software"] == report["driver"]["software"] == software()
+        assert node["machine"]["disk_free_gb"] > 0
+        assert node["machine"]["shared_memory_gb"] > 0
+        assert node["machine"]["clock_off_s"] == 0
+        assert not node["machine"]["token"]
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_workers_that_are_there_are_examined_and_those_that_do_not_come_are_a_problem(cluster):
+    assert doctor("--workers", "1", "--wait", "30")[0] == 0
+    code, out = doctor("--workers", "2", "--wait", "2", "--json")
+    (problem,) = grave(json.loads(out))
+    assert code == 1
+    assert problem["what"] == "asked for 2 workers with a CPU to spare each, for 2 s, and not all came"
+    assert "quotas" in problem["todo"]
+    assert doctor("--workers", "1", "--wait", "30")[0] == 0  # what was held is given back
 
 
 def test_s3_root_is_well(cluster, s3_root):
     code, out = doctor("--root", s3_root, "--json")
     report = json.loads(out)
-    assert (code, report["problems"], report["root"]) == (0, [], "s3://babelray")
+    assert (code, grave(report), report["root"]) == (0, [], "s3://babelray")
     assert "secret_key" not in out
     assert [node["storage"]["error"] for node in report["nodes"]] == [None, None]
 
 
 def test_missing_bucket_is_reported_for_every_node(cluster, s3_root):
     code, out = doctor("--root", s3_root.replace("//babelray", "//nowhere"), "--json")
-    problems = json.loads(out)["problems"]
+    problems = grave(json.loads(out))
     assert code == 1
     assert len(problems) == 3  # the driver and two nodes
     assert all("bucket" in problem["todo"] for problem in problems)
@@ -141,6 +164,79 @@ def test_diagnosis_finds_the_one_problem_and_its_remedy(other, expected):
     assert len(problems) == 1
     assert expected in problems[0].what
     assert problems[0].todo
+
+
+MACHINE = Machine(token=True, disk_free_gb=100, disk_full=0.5, shared_memory_gb=8)
+
+
+@pytest.mark.parametrize(
+    ("found", "machine", "what", "warns"),
+    [
+        ({}, {"token": False}, "authentication is off on 10.0.0.1 (000001)", True),
+        ({}, {"disk_full": 0.97, "disk_free_gb": 2.4}, "a disk is 97% full: 2.4 GiB free", False),
+        ({"object_store_gb": 9}, {}, "/dev/shm holds 8.0 GiB, Ray's object store 9.0 GiB", True),
+        ({}, {"clock_off_s": 30}, "the clock is 30 s from the driver's", True),
+        ({}, {"clock_off_s": 1000}, "the clock is 1000 s from the driver's", False),
+        ({"accelerators": {"L4": 1}}, {}, "has GPUs, and NVIDIA's driver was not found", False),
+        ({"accelerators": {"L4": 1}}, {"gpu_driver": "550.54.15"}, "torch's build for cu130 needs 580 or newer", False),
+    ],
+    ids=["token", "disk", "shared memory", "clock", "clock far off", "no driver", "old driver"],
+)
+def test_diagnosis_of_a_machine(found, machine, what, warns):
+    versions = VERSIONS | {"torch": "2.13.0+cu130"}
+    driver = Node(id="driver", ip="10.0.0.1", alive=True, software=versions, storage=FINE)
+    one = node(1, software=versions, machine=MACHINE.model_copy(update=machine), **found)
+    whole = report(one, driver=driver)
+    (problem,) = diagnose(whole)
+    assert what in problem.what
+    assert problem.todo
+    assert problem.warns is warns
+    assert whole.model_copy(update={"problems": (problem,)}).is_well is warns
+
+
+def test_a_good_machine_is_no_problem():
+    cards = [({"L4": 1}, "580.65.06"), ({"TPU": 4}, ""), ({"AMD-Instinct-MI300X": 1}, ""), ({}, "")]
+    for accelerators, driver in cards:
+        machine = MACHINE.model_copy(update={"gpu_driver": driver})
+        assert diagnose(report(node(1, accelerators=accelerators, machine=machine, object_store_gb=8))) == []
+
+
+def test_on_this_machine_alone_no_token_is_no_problem():
+    here = node(1, machine=MACHINE.model_copy(update={"token": False})).model_copy(update={"ip": "127.0.0.1"})
+    assert diagnose(report(here)) == []
+
+
+def test_what_a_run_can_do_with_comes_last():
+    machine = MACHINE.model_copy(update={"clock_off_s": 30, "disk_full": 0.99})
+    assert [problem.warns for problem in diagnose(report(node(1, machine=machine)))] == [False, True]
+
+
+def test_the_machine_of_this_process():
+    machine = examine_machine()
+    assert 0 < machine.disk_full < 1
+    assert machine.disk_free_gb > 0
+    assert not machine.token  # RAY_AUTH_MODE is "disabled" in these tests
+
+
+def test_clocks_are_apart_by_what_the_time_of_the_answer_cannot_explain():
+    assert measure_clock(105.0, sent=100.0, received=110.0) == 0
+    assert measure_clock(90.0, sent=100.0, received=110.0) == 10
+    assert measure_clock(115.5, sent=100.0, received=110.0) == 5.5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version:",
+            "550.54.15",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build", "580.65.06"),
+    ],
+)
+def test_the_driver_is_read_from_the_kernel(tmp_path, text, expected):
+    (tmp_path / "version").write_text(text)
+    assert find_gpu_driver(tmp_path / "version") == expected
 
 
 def test_builds_of_one_version_and_vllm_on_some_nodes_are_no_mismatch():

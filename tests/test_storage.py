@@ -160,7 +160,7 @@ def test_no_key_is_shown(s3_root: str) -> None:
     config = {"root": secret, "docs": [{"path": f"{secret}"}], "n": 1}
     assert redact_secrets(config) == {"root": "s3://babelray", "docs": [{"path": "s3://babelray"}], "n": 1}
     with pytest.raises(StorageError) as error:
-        Place.of("gs://bucket/x?secret_key=hush")
+        Place.of("gcs://bucket/x?secret_key=hush")
     assert "hush" not in str(error.value)
 
 
@@ -286,7 +286,7 @@ def test_question_mark_in_a_local_path_is_a_letter(tmp_path: Path) -> None:
     assert (tmp_path / "who?" / "me?" / "x").read_bytes() == b"1"
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://bucket/x?colour=red"])
+@pytest.mark.parametrize("uri", ["ftp://bucket/x", "s3://bucket/x?colour=red"])
 def test_what_is_not_supported_is_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="expected|unknown option"):
         Place.of(uri).exists()
