@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -93,8 +94,14 @@ def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
 
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
+    started = time.monotonic()
+
+    def tell(line: str) -> None:
+        typer.echo(f"{time.monotonic() - started:5.1f} s  {line}", err=True)
+
     _make_missing(args)
     served = load(args)
+    tell("Ray starts" if not os.environ.get("RAY_ADDRESS") else f"connecting to {os.environ['RAY_ADDRESS']}")
     session.connect()
     from ray import serve as ray_serve
 
@@ -103,14 +110,14 @@ def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
     ray_serve.start(http_options={"host": where[0], "port": where[1]})
     server = swap.Server(scale=args.scale, limits=args.limits)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
-    parts = swap.start(server, served, replace, lambda line: typer.echo(line, err=True))
+    parts = swap.start(server, served, replace, tell)
     base = _base(where)
     typer.echo(f"search page  {base}/\nAPI          {base}/openapi.json\nend          Ctrl-C")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
-    typer.echo("what has begun is answered; then the server ends", err=True)
+    tell("what has begun is answered; then the server ends")
     if not swap.end(server, parts):
-        typer.echo(f"{server.name} serves something else by now and goes on", err=True)
+        tell(f"{server.name} serves something else by now and goes on")
 
 
 def _make_missing(args: "ServeArgs") -> None:

@@ -64,7 +64,9 @@ class Queue:
         place = asyncio.get_running_loop().create_future()
         self.waiting.append(place)
         try:
-            await asyncio.wait_for(place, max(deadline - time.perf_counter(), 0))
+            # not wait_for: in Python 3.11 it forgets that it was cancelled where the place is given in the same moment
+            async with asyncio.timeout(max(deadline - time.perf_counter(), 0)):
+                await place
         except TimeoutError:
             self._give_up(place, limits)
             raise self._refuse(limits, "no place became free in the time that a request may wait") from None
@@ -163,7 +165,8 @@ async def _read_body(receive: Receive, deadline: float, limits: Limits) -> Recei
 
     async def receive_in_time() -> Message:
         try:
-            return await asyncio.wait_for(receive(), max(deadline - time.perf_counter(), 0))
+            async with asyncio.timeout(max(deadline - time.perf_counter(), 0)):
+                return await receive()
         except TimeoutError:
             raise RefusalError(
                 408, f"body: expected all of it within {limits.body_s:g} s, got {size:,} bytes; send it again", 1

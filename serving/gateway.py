@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.admission import Admission, Readiness
 from serving.generation import Generation, open_generation
 from serving.messages import Limits
 
+SERVES = b"x-babelray-serves"  # the header of a response that names the fingerprint that made it
 RETRY_S = 1.0  # between two tries to open what is to be served
 log = logging.getLogger("ray.serve")
 
@@ -63,9 +64,15 @@ class Gateway:
         generation = self.current
         if generation is None:
             raise RuntimeError("a request was admitted before there was anything to answer it")
+
+        async def send_with_fingerprint(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (SERVES, generation.fingerprint.encode())]
+            await send(message)
+
         generation.in_flight += 1
         try:
-            await generation.app(scope, receive, send)
+            await generation.app(scope, receive, send_with_fingerprint)
         finally:
             generation.in_flight -= 1
 

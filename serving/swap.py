@@ -22,7 +22,7 @@ from serving.catalog import name_parts
 from serving.gateway import Report
 from serving.messages import Limits
 
-CHECK_S = 60.0  # how long gateways may take to change to parts that run
+ASK_S = 60.0  # how long a replica may take to answer this process
 POLL_S = 0.2
 
 
@@ -34,6 +34,7 @@ class Server:
     route: str = "/"
     scale: Scale = Scale()
     limits: Limits = Limits()
+    check_s: float = 60.0  # how long gateways may take to change to parts that run
 
 
 def start(server: Server, served: Served, replace: bool, tell: Callable[[str], None]) -> str:
@@ -76,7 +77,7 @@ def end(server: Server, parts: str) -> bool:
     reports = ask_gateways(server.name)
     is_ours = any(report.serves == parts for report in reports)
     if is_ours:
-        serve.get_app_handle(server.name).broadcast("end").results(timeout_s=CHECK_S)
+        serve.get_app_handle(server.name).broadcast("end").results(timeout_s=ASK_S)
         _finish(server, parts)
         serve.delete(server.name)
     if is_ours or not reports:
@@ -117,7 +118,7 @@ def describe(report: Report) -> str:
     if report.serves is None:
         return "nothing yet"
     try:
-        catalog = serve.get_app_handle(report.serves).describe.remote().result(timeout_s=CHECK_S)
+        catalog = serve.get_app_handle(report.serves).describe.remote().result(timeout_s=ASK_S)
     except (RayServeException, TimeoutError):
         return f"{report.serves}, which does not answer"
     info = catalog.info
@@ -128,7 +129,7 @@ def ask_gateways(name: str) -> list[Report]:
     """The report of every gateway of a server; empty where there is no such server."""
     if name not in serve.status().applications:
         return []
-    return list(serve.get_app_handle(name).broadcast("report").results(timeout_s=CHECK_S))
+    return list(serve.get_app_handle(name).broadcast("report").results(timeout_s=ASK_S))
 
 
 def _finish(server: Server, parts: str) -> None:
@@ -148,10 +149,10 @@ def _wait_until_served(server: Server, parts: str) -> None:
         reports = ask_gateways(server.name)
         return bool(reports) and all(report.serves == parts for report in reports)
 
-    if not _wait(is_served, CHECK_S):
+    if not _wait(is_served, server.check_s):
         reasons = [report.failures[parts] for report in reports if parts in report.failures]
         raise StepError(
-            f"{parts} did not pass its check within {CHECK_S:g} s, and is not served: "
+            f"{parts} did not pass its check within {server.check_s:g} s, and is not served: "
             f"{reasons[0] if reasons else 'a gateway did not answer'}"
         )
 
