@@ -72,7 +72,7 @@ def make_words_system(root: Path) -> Served:
     """Build a BM25 system."""
     collection = make_docs(root)
     inputs = {"docs": collection}
-    return Served("tiny", "bm25", _build_index(root / "index-bm25@0", Bm25(), inputs), collection)
+    return Served("tiny", "bm25", build_small_index(root / "index-bm25@0", Bm25(), inputs), collection)
 
 
 def make_lexical_system(root: Path) -> Served:
@@ -108,12 +108,15 @@ def _make_student_system(
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
-    built = _build_index(root / f"index-{system}@0", index, {"vectors": vectors})
+    built = build_small_index(root / f"index-{system}@0", index, {"vectors": vectors})
     return Served("tiny", system, built, collection, EncoderConfig(), trained)
 
 
-def _build_index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
-    build_index(IndexConfig(index=kind, shard_rows=3), inputs, Place.of(directory), local_fan_out)
+def build_small_index(
+    directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]], shard_rows: int = 3
+) -> Artifact:
+    """Build an index artifact in this process, cut into shards of ``shard_rows`` documents."""
+    build_index(IndexConfig(index=kind, shard_rows=shard_rows), inputs, Place.of(directory), local_fan_out)
     return directory_artifact(directory)
 
 
