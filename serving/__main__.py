@@ -91,6 +91,7 @@ def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
     """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends."""
     from cluster import session
     from serving.app import load
+    from serving.front import make_environment
 
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
@@ -101,7 +102,11 @@ def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
 
     _make_missing(args)
     served = load(args)
-    tell("Ray starts" if not os.environ.get("RAY_ADDRESS") else f"connecting to {os.environ['RAY_ADDRESS']}")
+    if os.environ.get("RAY_ADDRESS"):
+        tell(f"connecting to {os.environ['RAY_ADDRESS']}")
+    else:
+        tell("Ray starts")
+        os.environ.update(make_environment(args.limits, args.scale.gateways))
     session.connect()
     from ray import serve as ray_serve
 

@@ -25,6 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.messages import MAX_BODY, Limits, Problem
 
+ARRIVAL = (
+    b"x-babelray-arrival"  # the header in which Serve's proxy tells a gateway when a request arrived, by time.time()
+)
 WAIT_SHARE = 0.4  # of its time limit, what a request may wait for a place; the rest is for the work
 # When the request that is being answered arrived, by time.perf_counter().
 arrival: ContextVar[float] = ContextVar("arrival")
@@ -102,9 +105,12 @@ class Queue:
 
 
 class Admission:
-    """The middleware. ``limits`` and ``readiness`` are asked anew by every request, since what is served may change."""
+    """The middleware. ``limits`` and ``readiness`` are asked anew by every request, since what is served may change.
 
-    def __init__(self, app: ASGIApp, limits: Callable[[], Limits], readiness: Callable[[], Readiness]):
+    Without ``readiness`` every request is passed on, ``/readyz`` too: something behind this one knows it.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Callable[[], Limits], readiness: Callable[[], Readiness] | None = None):
         self.app, self.limits, self.readiness = app, limits, readiness
         self.queue = Queue()
 
@@ -115,18 +121,11 @@ class Admission:
         path = str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
         if path == "/livez":
             await send_json(send, 200, {"status": "alive"})
-        elif path == "/readyz":
-            await self._send_readiness(send)
+        elif path == "/readyz" and self.readiness:
+            await _send_readiness(self.readiness(), send)
         else:
-            arrival.set(time.perf_counter())
+            arrival.set(_find_arrival(scope))
             await self._admit(scope, receive, send)
-
-    async def _send_readiness(self, send: Send) -> None:
-        state = self.readiness()
-        if state.is_ready:
-            await send_json(send, 200, {"status": "ready", "serves": state.serves})
-        else:
-            await send_json(send, 503, Problem(error=f"not ready: {state.reason}").model_dump(), retry_after_s=1)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits, start = self.limits(), arrival.get()
@@ -135,7 +134,7 @@ class Admission:
                 self._check_ready()
                 await self.app(scope, receive, send)
                 return
-            receive = await _read_body(receive, start + limits.body_s, limits)
+            receive = await _read_body(receive, time.perf_counter() + limits.body_s, limits)
             self._check_ready()
             await self.queue.enter(limits, start + WAIT_SHARE * limits.timeout_s)
         except RefusalError as refusal:
@@ -149,9 +148,26 @@ class Admission:
             self.queue.leave(limits, time.perf_counter() - entered)
 
     def _check_ready(self) -> None:
-        state = self.readiness()
-        if not state.serves:
+        state = self.readiness() if self.readiness else None
+        if state and not state.serves:
             raise RefusalError(503, f"not ready: {state.reason}; try again", 1)
+
+
+def _find_arrival(scope: Scope) -> float:
+    """When a request arrived, by ``perf_counter``: now, or earlier where a proxy says so."""
+    said = dict(scope["headers"]).get(ARRIVAL)
+    try:
+        ago = max(time.time() - float(said), 0) if said else 0.0
+    except ValueError:  # a client wrote it
+        ago = 0.0
+    return time.perf_counter() - ago
+
+
+async def _send_readiness(state: Readiness, send: Send) -> None:
+    if state.is_ready:
+        await send_json(send, 200, {"status": "ready", "serves": state.serves})
+    else:
+        await send_json(send, 503, Problem(error=f"not ready: {state.reason}").model_dump(), retry_after_s=1)
 
 
 async def _read_body(receive: Receive, deadline: float, limits: Limits) -> Receive:

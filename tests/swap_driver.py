@@ -90,6 +90,7 @@ def _drive(connection: Connection, port: int) -> None:
     from ray import serve
 
     from serving import swap
+    from serving.front import make_environment
 
     verbs: Mapping[str, Any] = {
         "start": lambda server, served, may_replace: swap.start(server, served, may_replace, print),
@@ -97,6 +98,7 @@ def _drive(connection: Connection, port: int) -> None:
         "list": lambda: sorted(serve.status().applications),
         "report": lambda server: [report._asdict() for report in swap.ask_gateways(server.name)],
     }
+    os.environ.update(make_environment(LIMITS, gateways=1))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
