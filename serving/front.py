@@ -52,7 +52,7 @@ class Front:
             return
         headers = [(name, value) for name, value in scope["headers"] if name != ARRIVAL]
         arrived = (ARRIVAL, repr(time.time()).encode())
-        await self.admission(scope | {"headers": [*headers, arrived]}, receive, send)
+        await self.admission({**scope, "headers": [*headers, arrived]}, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
