@@ -1,5 +1,6 @@
 """``python -m serving RECIPE``: serve a finished recipe over HTTP, with a search page on /."""
 
+import logging
 import os
 import signal
 import socket
@@ -17,7 +18,8 @@ from cluster.errors import BabelrayError, RecipeError
 from cluster.storage import Place
 
 if TYPE_CHECKING:
-    from serving.app import ServeArgs
+    from serving.app import Scale, ServeArgs, Served
+    from serving.messages import Limits
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
@@ -88,41 +90,68 @@ def _read_args(recipe: str, overrides: list[str], system: str) -> "ServeArgs":
 
 
 def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
-    """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends."""
-    from cluster import session
+    """Serve a recipe until Ctrl-C or SIGTERM."""
     from serving.app import load
-    from serving.front import make_environment
 
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
+    _make_missing(args)
+    run_server(load(args), (args.scale, args.limits), where, replace)
+
+
+def run_server(served: "Served", size: tuple["Scale", "Limits"], where: tuple[str, int], replace: bool) -> None:
+    """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends.
+
+    Ray is that of ``RAY_ADDRESS``, or one of this process, whose proxy then refuses what the gateways have no room for.
+    """
+    from cluster import session
+    from serving.front import make_environment
+
     started = time.monotonic()
+    scale, limits = size
 
     def tell(line: str) -> None:
         typer.echo(f"{time.monotonic() - started:5.1f} s  {line}", err=True)
 
-    _make_missing(args)
-    served = load(args)
     if os.environ.get("RAY_ADDRESS"):
         tell(f"connecting to {os.environ['RAY_ADDRESS']}")
     else:
         tell("Ray starts")
-        os.environ.update(make_environment(args.limits, args.scale.gateways))
+        os.environ.update(make_environment(limits, scale.gateways))
     session.connect()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
     from ray import serve as ray_serve
 
     from serving import swap
 
-    ray_serve.start(http_options={"host": where[0], "port": where[1]})
-    server = swap.Server(scale=args.scale, limits=args.limits)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
-    parts = swap.start(server, served, replace, tell)
-    base = _base(where)
-    typer.echo(f"search page  {base}/\nAPI          {base}/openapi.json\nend          Ctrl-C")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of options that are given twice
+    server = swap.Server(scale=scale, limits=limits)
+    try:
+        ray_serve.start(http_options={"host": where[0], "port": where[1]})
+        parts = swap.start(server, served, replace, tell)
+    except KeyboardInterrupt:
+        tell("ended before anything was served")
+        return
+    _greet(_base(where))
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
     tell("what has begun is answered; then the server ends")
     if not swap.end(server, parts):
         tell(f"{server.name} serves something else by now and goes on")
+
+
+def _greet(base: str) -> None:
+    """Say where everything is."""
+    import ray
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+
+    metrics = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]]
+    typer.echo(f"search page  {base}/")
+    typer.echo(f"API          {base}/openapi.json")
+    typer.echo(f"probes       {base}/livez  {base}/readyz")
+    typer.echo(f"metrics      {'  '.join(f'http://{address}/metrics' for address in metrics)}")
+    typer.echo(f"logs         {get_serve_logs_dir()}")
+    typer.echo("end          Ctrl-C or SIGTERM")
 
 
 def _make_missing(args: "ServeArgs") -> None:

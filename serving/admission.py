@@ -25,9 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.messages import MAX_BODY, Limits, Problem
 
-ARRIVAL = (
-    b"x-babelray-arrival"  # the header in which Serve's proxy tells a gateway when a request arrived, by time.time()
-)
+# The header in which Serve's proxy tells a gateway when a request arrived, by time.time().
+ARRIVAL = b"x-babelray-arrival"
+REQUEST_ID = b"x-request-id"  # it names a request in the logs of everything that it passes
+MAX_REQUEST_ID = 128
 WAIT_SHARE = 0.4  # of its time limit, what a request may wait for a place; the rest is for the work
 # When the request that is being answered arrived, by time.perf_counter().
 arrival: ContextVar[float] = ContextVar("arrival")
@@ -118,7 +119,7 @@ class Admission:
         if scope["type"] == "lifespan":
             await _start_and_end(receive, send)
             return
-        path = str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
+        path = find_path(scope)
         if path == "/livez":
             await send_json(send, 200, {"status": "alive"})
         elif path == "/readyz" and self.readiness:
@@ -151,6 +152,16 @@ class Admission:
         state = self.readiness() if self.readiness else None
         if state and not state.serves:
             raise RefusalError(503, f"not ready: {state.reason}; try again", 1)
+
+
+def find_path(scope: Scope) -> str:
+    """The path of a request below the route prefix of its application."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
+
+
+def read_request_id(scope: Scope) -> str:
+    """The request's id, shortened; empty where there is none."""
+    return str(dict(scope["headers"]).get(REQUEST_ID, b"").decode("latin-1")[:MAX_REQUEST_ID])
 
 
 def _find_arrival(scope: Scope) -> float:

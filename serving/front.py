@@ -11,11 +11,13 @@ cluster. ``BABELRAY_IN_FLIGHT`` is how many requests each proxy lets in at a tim
 
 import os
 import time
+import uuid
 
+from ray.util import metrics
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.admission import ARRIVAL, Admission
+from serving.admission import ARRIVAL, REQUEST_ID, Admission, read_request_id
 from serving.messages import Limits
 
 IMPORT_PATH = "serving.front:list_middlewares"
@@ -40,19 +42,30 @@ def make_environment(limits: Limits, gateways: int) -> dict[str, str]:
 
 
 class Front:
-    """The middleware: reads bodies, lets in as many requests as gateways hold, and says when each arrived."""
+    """The middleware: reads bodies, lets in as many requests as gateways hold, names each, and says when it arrived."""
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self.app = app
         self.admission = Admission(self._pass_on, lambda: limits)
+        self.refused = metrics.Counter("babelray_refused", "Requests that Serve's proxy refused.", ("status",))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = [(name, value) for name, value in scope["headers"] if name != ARRIVAL]
+        headers = [(name, value) for name, value in scope["headers"] if name not in (ARRIVAL, REQUEST_ID)]
+        named = (REQUEST_ID, (read_request_id(scope) or uuid.uuid4().hex).encode("latin-1"))
         arrived = (ARRIVAL, repr(time.time()).encode())
-        await self.admission({**scope, "headers": [*headers, arrived]}, receive, send)
+
+        async def send_named(message: Message) -> None:
+            is_start = message["type"] == "http.response.start"
+            if is_start and not any(name.lower() == REQUEST_ID for name, _ in message["headers"]):  # not Serve's answer
+                message["headers"] = [*message["headers"], named]
+                if message["status"] >= 400:
+                    self.refused.inc(1, {"status": str(message["status"])})
+            await send(message)
+
+        await self.admission({**scope, "headers": [*headers, named, arrived]}, receive, send_named)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)

@@ -13,16 +13,20 @@ new ones. What cannot be opened is tried again every second, and the gateway goe
 import asyncio
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ray import serve
+from ray.serve._private.logging_utils import get_serve_logs_dir
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.admission import Admission, Readiness
 from serving.generation import Generation, open_generation
 from serving.messages import Limits
+from serving.observe import Meters, Observer, open_access_log
 
 SERVES = b"x-babelray-serves"  # the header of a response that names the fingerprint that made it
+ROUTES = ("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json")  # those that are counted apart
 RETRY_S = 1.0  # between two tries to open what is to be served
 log = logging.getLogger("ray.serve")
 
@@ -47,11 +51,14 @@ class Gateway:
         self.former: list[Generation] = []  # those that may still be answering
         self.failures: dict[str, str] = {}
         self.is_ending = False
+        self.meters = Meters()
         self.choosing: asyncio.Task[None] | None = None
         self.refreshing: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return Admission(self.respond, self.find_limits, self.find_readiness)
+        admission = Admission(self.respond, self.find_limits, self.find_readiness)
+        log = open_access_log(Path(get_serve_logs_dir()), serve.get_replica_context().app_name)
+        return Observer(admission, admission.queue, self.meters, log, ROUTES)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Begin to serve the first application of ``serves`` that can be opened. Returns at once."""
@@ -117,7 +124,7 @@ class Gateway:
     async def _open(self, name: str) -> bool:
         """Serve the application ``name`` when it passes its check. Returns whether it did."""
         try:
-            generation = await open_generation(name)
+            generation = await open_generation(name, self.meters)
             await generation.check_examples()
         except Exception as error:  # whatever it is, the next try may find the application whole
             self.failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -24,6 +24,7 @@ from serving.admission import arrival
 from serving.api import UnavailableError, build_app
 from serving.catalog import Catalog, CheckError, ForeignError
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest
+from serving.observe import Meters
 
 PING_S = 0.5  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
@@ -50,7 +51,7 @@ class Answers(NamedTuple):
     late: list[str]
 
 
-async def open_generation(name: str) -> "Generation":
+async def open_generation(name: str, meters: Meters) -> "Generation":
     """Ask the application ``name`` for its catalog. Raises RayServeException when there is none of this name."""
     handle = await asyncio.to_thread(serve.get_app_handle, name)  # it asks Serve's controller, and waits
     catalog = await asyncio.wait_for(handle.describe.remote(), Limits().timeout_s)
@@ -58,14 +59,14 @@ async def open_generation(name: str) -> "Generation":
         raise ForeignError(f"application {name} serves {catalog.fingerprint}, which its name must end with")
     names = [shard.name for shard in catalog.info.shards] + ([ENCODER] if catalog.has_encoder else [])
     handles = {part: serve.get_deployment_handle(part, name, _check_exists=False) for part in names}
-    return Generation(name, catalog, handles)
+    return Generation(name, catalog, handles, meters)
 
 
 class Generation:
     """The parts of one application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
 
-    def __init__(self, name: str, catalog: Catalog, handles: Mapping[str, Any]):
-        self.name, self.catalog = name, catalog
+    def __init__(self, name: str, catalog: Catalog, handles: Mapping[str, Any], meters: Meters):
+        self.name, self.catalog, self.meters = name, catalog, meters
         self.fingerprint, self.info, self.options = catalog.fingerprint, catalog.info, catalog.options
         # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
         self.parts = {part: handle.options(_by_reference=False) for part, handle in handles.items()}
@@ -99,6 +100,7 @@ class Generation:
         if self.catalog.has_encoder:
             durations = {"encode": encoded - start, **durations}
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in durations.items()}
+        self.meters.count_search(took_ms, {self.shard_lang[name] for name in names}, len(results))
         missing = sorted({*missing, *lost})
         coverage = self._cover(names, missing)
         return SearchAnswer(query=request.query, results=results, took_ms=took_ms, coverage=coverage, missing=missing)

@@ -115,3 +115,23 @@ def _drive(connection: Connection, port: int) -> None:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+@contextmanager
+def start_server(served: Served, port: int) -> Iterator[Any]:
+    """Serve by ``serving.__main__.run_server`` in a process of its own. Yields the process."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_serve, args=(served, port))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.join(60)
+
+
+def _serve(served: Served, port: int) -> None:
+    from serving.__main__ import run_server
+
+    os.environ.pop("RAY_ADDRESS", None)
+    run_server(served, (Scale(cpus=0.01), LIMITS), ("127.0.0.1", port), replace=False)
