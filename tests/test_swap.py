@@ -54,7 +54,7 @@ def search_offline(served, query):
 
 
 class Load:
-    """Clients that search until told to stop, one after another, and keep every answer."""
+    """Clients that search until told to stop, one after another, and keep every answer and when they asked."""
 
     def __init__(self, base, clients):
         self.base = base
@@ -76,11 +76,13 @@ class Load:
         with httpx.Client(base_url=self.base, timeout=60) as client:
             while not self.stop.is_set():
                 query = QUERIES[(number := number + 1) % len(QUERIES)]
+                sent = time.monotonic()
                 try:
                     answer = client.post("/search", json={"query": query, "k": K})
-                    self.answers.append((query, answer.status_code, answer.headers.get("x-babelray-serves"), answer))
+                    serves = answer.headers.get("x-babelray-serves")
+                    self.answers.append((query, answer.status_code, serves, answer, sent))
                 except httpx.HTTPError as error:
-                    self.answers.append((query, repr(error), None, None))
+                    self.answers.append((query, repr(error), None, None, sent))
 
 
 def swap_under_load(driver, systems, swaps):
@@ -93,15 +95,15 @@ def swap_under_load(driver, systems, swaps):
             served = systems[(number + 1) % 2]
             assert driver.ask("start", small(), served, True) == name(served)
             time.sleep(0.5)
-    assert {status for _, status, _, _ in load.answers} == {200}
-    for query, _, serves, answer in load.answers:
+    assert {status for _, status, *_ in load.answers} == {200}
+    for query, _, serves, answer, _ in load.answers:
         body = answer.json()
         assert [(f"{r['lang']}:{r['doc_id']}", r["score"]) for r in body["results"]] == expected[serves, query]
         (number,) = {r["title"] for r in body["results"]}
         assert systems[int(number) - 1].fingerprint(LIMITS) == serves
         assert all(r["text"].endswith(f"of {number}") for r in body["results"])
     assert driver.ask("list") == sorted(["babelray", name(served)])  # the others ended
-    return Counter(serves for _, _, serves, _ in load.answers)
+    return Counter(serves for _, _, serves, *_ in load.answers)
 
 
 def test_five_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems):
@@ -145,10 +147,10 @@ def test_what_has_begun_is_answered_when_the_server_ends(driver, systems):
     with Load(driver.base, clients=6) as load:
         time.sleep(1)
         driver.ask("end", small(), name(systems[0]))
-    statuses = Counter(status for _, status, _, _ in load.answers)
+    statuses = Counter(status for _, status, *_ in load.answers)
     assert set(statuses) <= {200, 503, 404}  # 404: Serve's, when nothing is there any more
     assert statuses[200] >= 8
-    refused = [answer for _, status, _, answer in load.answers if status == 503]
+    refused = [answer for _, status, _, answer, _ in load.answers if status == 503]
     assert refused
     assert {answer.json()["error"] for answer in refused} == {"not ready: the server ends; try again"}
     assert driver.ask("list") == []
