@@ -80,6 +80,8 @@ def _connect() -> None:
         # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
         options |= {"address": "local", "include_dashboard": False, "log_to_driver": False}
         options["object_store_memory"] = STORE_BYTES
+        if port := os.environ.get("BABELRAY_METRICS_PORT"):
+            options["_metrics_export_port"] = int(port)  # else Ray takes one that is free
     _set_ray_environment()
     import ray
 

@@ -1,8 +1,13 @@
 """``python -m serving RECIPE``: serve a finished recipe over HTTP, with a search page on /."""
 
+import logging
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +18,8 @@ from cluster.errors import BabelrayError, RecipeError
 from cluster.storage import Place
 
 if TYPE_CHECKING:
-    from serving.app import ServeArgs
+    from serving.app import Scale, ServeArgs, Served
+    from serving.messages import Limits
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
@@ -23,6 +29,8 @@ CONFIG_HEADER = """\
 # args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, cpus: 1}
 #                and  limits: {max_query_chars: 2000, timeout_s: 10}.
 # A single shard is sized under  deployments: [{name: shard-…, num_replicas: 3}] ; GET /info lists their names.
+# To serve something else later without losing a request: babelray serve OTHER --print-config --replace < this file,
+# deploy what it prints, and when GET /readyz names the new application deploy babelray serve OTHER --print-config.
 """
 
 
@@ -44,8 +52,17 @@ def serve(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print a config file for `serve deploy` and end.")
     ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Serve this in place of what runs on the cluster, which goes on until this answers. With "
+            "--print-config: keep the applications of the config file on standard input until this answers.",
+        ),
+    ] = False,
 ) -> None:
-    """Serve a finished recipe: a search page on /, `POST /search`, `GET /health`, `GET /info`, `GET /openapi.json`.
+    """Serve a finished recipe: a search page on /, `POST /search`, `GET /info`, `GET /openapi.json`; for probes
+    `GET /livez`, `GET /readyz`, `GET /health`.
 
     Run the recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
     cluster named by `RAY_ADDRESS`, or this machine.
@@ -56,36 +73,85 @@ def serve(
     """
     try:
         host = host or ("0.0.0.0" if print_config else "127.0.0.1")  # a cluster's proxies are asked from elsewhere
-        _serve(recipe, overrides or [], system, (host, port), print_config)
+        args = _read_args(recipe, overrides or [], system)
+        if print_config:
+            typer.echo(CONFIG_HEADER + _config(args, (host, port), _read_kept() if replace else []))
+        else:
+            _serve(args, (host, port), replace)
     except BabelrayError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
 
-def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int], print_config: bool) -> None:
-    from cluster import session
-    from serving.app import NAME, ServeArgs, build
+def _read_args(recipe: str, overrides: list[str], system: str) -> "ServeArgs":
+    from serving.app import ServeArgs
 
-    args = ServeArgs(recipe=recipe, overrides=overrides, system=system)
-    if print_config:
-        typer.echo(CONFIG_HEADER + _config(args, where))
-        return
+    return ServeArgs(recipe=recipe, overrides=overrides, system=system)
+
+
+def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
+    """Serve a recipe until Ctrl-C or SIGTERM."""
+    from serving.app import load
+
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
     _make_missing(args)
-    ready = build(args)
-    session.connect()
-    from ray import serve as ray_serve
-    from ray.serve.api import wait_for_interrupt
+    run_server(load(args), (args.scale, args.limits), where, replace)
 
-    ray_serve.start(http_options={"host": where[0], "port": where[1]})
-    ray_serve.run(ready, name=NAME, route_prefix="/")
-    base = _base(where)
-    typer.echo(f"search page  {base}/\nAPI          {base}/openapi.json\nend          Ctrl-C")
+
+def run_server(served: "Served", size: tuple["Scale", "Limits"], where: tuple[str, int], replace: bool) -> None:
+    """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends.
+
+    Ray is that of ``RAY_ADDRESS``, or one of this process, whose proxy then refuses what the gateways have no room for.
+    """
+    from cluster import session
+    from serving.front import make_environment
+
+    started = time.monotonic()
+    scale, limits = size
+
+    def tell(line: str) -> None:
+        typer.echo(f"{time.monotonic() - started:5.1f} s  {line}", err=True)
+
+    if os.environ.get("RAY_ADDRESS"):
+        tell(f"connecting to {os.environ['RAY_ADDRESS']}")
+    else:
+        tell("Ray starts")
+        os.environ.update(make_environment(limits, scale.gateways))
+    session.connect()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
+    from ray import serve as ray_serve
+
+    from serving import swap
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of options that are given twice
+    server = swap.Server(scale=scale, limits=limits)
     try:
-        wait_for_interrupt()
+        ray_serve.start(http_options={"host": where[0], "port": where[1]})
+        parts = swap.start(server, served, replace, tell)
     except KeyboardInterrupt:
-        ray_serve.delete(NAME)  # on a cluster that goes on, nothing else would end it
+        tell("ended before anything was served")
+        return
+    _greet(_base(where))
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    tell("what has begun is answered; then the server ends")
+    if not swap.end(server, parts):
+        tell(f"{server.name} serves something else by now and goes on")
+
+
+def _greet(base: str) -> None:
+    """Say where everything is."""
+    import ray
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+
+    metrics = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]]
+    typer.echo(f"search page  {base}/")
+    typer.echo(f"API          {base}/openapi.json")
+    typer.echo(f"probes       {base}/livez  {base}/readyz")
+    typer.echo(f"metrics      {'  '.join(f'http://{address}/metrics' for address in metrics)}")
+    typer.echo(f"logs         {get_serve_logs_dir()}")
+    typer.echo("end          Ctrl-C or SIGTERM")
 
 
 def _make_missing(args: "ServeArgs") -> None:
@@ -111,7 +177,23 @@ def _base(asked: tuple[str, int]) -> str:
     return f"http://{shown}:{options.port}{options.root_path}"
 
 
-def _config(args: "ServeArgs", where: tuple[str, int]) -> str:
+def _read_kept() -> list[dict[str, Any]]:
+    """The applications of parts in the config file on standard input, those that are served now."""
+    import yaml
+
+    from serving.app import NAME
+
+    read = yaml.safe_load(typer.get_text_stream("stdin"))
+    applications = read.get("applications") if isinstance(read, dict) else None
+    if not isinstance(applications, list):
+        raise RecipeError(
+            "--print-config --replace expects on standard input the config file that is deployed now, got "
+            f"{type(read).__name__}: add < FILE"
+        )
+    return [app for app in applications if app["name"].startswith(f"{NAME}-")]
+
+
+def _config(args: "ServeArgs", where: tuple[str, int], kept: list[dict[str, Any]]) -> str:
     """The config file, with its paths made absolute: it will be read in another directory."""
     import yaml
 
@@ -124,7 +206,7 @@ def _config(args: "ServeArgs", where: tuple[str, int]) -> str:
     overrides = [*given, *(f"{key}={uri}" for key, uri in absolute.items())]
     named = args.recipe if args.recipe in names() else str(Path(args.recipe).absolute())
     args = args.model_copy(update={"recipe": named, "overrides": overrides})
-    return str(yaml.safe_dump(config(args, *where), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(config(args, *where, kept), sort_keys=False, allow_unicode=True))
 
 
 def _locations(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

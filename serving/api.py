@@ -43,6 +43,8 @@ PAGE_HEADERS = {
 INVALID = {"model": Problem, "description": "The request is not valid; `fields` states what was expected."}
 TOO_LONG = {"model": Problem, "description": f"The body has more than {MAX_BODY:,} bytes."}
 FAILED = {"model": Problem, "description": "An error of the server; its log has the details."}
+TOO_SLOW = {"model": Problem, "description": "The body did not arrive in time."}
+BUSY = {"model": Problem, "description": "Too many requests wait; `Retry-After` says when to try again."}
 UNAVAILABLE = {"model": Problem, "description": "Parts of the system do not answer; `missing` names them. Try again."}
 log = logging.getLogger("ray.serve")
 
@@ -50,12 +52,13 @@ log = logging.getLogger("ray.serve")
 class UnavailableError(Exception):
     """Parts that a search needs did not answer.
 
-    ``gone`` names those without a running replica, ``late`` those that did not answer within the time limit.
+    ``gone`` names those without a running replica, ``late`` those that did not answer within the ``waited_s`` seconds
+    that their stage had.
     """
 
-    def __init__(self, gone: list[str], late: list[str]):
+    def __init__(self, gone: list[str], late: list[str], waited_s: float):
         super().__init__(f"no answer from {', '.join([*gone, *late])}")
-        self.gone, self.late = gone, late
+        self.gone, self.late, self.waited_s = gone, late, waited_s
 
 
 class Backend(Protocol):
@@ -89,7 +92,8 @@ def build_app(backend: Backend, info: Info) -> FastAPI:
         return await backend.answer(request)
 
     search.__annotations__["request"] = build_request_model(info)
-    errors: dict[int | str, dict[str, Any]] = {413: TOO_LONG, 422: INVALID, 500: FAILED, 503: UNAVAILABLE}
+    errors: dict[int | str, dict[str, Any]] = {408: TOO_SLOW, 413: TOO_LONG, 422: INVALID, 429: BUSY}
+    errors |= {500: FAILED, 503: UNAVAILABLE}
     app.post("/search", response_model=SearchAnswer, responses=errors)(search)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
@@ -130,7 +134,7 @@ def _add_error_handlers(app: FastAPI, info: Info) -> None:
 
     @app.exception_handler(UnavailableError)
     async def handle_unavailable(_: Request, error: UnavailableError) -> JSONResponse:
-        late = f"no answer within {info.limits.timeout_s:g} s from {', '.join(error.late)}" if error.late else ""
+        late = f"no answer within {error.waited_s:.1f} s from {', '.join(error.late)}" if error.late else ""
         gone = f"{', '.join(error.gone)}: gone, being restarted" if error.gone else ""
         problem = Problem(
             error=f"{'; '.join(filter(None, [gone, late]))}; try again", missing=sorted([*error.gone, *error.late])
@@ -183,6 +187,7 @@ def describe_fields(info: Info) -> dict[str, str]:
         "k": f"an integer from 1 to {MAX_K}",
         "languages": f"a list of one or more of {codes}; or null, for all",
         "probes": "an integer of at least 1; or null, for the recipe's own number",
+        "allow_partial": "true or false",
     }
 
 

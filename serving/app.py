@@ -1,19 +1,18 @@
-"""The Serve application: which deployments a recipe becomes, for ``python -m serving`` and for ``serve deploy``.
+"""The Serve applications: which deployments a recipe becomes, for ``python -m serving`` and for ``serve deploy``.
 
-    gateway ─┬─ encoder              one model, queries in batches (none where the index is searched with words)
-             └─ shard-<name> …       one deployment per shard of the index, each sized, healed and rolled on its own
+    babelray                 gateway: it stays, and sends users to one of
+    babelray-<fingerprint>
+      ├─ encoder             one model, queries in batches (none where the index is searched with words)
+      └─ shard-<name> …      one deployment per shard of the index, each sized and healed on its own
 
-A config file for ``serve deploy`` names ``serving.app:build`` and gives it ``ServeArgs``:
-
-    applications:
-      - name: babelray
-        import_path: serving.app:build
-        args: {recipe: atlas, overrides: [root=s3://bucket/runs], scale: {shard_replicas: 2}}
+What is served next comes up as another ``babelray-<fingerprint>`` beside the one that runs. A config file for
+``serve deploy`` names ``serving.app:build_gateway`` and ``serving.app:build`` and gives them ``Scale`` and
+``ServeArgs``; ``python -m serving RECIPE --print-config`` prints one.
 """
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,10 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
+from serving.catalog import Catalog, name_parts, take_fingerprint
 from serving.encoder import Encoder
 from serving.gateway import Gateway
+from serving.generation import ENCODER
 from serving.messages import Info, LanguageInfo, Limits, ShardInfo
 from serving.shard import Shard
 
@@ -84,6 +85,7 @@ class Served:
     encoder: EncoderConfig | None = None
     student: Artifact | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
+    examples: tuple[str, ...] = ()
 
     @property
     def model(self) -> str | None:
@@ -91,12 +93,45 @@ class Served:
         ready = self.encoder.model if self.encoder else None
         return self.student.name if self.student else (ready.content if ready else None)
 
+    def fingerprint(self, limits: Limits) -> str:
+        """The fingerprint of all that an answer depends on, from names alone: no artifact needs to be there."""
+        encoder = self.encoder.model_dump(mode="json") if self.encoder else None
+        return take_fingerprint(
+            {
+                "served": [self.recipe, self.system, self.index.name, self.model, encoder],
+                "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
+                "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
+                "software": version("babelray"),
+            }
+        )
+
 
 def build(args: ServeArgs) -> Application:
-    """The application for a recipe: what ``serve deploy`` calls."""
+    """The application of the parts for a recipe: what ``serve deploy`` calls."""
+    return application(load(args), args.scale, args.limits)
+
+
+def load(args: ServeArgs) -> Served:
+    """What a recipe serves. Raises RecipeError for an unknown recipe or system, or where its data are not here."""
     from pipelines import recipe
 
-    return application(find(recipe.load(args.recipe, args.overrides), args.system), args.scale, args.limits)
+    return find(recipe.load(args.recipe, args.overrides), args.system)
+
+
+def build_gateway(scale: Scale) -> Application:
+    """The application of the gateways: what ``serve deploy`` calls; the config file says what they serve."""
+    return gateway_application(scale, [])
+
+
+def gateway_application(scale: Scale, serves: Sequence[str]) -> Application:
+    """The application of the gateways. ``serves`` names applications of parts, best first.
+
+    Its version is that of the software: another ``serves`` reaches the gateways that run, which do not start anew.
+    """
+    gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus).options(
+        user_config={"serves": list(serves)}, max_surge_percent=100
+    )
+    return gateway.options(version=version("babelray"), _internal=True).bind()
 
 
 def find(recipe: "Recipe", system: str) -> Served:
@@ -120,26 +155,33 @@ def find(recipe: "Recipe", system: str) -> Served:
         encoder=None if reads_text else encoder_of(planned.recipe, chosen),
         student=chosen.student.artifact(root) if chosen.student else None,
         options=recipe.search,
+        examples=recipe.examples,
     )
 
 
 def application(served: Served, scale: Scale | None = None, limits: Limits | None = None) -> Application:
-    """Bind the deployments to the artifacts. Raises StepError where one is not complete."""
+    """Bind the parts to the artifacts. Raises StepError where one is not complete.
+
+    The root is the encoder, or a shard where there is none: no process does nothing but hold the others together.
+    """
     scale, limits = scale or Scale(), limits or Limits()
-    about = describe(served, limits)
-    shards = {
-        shard.name: _deploy(
-            Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
-        ).bind(served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place)
-        for shard in about.shards
-    }
-    encoder = None
-    if served.encoder:
-        encoder = _deploy(Encoder, "encoder", scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus).bind(
-            served.encoder, served.student, scale.encoder_gpus
+    about, fingerprint = describe(served, limits), served.fingerprint(limits)
+    catalog = Catalog(fingerprint, about, served.options, served.examples, has_encoder=served.encoder is not None)
+    shards = [
+        (
+            _deploy(
+                Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
+            ),
+            (served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place),
         )
-    gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus)
-    return gateway.bind(about, served.options, shards, encoder)
+        for shard in about.shards
+    ]
+    if served.encoder:
+        encoder = _deploy(Encoder, ENCODER, scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus)
+        others = [shard.bind(fingerprint, files) for shard, files in shards]
+        return encoder.bind(catalog, served.encoder, served.student, scale.encoder_gpus, others)
+    (root, root_files), *rest = shards
+    return root.bind(fingerprint, root_files, catalog, [shard.bind(fingerprint, files) for shard, files in rest])
 
 
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
@@ -209,17 +251,34 @@ def _bytes(artifact: Artifact) -> int:
     return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path)))
 
 
-def config(args: ServeArgs, host: str, port: int) -> dict[str, Any]:
-    """The config file for ``serve deploy`` that serves this."""
+def config(args: ServeArgs, host: str, port: int, kept: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The config file for ``serve deploy`` that serves this.
+
+    ``kept`` are applications of parts that run and go on, as they stand in an earlier file: the gateways use the first
+    of them until the new one answers.
+    """
+    parts = {
+        "name": name_parts(NAME, load(args).fingerprint(args.limits)),
+        "route_prefix": None,
+        "import_path": "serving.app:build",
+        "args": args.model_dump(exclude_defaults=True),
+    }
+    applications = [parts, *(app for app in kept if app["name"] != parts["name"])]
+    gateway = {
+        "name": NAME,
+        "route_prefix": "/",
+        "import_path": "serving.app:build_gateway",
+        "args": {},
+        "deployments": [
+            {
+                "name": "gateway",
+                "num_replicas": args.scale.gateways,
+                "user_config": {"serves": [app["name"] for app in applications]},
+            }
+        ],
+    }
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port},
-        "applications": [
-            {
-                "name": NAME,
-                "route_prefix": "/",
-                "import_path": "serving.app:build",
-                "args": args.model_dump(exclude_defaults=True),
-            }
-        ],
+        "applications": [gateway, *applications],
     }

@@ -5,7 +5,8 @@ at once and a busy one works in full batches.
 """
 
 import asyncio
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from ray import serve
@@ -13,26 +14,39 @@ from ray import serve
 from cluster.accelerators import hide_accelerators
 from cluster.artifact import Artifact
 from pipelines.encoder import EncoderConfig, open_encoder
+from serving.catalog import Catalog, Part
 
 MAX_BATCH = 32
 
 
-class Encoder:
-    """Holds the encoder that ``config`` names: a ready checkpoint, or one of the artifact ``student``."""
+class Encoder(Part):
+    """Holds the encoder that ``config`` names: a ready checkpoint, or one of the artifact ``student``.
+
+    It is the root of its application: ``others`` are the handles of the shards.
+    """
 
     ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
 
-    def __init__(self, config: EncoderConfig, student: Artifact | None, gpus: float = 0):
+    def __init__(
+        self,
+        catalog: Catalog,
+        config: EncoderConfig,
+        student: Artifact | None,
+        gpus: float = 0,
+        others: Sequence[Any] = (),
+    ):
+        super().__init__(catalog.fingerprint, catalog, others)
         if not gpus:
             hide_accelerators()  # Ray leaves the machine's visible to a replica that asked for none
         self.model = open_encoder(config, {"student": student} if student else {})
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
-    async def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Vectors of each query, float32 [tokens, dim] ([1, dim] of a dense student). Calls pass one text each."""
-        return await asyncio.to_thread(self.model.encode_queries, texts)
+    async def encode(self, fingerprint: str, text: str) -> np.ndarray:
+        """Vectors of a query, float32 [tokens, dim] ([1, dim] of a dense student)."""
+        self.check_fingerprint(fingerprint)
+        return await self.encode_batch(text)
 
-    async def ping(self) -> bool:
-        """Answer: this replica is up, its model is loaded."""
-        return True
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
+    async def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """Vectors of each query. Calls pass one text each, and Serve gathers them."""
+        return await asyncio.to_thread(self.model.encode_queries, texts)

@@ -1,182 +1,140 @@
-"""The gateway deployment: receives HTTP requests, encodes the query, searches all shards, merges, adds the texts.
+"""The gateway deployment: receives HTTP requests, and sends each to the parts of one fingerprint.
 
-It holds no model and no documents. There are no partial answers: if a shard does not answer in time, the status is 503
-and the error names the shard. The text of a result is read by the shard that found it. Cost, besides encoding and
-searching: three calls one after another (encoder, shards, texts), 1 to 2 ms each.
+Gateways are an application of their own, which stays when what is served changes. Their ``user_config`` names the
+applications of parts to serve, best first:
+
+    {"serves": ["babelray-1f0c5a2b7d9e", "babelray-93ab04c1de77"]}
+
+A gateway changes to the first one as soon as all its parts answer and it has answered the recipe's example queries. The
+change is one assignment: a request that has begun is answered by the parts that it began with, and the next one by the
+new ones. What cannot be opened is tried again every second, and the gateway goes on with what it serves.
 """
 
 import asyncio
 import logging
-import time
-from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve._private.logging_utils import get_serve_logs_dir
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api import UnavailableError, build_app
-from serving.messages import Info, PartStatus, Result, SearchAnswer, SearchRequest
+from serving.admission import Admission, Readiness
+from serving.generation import Generation, open_generation
+from serving.messages import Limits
+from serving.observe import Meters, Observer, open_access_log
 
-PING_S = 0.5  # Kubernetes gives a probe one second
+SERVES = b"x-babelray-serves"  # the header of a response that names the fingerprint that made it
+ROUTES = ("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json")  # those that are counted apart
+RETRY_S = 1.0  # between two tries to open what is to be served
 log = logging.getLogger("ray.serve")
 
 
-class Hit(NamedTuple):
-    """A document with its score, and the name of the shard that found it."""
+class Report(NamedTuple):
+    """What a gateway serves, the requests that it works on by application, and why others could not be opened."""
 
-    shard: str
-    doc_id: str
-    score: float
+    serves: str | None
+    in_flight: Mapping[str, int]
+    failures: Mapping[str, str]
+    is_ending: bool
 
 
 @serve.ingress()
 class Gateway:
-    """The ingress of the application, a ``Backend``.
+    """The ingress of the application. Which requests it works on is told by ``serving.admission``."""
 
-    ``options`` are the recipe's SearchOptions; ``shards`` maps names to handles; ``encoder`` is None for an index of
-    words.
-    """
+    ONGOING: ClassVar = 10_000  # Serve's own limit, above that of admission, which has a form for what it refuses
 
-    ONGOING: ClassVar = 256  # requests at a time per replica, which spends their time waiting for other deployments
+    def __init__(self) -> None:
+        self.current: Generation | None = None
+        self.former: list[Generation] = []  # those that may still be answering
+        self.failures: dict[str, str] = {}
+        self.is_ending = False
+        self.meters = Meters()
+        self.choosing: asyncio.Task[None] | None = None
+        self.refreshing: asyncio.Task[None] | None = None
 
-    def __init__(
-        self,
-        info: Info,
-        options: Any,
-        shards: Mapping[str, DeploymentHandle],
-        encoder: DeploymentHandle | None,
-    ):
-        self.info = info
-        self.options = options
-        # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
-        self.shards = {name: handle.options(_by_reference=False) for name, handle in shards.items()}
-        self.encoder = encoder.options(_by_reference=False) if encoder else None
-        # Texts by reference: a gRPC message holds at most 4 MiB, and a thousand long documents are larger.
-        self.text_shards = dict(shards)
-        self.shard_lang = {shard.name: shard.lang for shard in info.shards}
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        admission = Admission(self.respond, self.find_limits, self.find_readiness)
+        log = open_access_log(Path(get_serve_logs_dir()), serve.get_replica_context().app_name)
+        return Observer(admission, admission.queue, self.meters, log, ROUTES)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self, self.info)
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Begin to serve the first application of ``serves`` that can be opened. Returns at once."""
+        if self.choosing:
+            self.choosing.cancel()
+        self.choosing = asyncio.create_task(self._choose([str(name) for name in user_config["serves"]]))
 
-    async def answer(self, request: SearchRequest) -> SearchAnswer:
-        """Answer a search: encode the query, search, merge and add the texts.
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by what is served now, from its beginning to its end."""
+        generation = self.current
+        if generation is None:
+            raise RuntimeError("a request was admitted before there was anything to answer it")
 
-        Raises:
-            UnavailableError: a part did not answer within the time limit, or its replicas are gone.
-        """
-        start = time.perf_counter()
-        deadline = start + self.info.limits.timeout_s
-        query: Any = request.query
-        if self.encoder:
-            query = (await _gather({"encoder": self.encoder.encode.remote(request.query)}, deadline))["encoder"]
-        encoded = time.perf_counter()
-        best = await self._search(query, request, deadline)
-        searched = time.perf_counter()
-        results = await self._add_texts(best, deadline)
-        end = time.perf_counter()
-        durations = {"search": searched - encoded, "texts": end - searched, "total": end - start}
-        if self.encoder:
-            durations = {"encode": encoded - start, **durations}
-        took_ms = {name: round(seconds * 1000, 2) for name, seconds in durations.items()}
-        return SearchAnswer(query=request.query, results=results, took_ms=took_ms)
+        async def send_with_fingerprint(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (SERVES, generation.fingerprint.encode())]
+            await send(message)
 
-    async def _search(self, query: Any, request: SearchRequest, deadline: float) -> list[Hit]:
-        """Search all shards of the requested languages. Returns their best ``k`` documents, pooled over languages."""
-        from pipelines.search import merge, pool
-
-        options = self.options.model_copy(
-            update={"k": request.k} | ({"probes": request.probes} if request.probes else {})
-        )
-        names = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
-        rankings = await _gather({n: self.shards[n].search.remote(query, options) for n in names}, deadline)
-        by_lang, shard_of = defaultdict(list), dict[str, str]()
-        for name, ranking in rankings.items():
-            by_lang[self.shard_lang[name]].append(ranking)
-            shard_of |= {f"{self.shard_lang[name]}:{doc_id}": name for doc_id, _ in ranking}
-        best = pool({lang: merge(parts, request.k) for lang, parts in by_lang.items()}, request.k)
-        return [Hit(shard_of[key], key.partition(":")[2], float(score)) for key, score in best]
-
-    async def _add_texts(self, best: list[Hit], deadline: float) -> list[Result]:
-        """Add title, text and rank to the hits. Each document is read by the shard that found it, so that a shard's
-        memory-mapped pages hold few texts of other shards."""
-        ids = defaultdict(list)
-        for hit in best:
-            ids[hit.shard].append(hit.doc_id)
-        calls = {name: self.text_shards[name].read_texts.remote(doc_ids) for name, doc_ids in ids.items()}
-        texts = await _gather(calls, deadline)
-        rows = {(n, doc_id): row for n, found in texts.items() for doc_id, row in zip(ids[n], found, strict=True)}
-        return [
-            Result(
-                rank=rank,
-                doc_id=hit.doc_id,
-                lang=self.shard_lang[hit.shard],
-                score=hit.score,
-                title=rows[hit.shard, hit.doc_id][0],
-                text=rows[hit.shard, hit.doc_id][1],
-            )
-            for rank, hit in enumerate(best, 1)
-        ]
-
-    async def check_parts(self) -> dict[str, PartStatus]:
-        """Ping the encoder and every shard, all at once, and ask Serve about those that do not answer in PING_S.
-
-        A ping waits behind searches, so a late answer alone proves nothing: a part with a running replica is "busy",
-        one without is "gone".
-        """
-        handles = self.shards | ({"encoder": self.encoder} if self.encoder else {})
-        states: dict[str, PartStatus] = dict.fromkeys(handles, "ok")
+        generation.in_flight += 1
         try:
-            await _gather({n: handle.ping.remote() for n, handle in handles.items()}, time.perf_counter() + PING_S)
-        except UnavailableError as error:
-            running = await asyncio.to_thread(_list_running) if error.late else set()
-            states |= {name: "busy" if name in running else "gone" for name in error.late}
-            states |= dict.fromkeys(error.gone, "gone")
-        return states
+            await generation.app(scope, receive, send_with_fingerprint)
+        finally:
+            generation.in_flight -= 1
 
+    def find_limits(self) -> Limits:
+        """The limits of what is served now."""
+        return self.current.info.limits if self.current else Limits()
 
-def _list_running() -> set[str]:
-    """List the deployments of this application that have a running replica, according to Serve's controller."""
-    deployments = serve.status().applications[serve.get_replica_context().app_name].deployments
-    return {
-        name
-        for name, deployment in deployments.items()
-        if any(state == "RUNNING" and count for state, count in deployment.replica_states.items())
-    }
+    def find_readiness(self) -> Readiness:
+        """Whether searches would be answered now, from the last health check of the parts."""
+        if self.is_ending:
+            return Readiness(False, "the server ends")
+        if self.current is None:
+            why = "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+            return Readiness(False, f"the server starts{f' ({why})' if why else ''}")
+        gone = sorted(name for name, state in self.current.states.items() if state == "gone")
+        reason = f"{', '.join(gone)}: gone, being restarted" if gone else ""
+        return Readiness(not gone, reason, self.current.fingerprint)
 
+    async def report(self) -> Report:
+        """Report what is served, and what is still being answered."""
+        self.former = [generation for generation in self.former if generation.in_flight]
+        known = [*self.former, *([self.current] if self.current else [])]
+        in_flight = {generation.name: generation.in_flight for generation in known}
+        return Report(self.current.name if self.current else None, in_flight, dict(self.failures), self.is_ending)
 
-async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-    """Await calls to other deployments together until ``deadline``, a time of ``perf_counter`` in seconds.
+    async def end(self) -> None:
+        """Answer what has begun, and nothing new."""
+        self.is_ending = True
 
-    Returns the results by name. Calls that are late are cancelled.
+    async def _choose(self, wanted: list[str]) -> None:
+        """Serve the first of ``wanted`` that can be opened, and go on until that is the first of them all."""
+        while wanted:
+            for name in wanted:
+                if self.current and self.current.name == name:
+                    break
+                if await self._open(name):
+                    break
+            if self.current and self.current.name == wanted[0]:
+                return
+            await asyncio.sleep(RETRY_S)
 
-    Raises:
-        UnavailableError: deployments did not answer in time, or their replicas are gone.
-        RayTaskError: the code of a deployment raised; that is a bug, and becomes status 500.
-    """
-    tasks = {name: asyncio.ensure_future(_await(call)) for name, call in calls.items()}
-    if tasks:
-        await asyncio.wait(tasks.values(), timeout=max(deadline - time.perf_counter(), 0))
-    gone, late = [], []
-    for name, task in tasks.items():
-        if not task.done():
-            task.cancel()
-            calls[name].cancel()
-            late.append(name)
-        elif isinstance(error := task.exception(), RayTaskError):
-            raise error
-        elif isinstance(error, (RayError, RayServeException)):
-            log.warning("%s is gone: %s", name, error)
-            gone.append(name)
-        elif error:
-            raise error
-    if gone or late:
-        raise UnavailableError(sorted(gone), sorted(late))
-    return {name: task.result() for name, task in tasks.items()}
-
-
-async def _await(call: Any) -> Any:
-    return await call
+    async def _open(self, name: str) -> bool:
+        """Serve the application ``name`` when it passes its check. Returns whether it did."""
+        try:
+            generation = await open_generation(name, self.meters)
+            await generation.check_examples()
+        except Exception as error:  # whatever it is, the next try may find the application whole
+            self.failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            log.warning("%s is not served yet: %s", name, self.failures[name])
+            return False
+        if self.refreshing:
+            self.refreshing.cancel()
+        if self.current:
+            self.former.append(self.current)
+        self.current = generation
+        self.failures.pop(name, None)
+        self.refreshing = asyncio.create_task(generation.refresh())
+        return True

@@ -13,10 +13,17 @@ class _Message(BaseModel):
 
 
 class Limits(_Message):
-    """Limits of a request: the characters of its query, and the seconds until it fails with status 503."""
+    """Limits of a request: the characters of its query, and the seconds from its arrival until it fails (status 503).
+
+    A gateway works on ``ongoing`` requests at a time; ``queued`` more wait, and any further one gets status 429. A body
+    that has not arrived whole after ``body_s`` seconds gets status 408.
+    """
 
     max_query_chars: int = Field(2000, ge=1, le=5000)  # at most 12 bytes each in JSON, so a body holds 5000
     timeout_s: float = Field(10.0, gt=0)
+    ongoing: int = Field(8, ge=1)
+    queued: int = Field(32, ge=0)
+    body_s: float = Field(5.0, gt=0)
 
 
 class SearchRequest(_Message):
@@ -30,6 +37,11 @@ class SearchRequest(_Message):
         ge=1,
         description="How many clusters of the index to search: more clusters find more and take longer. The recipe's "
         "number when left out; an index without clusters ignores it.",
+    )
+    allow_partial: bool = Field(
+        False,
+        description="Whether an answer may lack shards that do not answer in time. It then has a `coverage` below 1 "
+        "and names them in `missing`; without this, the status is 503.",
     )
 
 
@@ -45,11 +57,17 @@ class Result(_Message):
 
 
 class SearchAnswer(_Message):
-    """The results of a search, best first, and the milliseconds that each stage took."""
+    """The results of a search, best first, and the milliseconds that each stage took.
+
+    ``coverage`` is the share of the documents asked for that were searched; it is below 1 only where the request allows
+    partial answers, and then ``missing`` names the shards that did not answer.
+    """
 
     query: str
     results: list[Result]
     took_ms: dict[str, float]
+    coverage: float = 1.0
+    missing: list[str] = []
 
 
 class LanguageInfo(_Message):

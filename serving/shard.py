@@ -6,46 +6,54 @@ not import torch, so a replica needs little more memory than its shard. Both met
 runs in threads, so that the event loop stays free for health checks.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cluster.artifact import Artifact
 from cluster.storage import Place
+from serving.catalog import Catalog, Part
 
 
-class Shard:
+class Shard(Part):
     """One replica of a shard.
 
-    ``index`` is the place of the index artifact, ``name`` the directory of the shard in it, ``docs`` the place of the
-    DOCS artifact of the shard's language.
+    ``files`` are the place of the index artifact, the directory of the shard in it, and the place of the DOCS artifact
+    of the shard's language. Where there is no encoder, one shard is the root of the application.
     """
 
     ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
-    def __init__(self, index: Place, name: str, docs: Place):
+    def __init__(
+        self,
+        fingerprint: str,
+        files: tuple[Place, str, Place],
+        catalog: Catalog | None = None,
+        others: Sequence[Any] = (),
+    ):
+        super().__init__(fingerprint, catalog, others)
         from pipelines.docstore import Docstore
         from pipelines.search import open_shard
 
+        index, name, docs = files
         self.shard = open_shard(index, name)
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
         self.docstore = Docstore.open(Artifact(docs))
 
-    def search(self, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
+    def search(self, fingerprint: str, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
         """Return the best ``options.k`` documents as (id, score), best first.
 
         ``query`` is a float32 array [tokens, dim], or a text for an index of words. ``options`` are SearchOptions.
         """
         from pipelines.search import search
 
+        self.check_fingerprint(fingerprint)
         return search(self.shard, [query], options)[0]
 
-    def read_texts(self, ids: list[str]) -> list[tuple[str, str]]:
+    def read_texts(self, fingerprint: str, ids: list[str]) -> list[tuple[str, str]]:
         """Read the title and the text of each document, in the order of ``ids``."""
+        self.check_fingerprint(fingerprint)
         rows = [self.docstore.row(doc_id) for doc_id in ids]
         return [(row["title"] or "", row["text"]) for row in rows]
-
-    async def ping(self) -> bool:
-        """Return True: the replica runs and its shard is open."""
-        return True

@@ -1,11 +1,14 @@
 """Small served systems for tests: real indexes with several shards, behind one Ray Serve in its own process."""
 
 import multiprocessing
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import httpx
 
 from artifacts import directory_artifact, table_artifact
 from cluster.artifact import Artifact
@@ -17,7 +20,8 @@ from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Faiss, Plaid
 from pipelines.students import AnyStudent
 from pipelines.tables import DOCS, VECTORS
-from serving.app import Scale, Served, application
+from serving.app import Scale, Served, application, gateway_application
+from serving.catalog import name_parts
 from serving.messages import Limits
 from shards import local_fan_out
 
@@ -68,7 +72,7 @@ def make_words_system(root: Path) -> Served:
     """Build a BM25 system."""
     collection = make_docs(root)
     inputs = {"docs": collection}
-    return Served("tiny", "bm25", _build_index(root / "index-bm25@0", Bm25(), inputs), collection)
+    return Served("tiny", "bm25", build_small_index(root / "index-bm25@0", Bm25(), inputs), collection)
 
 
 def make_lexical_system(root: Path) -> Served:
@@ -104,18 +108,21 @@ def _make_student_system(
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
-    built = _build_index(root / f"index-{system}@0", index, {"vectors": vectors})
+    built = build_small_index(root / f"index-{system}@0", index, {"vectors": vectors})
     return Served("tiny", system, built, collection, EncoderConfig(), trained)
 
 
-def _build_index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
-    build_index(IndexConfig(index=kind, shard_rows=3), inputs, Place.of(directory), local_fan_out)
+def build_small_index(
+    directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]], shard_rows: int = 3
+) -> Artifact:
+    """Build an index artifact in this process, cut into shards of ``shard_rows`` documents."""
+    build_index(IndexConfig(index=kind, shard_rows=shard_rows), inputs, Place.of(directory), local_fan_out)
     return directory_artifact(directory)
 
 
 SYSTEMS = {"words": make_words_system, "lexical": make_lexical_system, "dense": make_dense_system}
 # short for "words", since tests wait until its time limit
-LIMITS = {name: Limits(max_query_chars=200, timeout_s=5 if name == "words" else 20) for name in SYSTEMS}
+LIMITS = {name: Limits(max_query_chars=200, timeout_s=5 if name == "words" else 20, queued=64) for name in SYSTEMS}
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,10 @@ class Server:
     def url(self, name: str) -> str:
         """Return the URL of a system, without a final slash."""
         return f"{self.base}/{name}"
+
+    def parts(self, name: str) -> str:
+        """Return the name of the application of a system's parts."""
+        return name_parts(name, self.systems[name].fingerprint(LIMITS[name]))
 
 
 @contextmanager
@@ -149,6 +160,14 @@ def serve_systems(root: Path) -> Iterator[Server]:
         process.join(60)
 
 
+def wait_until_ready(url: str, seconds: float = 60) -> None:
+    """Wait until a server would answer searches."""
+    end = time.monotonic() + seconds
+    while (answer := httpx.get(f"{url}/readyz", timeout=10)).status_code != 200:
+        assert time.monotonic() < end, answer.text
+        time.sleep(0.1)
+
+
 def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) -> None:
     """Serve until the parent closes its end of the connection."""
     import ray
@@ -165,8 +184,15 @@ def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) ->
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
-        apps = {name: application(system, Scale(cpus=0.01), LIMITS[name]) for name, system in systems.items()}
-        serve.run_many([serve.RunTarget(app, name, f"/{name}") for name, app in apps.items()])
+        scale = Scale(cpus=0.01)
+        targets = []
+        for name, system in systems.items():
+            parts = name_parts(name, system.fingerprint(LIMITS[name]))
+            targets.append(serve.RunTarget(application(system, scale, LIMITS[name]), parts, None))
+            targets.append(serve.RunTarget(gateway_application(scale, [parts]), name, f"/{name}"))
+        serve.run_many(targets)
+        for name in systems:
+            wait_until_ready(f"http://127.0.0.1:{port}/{name}")
         parent.send((port, context["gcs_address"], ray.nodes()[0]["MetricsExportPort"]))
         parent.poll(None)
     finally:

@@ -1,0 +1,82 @@
+"""What an application of parts serves, and how its parts refuse calls for anything else.
+
+An encoder and shards are one application, ``babelray-<fingerprint>``. The fingerprint covers the index, the model, the
+documents, how they are searched, the limits of a request, and the version of the software: two that differ in any of
+these run beside each other under different names, and no answer can be made from both. Every call carries the
+fingerprint, and a part that serves another one refuses the call.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.indexes.base import SearchOptions
+from serving.messages import Info
+
+LENGTH = 12  # characters of a fingerprint: 2^48 of them
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What the gateway must know of the parts before it asks them anything.
+
+    ``examples`` are the recipe's example queries: a new application answers them before users are sent to it.
+    """
+
+    fingerprint: str
+    info: Info
+    options: SearchOptions
+    examples: tuple[str, ...]
+    has_encoder: bool
+
+
+class ForeignError(Exception):
+    """A call was meant for another fingerprint than the part serves."""
+
+
+class CheckError(Exception):
+    """An application did not pass the check that comes before users are sent to it."""
+
+
+def take_fingerprint(content: Any) -> str:
+    """Return the fingerprint of ``content``, which JSON can write."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:LENGTH]
+
+
+def name_parts(server: str, fingerprint: str) -> str:
+    """Name the application of the parts that ``server`` sends users to."""
+    return f"{server}-{fingerprint}"
+
+
+class Part:
+    """A replica that serves one fingerprint: the encoder or a shard.
+
+    One part of each application, its root, also has the ``catalog``, and the handles of the ``others``: Serve makes an
+    application of a deployment and of those whose handles it is given.
+    """
+
+    def __init__(self, fingerprint: str, catalog: Catalog | None = None, others: Sequence[Any] = ()):
+        self.fingerprint = fingerprint
+        self.catalog = catalog
+        self.others = others
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Raise ForeignError for a call that is meant for another fingerprint."""
+        if fingerprint != self.fingerprint:
+            raise ForeignError(
+                f"this part serves {self.fingerprint} and was asked for {fingerprint}: "
+                "a gateway and parts of two applications were mixed"
+            )
+
+    async def describe(self) -> Catalog:
+        """Return the catalog. Raises ForeignError from a part that is not the root of its application."""
+        if self.catalog is None:
+            raise ForeignError("only the root of an application has its catalog")
+        return self.catalog
+
+    async def ping(self, fingerprint: str) -> bool:
+        """Return True: the replica runs, and has opened what it serves."""
+        self.check_fingerprint(fingerprint)
+        return True

@@ -1,0 +1,112 @@
+"""The process that ``babelray serve`` runs: what it says, what it shows to operators, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conftest import free_port
+from search_load import measure_clients
+from serving_apps import wait_until_ready
+from swap_driver import LIMITS, make_system, start_server
+from test_swap import Load
+
+pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    return make_system(tmp_path_factory.mktemp("system"), 1, documents=12)
+
+
+def wait_for(find, seconds=30):
+    end = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+    return found
+
+
+def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(system, capfd):
+    """One server, since each takes seconds to start: its output, metrics, access log, overload, SIGTERM."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    with start_server(system, port) as process:
+        wait_for(lambda: can_connect(base), 200)
+        wait_until_ready(base)
+        said = wait_for(lambda: (text := capfd.readouterr().out) and "SIGTERM" in text and text)
+        check_request_ids(base)
+        check_access_log(Path(re.search(r"^logs +(\S+)$", said, re.M)[1]))
+        check_metrics(re.search(r"^metrics +(\S+)$", said, re.M)[1])
+        check_overload(base)
+        with Load(base, clients=6) as load:
+            time.sleep(1)
+            os.kill(process.pid, signal.SIGTERM)
+            process.join(60)
+    assert process.exitcode == 0
+    statuses = Counter(status for _, status, _, _ in load.answers if isinstance(status, int))
+    assert set(statuses) <= {200, 404, 503}
+    assert statuses[200] >= 6
+    lost = [status for _, status, _, _ in load.answers if not isinstance(status, int) and "ConnectError" not in status]
+    assert not lost, "what had begun was not answered"
+
+
+def can_connect(base):
+    try:
+        return httpx.get(f"{base}/livez", timeout=10)
+    except httpx.TransportError:
+        return None
+
+
+def check_request_ids(base):
+    sent = httpx.post(f"{base}/search", json={"query": "copper"}, headers={"X-Request-ID": "mine-1"}, timeout=30)
+    assert sent.headers.get_list("x-request-id") == ["mine-1"]
+    assert len(httpx.get(f"{base}/livez", timeout=30).headers["x-request-id"]) == 32
+
+
+def check_access_log(directory):
+    def find():
+        text = "".join(file.read_text() for file in directory.glob("access_babelray_*.jsonl"))
+        return [line for line in map(json.loads, text.splitlines()) if line["request_id"] == "mine-1"]
+
+    (line,) = wait_for(find)
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/search", 200)
+    assert line["ms"] > 0
+    assert re.fullmatch("[0-9a-f]{12}", line["serves"])
+
+
+def check_metrics(url):
+    """Every series that an operator is told of is there."""
+    names = (
+        "requests_total",
+        "request_seconds_count",
+        "stage_seconds_count",
+        "searches_total",
+        "results_count",
+        "ongoing",
+    )
+
+    def find():
+        text = httpx.get(url, timeout=10).text
+        return text if all(f"ray_babelray_{name}{{" in text for name in names) else None
+
+    text = wait_for(find)
+    assert re.search(r'^ray_babelray_requests_total\{.*route="/search".*status="200".*\} 1', text, re.M)
+    assert re.search(r'^ray_babelray_searches_total\{.*language="fa".*\} ', text, re.M)
+
+
+def check_overload(base):
+    """Many more clients than places: they are refused, and those that were let in are answered."""
+    few = measure_clients(base, ["copper road"], clients=LIMITS.ongoing, seconds=3)
+    many = measure_clients(base, ["copper road"], clients=15 * LIMITS.ongoing, seconds=3)
+    assert set(few.statuses) == {200}
+    assert set(many.statuses) == {200, 429}
+    assert many.statuses[429] > many.statuses[200]
+    assert many.per_second > few.per_second / 2  # 0.9 on an idle machine: tests/benchmarks/bench_serving.py
+    assert sorted(many.probe_s)[len(many.probe_s) // 2] < 0.05

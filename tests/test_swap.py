@@ -1,0 +1,190 @@
+"""Servers that are started, replaced and ended on a real Ray Serve while clients search."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from cluster.errors import RecipeError, StepError
+from pipelines.indexes.base import SearchOptions
+from pipelines.search import open_shards, pool, search
+from serving.catalog import ForeignError
+from serving.shard import Shard
+from serving_apps import wait_until_ready
+from swap_driver import LIMITS, make_system, small, start_driver
+
+pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
+QUERIES = ("copper road", "olive amber", "silver", "linen cedar road")
+K = 8
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory):
+    root = tmp_path_factory.mktemp("systems")
+    return [make_system(root / str(number), number, documents=12) for number in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with start_driver() as started:
+        yield started
+
+
+@pytest.fixture
+def running(driver, systems):
+    """A server of the first system."""
+    driver.ask("start", small(), systems[0], True)
+    wait_until_ready(driver.base)
+    return driver
+
+
+def name(served):
+    return f"babelray-{served.fingerprint(LIMITS)}"
+
+
+def search_offline(served, query):
+    """The answer that only this system gives: names, scores and titles."""
+    found = {
+        lang: search(open_shards(served.index.place, lang), [query], SearchOptions(k=K))[0] for lang in served.docs
+    }
+    return [(key, pytest.approx(score, rel=1e-5)) for key, score in pool(found, K)]
+
+
+class Load:
+    """Clients that search until told to stop, one after another, and keep every answer and when they asked."""
+
+    def __init__(self, base, clients):
+        self.base = base
+        self.stop = threading.Event()
+        self.answers = []
+        self.threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self, number):
+        with httpx.Client(base_url=self.base, timeout=60) as client:
+            while not self.stop.is_set():
+                query = QUERIES[(number := number + 1) % len(QUERIES)]
+                sent = time.monotonic()
+                try:
+                    answer = client.post("/search", json={"query": query, "k": K})
+                    serves = answer.headers.get("x-babelray-serves")
+                    self.answers.append((query, answer.status_code, serves, answer, sent))
+                except httpx.HTTPError as error:
+                    self.answers.append((query, repr(error), None, None, sent))
+
+
+def swap_under_load(driver, systems, swaps):
+    """Swap to and fro while clients search. Returns how many answers each fingerprint gave; each of them is right."""
+    expected = {
+        (served.fingerprint(LIMITS), query): search_offline(served, query) for served in systems for query in QUERIES
+    }
+    with Load(driver.base, clients=3) as load:
+        for number in range(swaps):
+            served = systems[(number + 1) % 2]
+            assert driver.ask("start", small(), served, True) == name(served)
+            time.sleep(0.5)
+    assert {status for _, status, *_ in load.answers} == {200}
+    for query, _, serves, answer, _ in load.answers:
+        body = answer.json()
+        assert [(f"{r['lang']}:{r['doc_id']}", r["score"]) for r in body["results"]] == expected[serves, query]
+        (number,) = {r["title"] for r in body["results"]}
+        assert systems[int(number) - 1].fingerprint(LIMITS) == serves
+        assert all(r["text"].endswith(f"of {number}") for r in body["results"])
+    assert driver.ask("list") == sorted(["babelray", name(served)])  # the others ended
+    return Counter(serves for _, _, serves, *_ in load.answers)
+
+
+def test_five_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems):
+    counts = swap_under_load(running, systems, swaps=5)
+    assert set(counts) == {served.fingerprint(LIMITS) for served in systems}
+    assert min(counts.values()) >= 10
+
+
+@pytest.mark.slow
+def test_twenty_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems):
+    counts = swap_under_load(running, systems, swaps=20)
+    assert min(counts.values()) >= 50
+
+
+def test_what_runs_is_not_replaced_unless_told(running, systems):
+    with pytest.raises(RecipeError) as raised:
+        running.ask("start", small(), systems[1], False)
+    for part in ("serves babelray-", "recipe tiny, system bm25-1, index index-bm25@1", "--replace"):
+        assert part in str(raised.value)
+    with pytest.raises(RecipeError, match="application babelray answers under / on this cluster"):
+        running.ask("start", small(name="other"), systems[1], True)
+    assert running.ask("list") == sorted(["babelray", name(systems[0])])
+
+
+def test_what_fails_its_check_is_not_served(running, systems):
+    broken = replace(systems[1], examples=("xyzzy",))
+    with pytest.raises(StepError, match="none of the 1 example queries finds a document"):
+        running.ask("start", small(check_s=3), broken, True)
+    answer = httpx.post(f"{running.base}/search", json={"query": "copper road"}, timeout=30)
+    assert answer.headers["x-babelray-serves"] == systems[0].fingerprint(LIMITS)
+    assert running.ask("list") == sorted(["babelray", name(systems[0])])
+
+
+def test_end_leaves_what_another_process_serves(running, systems):
+    assert running.ask("end", small(), name(systems[1])) is False
+    assert httpx.post(f"{running.base}/search", json={"query": "copper"}, timeout=30).status_code == 200
+
+
+def test_what_has_begun_is_answered_when_the_server_ends(driver, systems):
+    driver.ask("start", small(), systems[0], True)
+    with Load(driver.base, clients=6) as load:
+        time.sleep(1)
+        driver.ask("end", small(), name(systems[0]))
+    statuses = Counter(status for _, status, *_ in load.answers)
+    assert set(statuses) <= {200, 503, 404}  # 404: Serve's, when nothing is there any more
+    assert statuses[200] >= 8
+    refused = [answer for _, status, _, answer, _ in load.answers if status == 503]
+    assert refused
+    assert {answer.json()["error"] for answer in refused} == {"not ready: the server ends; try again"}
+    assert driver.ask("list") == []
+
+
+def test_half_sent_bodies_hang_no_search_and_probes_answer(running):
+    """300 connections send a header and half a body."""
+    import socket
+
+    port = int(running.base.rpartition(":")[2])
+    head = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]
+    try:
+        for half in sockets:
+            half.sendall(head)
+        time.sleep(1)
+        with httpx.Client(base_url=running.base, timeout=4) as client:
+            assert client.post("/search", json={"query": "copper"}).status_code == 200
+            assert client.get("/livez").json() == {"status": "alive"}
+            assert client.get("/readyz").status_code == 200
+        sockets[0].settimeout(30)
+        assert sockets[0].recv(1000).startswith(b"HTTP/1.1 408")
+    finally:
+        for half in sockets:
+            half.close()
+
+
+def test_a_part_refuses_a_call_for_another_fingerprint(systems):
+    served = systems[0]
+    shard = Shard("aaa", (served.index.place, "en-00000", served.docs["en"].place))
+    assert shard.search("aaa", "copper", SearchOptions(k=3))
+    for call in (
+        lambda: shard.search("bbb", "copper", SearchOptions(k=3)),
+        lambda: shard.read_texts("bbb", ["d0"]),
+    ):
+        with pytest.raises(ForeignError, match="serves aaa and was asked for bbb"):
+            call()
