@@ -7,6 +7,7 @@ passage.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,8 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import ShardPlan
 from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, blocks, load_npy, offsets
-from pipelines.indexes.plaid.codec import BLOCK, Codec, Training, train
+from pipelines.indexes.plaid.cells import POINTS
+from pipelines.indexes.plaid.codec import BLOCK, HELDOUT, Codec, Training, train
 from pipelines.indexes.sample import draw, take_census
 from pipelines.vectors import IntArray, stream_vectors
 
@@ -58,14 +60,15 @@ class TrainCodec:
     def __call__(self, unit: None) -> dict[str, Any]:
         """Write ``codec/``; returns how much was sampled and how well held-out vectors are kept.
 
-        A sample of 16·√(120·passages) passages, as PLAID-X. The number of centroids is 2^⌊log2(16·√tokens)⌋ where the
-        tokens are those of one shard of every language: shards are searched one by one, languages share few cells, and
-        with a shard per language this is PLAID's own rule.
+        A sample of 16·√(120·passages) passages, as PLAID-X, or as much of it as k-means sees. The number of centroids
+        is 2^⌊log2(16·√tokens)⌋ where the tokens are those of one shard of every language: shards are searched one by
+        one, languages share few cells, and with a shard per language this is PLAID's own rule.
         """
         config = self.config
         census = take_census(self.plans, config.seed)
         centroids = config.centroids or 1 << int(np.log2(16 * np.sqrt(census.shard_tokens)))
-        sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), config.sample_tokens, config.seed)
+        most = min(config.sample_tokens, math.ceil(POINTS * centroids / (1 - HELDOUT)))
+        sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), most, config.seed)
         how = Training(centroids, config.bits, config.kmeans_iterations, config.buckets, config.seed)
         codec = train(sample_TN, how)
         with TemporaryDirectory() as temp:

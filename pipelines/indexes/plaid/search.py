@@ -29,7 +29,7 @@ from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, rea
 from pipelines.indexes.files import Docs, load_npy, offsets
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
-from pipelines.indexes.plaid.depth import Depth
+from pipelines.indexes.plaid.depth import Depth, Level
 from pipelines.vectors import FloatArray, IntArray
 
 AT_ONCE = 4  # queries whose scores of all centroids are held, for each thread
@@ -39,12 +39,12 @@ SLICE = 32  # passages of one query that a thread takes at least
 class PlaidGroup:
     """PLAID shards of one codec, searched as one. Opening a group compiles the kernels where no cache has them."""
 
-    def __init__(self, directories: Sequence[Path], share: float):
+    def __init__(self, directories: Sequence[Path], share: float, levels: Sequence[Level] = ()):
         from pipelines.indexes.compiled import addresses, count_threads
         from pipelines.indexes.plaid import kernels
 
         self.lang = read_lang(directories)
-        self.share = share
+        self.share, self.levels = share, levels
         self.docs = Docs(directories)
         self.codec = Codec.load(directories[0])
         self.threads = count_threads()
@@ -65,7 +65,7 @@ class PlaidGroup:
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
-        depth = Depth.of(options, self.passages, len(self.docs), self.share)
+        depth = Depth.of(options, self.passages, len(self.docs), self.share, self.levels)
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
