@@ -1,4 +1,4 @@
-"""The depth of a PLAID index that was chosen by trying: it has the wanted recall, and search takes it as its default."""
+"""The depth of a PLAID index that was chosen by trying: it has the wanted recall, and searches take it."""
 
 import json
 from pathlib import Path

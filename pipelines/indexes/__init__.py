@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from cluster.errors import StepError
 from pipelines.indexes.base import ShardGroup
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
@@ -20,8 +21,13 @@ def open_group(directories: Sequence[Path], share: float = 1.0, levels: Sequence
     """Open shards of one language of one index in local directories, whatever its kind, to be searched as one.
 
     ``share`` is the part of the language's documents that they hold, ``levels`` the depths that were tried on the index
-    where it is PLAID with a wanted recall. Raises FileNotFoundError when a shard is not finished.
+    where it is PLAID with a wanted recall. Raises FileNotFoundError when a shard is not finished, StepError when it
+    was damaged.
     """
-    facts = json.loads((directories[0] / "shard.json").read_text())
-    index: Exact | Bm25 | Faiss | Plaid = TypeAdapter(Index).validate_python(facts["index"])
+    file = directories[0] / "shard.json"
+    try:
+        facts = json.loads(file.read_bytes())
+        index: Exact | Bm25 | Faiss | Plaid = TypeAdapter(Index).validate_python(facts["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{file} does not say what index it is of ({error}): build the index again") from error
     return index.open(directories, share, levels) if isinstance(index, Plaid) else index.open(directories, share)

@@ -29,7 +29,7 @@ class Plaid(Component):
             cheapest that does, found by trying (see ``pipelines.indexes.plaid.tune``). None takes the usual depth.
     """
 
-    version: ClassVar[int] = 2  # two levels of centroids, narrower files, another search
+    version: ClassVar[int] = 3  # k-means group by group, packed lists, shards that say what they are
     kind: Literal["plaid"] = "plaid"
     bits: Literal[1, 2, 4] = 2
     centroids: int | None = Field(None, ge=1)
@@ -52,4 +52,6 @@ class Plaid(Component):
         from pipelines.indexes.plaid.search import PlaidGroup
 
         names = [field.name for field in fields(Level)]
-        return PlaidGroup(directories, share, [Level(**{name: level[name] for name in names}) for level in levels])
+        return PlaidGroup(
+            directories, share, self.version, [Level(**{name: level[name] for name in names}) for level in levels]
+        )
