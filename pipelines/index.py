@@ -2,7 +2,8 @@
 
 An index artifact holds the shards of all languages of a collection:
 
-    index.json                     kind, dim, and for each shard its language, documents, bytes
+    index.json                     kind, dim, and for each shard its language, documents, bytes; where a recall is
+                                   wanted, the depths by language that have it
     codec/, statistics/            what the shards share (by kind)
     shards/<lang>-<number>/        a shard; ``shard.json``, put last, says what it is
 
@@ -25,6 +26,8 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes import Index
 from pipelines.indexes.base import ShardPlan
+from pipelines.indexes.plaid import Plaid
+from pipelines.indexes.plaid.tune import tune
 
 
 class IndexConfig(Component):
@@ -37,7 +40,8 @@ class IndexConfig(Component):
 def build_index(config: IndexConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Build the index of a collection (a DirectoryWork).
 
-    ``inputs["vectors"]`` holds VECTORS by language, or ``inputs["docs"]`` DOCS for a lexical index.
+    ``inputs["vectors"]`` holds VECTORS by language, or ``inputs["docs"]`` DOCS for a lexical index;
+    ``inputs["questions"]``, where there is one, the VECTORS of questions by which a wanted recall is measured.
     """
     builder = config.index.build()
     plans = plan_shards(inputs, builder.role, config.shard_rows)
@@ -45,6 +49,9 @@ def build_index(config: IndexConfig, inputs: Mapping[str, Any], out: Place, fan_
     arguments = {"index": config.index, "plans": plans, "out": out}
     shards = fan_out("index", BuildShard, arguments, list(range(len(plans))))
     facts = {"kind": config.index.kind, **shared, "docs": sum(s["docs"] for s in shards), "shards": shards}
+    if isinstance(config.index, Plaid) and config.index.recall:
+        questions = [place.uri for place in inputs["questions"].parts] if "questions" in inputs else []
+        facts["levels"] = tune(config.index, plans, questions, out, fan_out)
     (out / "index.json").write(json.dumps(facts, indent=1).encode())
     (out / "postings").delete()
     return {**facts, "shards": len(shards), "bytes": sum(shard["bytes"] for shard in shards)}

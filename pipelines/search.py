@@ -163,13 +163,15 @@ def open_shards(index: Place, lang: str, names: Collection[str] | None = None) -
 
     Raises StepError when the index holds no such language.
     """
-    listed = _list_shards(index)
+    facts = json.loads((index / "index.json").read())
+    listed = facts["shards"]
     of_lang = [shard for shard in listed if shard["lang"] == lang]
     if not of_lang:
         raise StepError(f"the index holds {sorted({s['lang'] for s in listed})}, not {lang!r}: search one of those")
     shards = [shard for shard in of_lang if names is None or shard["name"] in names]
     share = sum(shard["docs"] for shard in shards) / max(1, sum(shard["docs"] for shard in of_lang))
-    return open_group([(index / "shards" / shard["name"]).fetch() for shard in shards], share)
+    levels = facts.get("levels", {}).get(lang, ())
+    return open_group([(index / "shards" / shard["name"]).fetch() for shard in shards], share, levels)
 
 
 def open_shard(index: Place, name: str) -> ShardGroup:

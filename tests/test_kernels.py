@@ -16,6 +16,7 @@ from pipelines.indexes.maxsim import maxsim
 from pipelines.indexes.plaid import Plaid, kernels
 from pipelines.indexes.plaid.cells import FLAT, Cells, learn_centroids
 from pipelines.indexes.plaid.codec import Codec, pack
+from pipelines.indexes.plaid.lists import pack_lists, unpack_lists
 from pipelines.search import open_shards, search
 from tests.shards import build, find, make_docs, make_queries, unit, vectors_artifact
 
@@ -49,7 +50,8 @@ class Made:
         lists = [[i for i, held in enumerate(cells) if cell in held] for cell in range(len(self.codec.centroids_CN))]
         starts = offsets(np.array([len(passages) for passages in lists]))
         flat = np.array([passage for passages in lists for passage in passages], np.int32)
-        return [self.codes_T[first:last].copy(), self.residuals_TW[first:last].copy(), starts, flat]
+        packed, sizes = (np.concatenate(some) for some in zip(*pack_lists(flat, starts), strict=True))
+        return [self.codes_T[first:last].copy(), self.residuals_TW[first:last].copy(), offsets(sizes), packed]
 
 
 def padded(query_QN: np.ndarray) -> np.ndarray:
@@ -128,6 +130,39 @@ def test_compressed_residuals_are_the_packed_buckets(bits: int) -> None:
     kernels.compress(vectors, codes, centroids, cutoffs, packed)
     buckets = np.digitize(vectors - centroids[codes], cutoffs, right=True).astype(np.uint8)
     np.testing.assert_array_equal(packed, pack(buckets, bits))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lists=st.lists(st.lists(st.integers(0, 1 << 30), unique=True, max_size=12).map(sorted), min_size=1, max_size=9),
+    size=st.sampled_from([1, 7, 1 << 20]),
+)
+def test_packed_lists_are_unpacked(lists: list[list[int]], size: int) -> None:
+    starts = offsets(np.array([len(passages) for passages in lists]))
+    flat = np.array([passage for passages in lists for passage in passages], np.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.indexes.plaid.lists.ENTRIES", size)
+        packed, sizes = (np.concatenate(some) for some in zip(*pack_lists(flat, starts), strict=True))
+        limit = max([0, *flat.tolist()]) + 1
+        found, counts = (np.concatenate(p) for p in zip(*unpack_lists(packed, offsets(sizes), limit), strict=True))
+    assert found.tolist() == flat.tolist()
+    assert counts.tolist() == [len(passages) for passages in lists]
+    if len(flat):
+        with pytest.raises(ValueError, match="below"):
+            list(unpack_lists(packed, offsets(sizes), limit - 1))
+
+
+@pytest.mark.parametrize("damaged", [[0x80], [0x05, 0xFF], [0xFF] * 9])
+def test_a_list_that_does_not_end_is_refused(damaged: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected lists of passages"):
+        list(unpack_lists(np.array(damaged, np.uint8), np.array([0, len(damaged)]), 1 << 40))
+
+
+def test_gaps_take_one_byte_below_128_and_two_below_16384() -> None:
+    """Written out by hand: passages 0, 128, 1000 are gaps 0, 127, 871 = 0b110_1100111."""
+    ((packed, sizes),) = pack_lists(np.array([0, 128, 1000], np.int32), np.array([0, 3]))
+    assert packed.tolist() == [0, 127, 0b11100111, 0b110]
+    assert sizes.tolist() == [4]
 
 
 def test_two_levels_find_almost_the_cells_that_all_products_find() -> None:

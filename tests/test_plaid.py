@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from cluster.errors import StepError
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
+from pipelines.indexes.files import offsets
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.codec import Codec, Training, learn_buckets, pack, train, unpack
 from pipelines.indexes.plaid.depth import Depth
+from pipelines.indexes.plaid.lists import unpack_lists
 from pipelines.search import merge, open_shard, open_shards, search
 from pipelines.tables import VECTORS
 from tests.artifacts import table_artifact
@@ -189,11 +191,12 @@ def test_inverted_lists_hold_each_passage_once_per_cell(tmp_path: Path) -> None:
     docs = make_docs(80)
     place = build(tmp_path / "i", Plaid(centroids=32), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}})
     shard = (place / "shards" / "en-00000").path
-    codes, lengths = np.load(shard / "0.codes.npy"), json.loads((shard / "doclens.0.json").read_text())
+    codes, lengths = np.load(shard / "codes.npy"), np.load(shard / "tokens.npy")
     owner = np.repeat(np.arange(len(lengths)), lengths)
     expected = [sorted(set(owner[codes == cell].tolist())) for cell in range(32)]
-    ivf, sizes = np.load(shard / "ivf.npy"), np.load(shard / "ivf_lengths.npy")
-    assert [part.tolist() for part in np.split(ivf, np.cumsum(sizes)[:-1])] == expected
+    packed, sizes = np.load(shard / "lists.npy"), np.load(shard / "list_bytes.npy")
+    ((lists, counts),) = unpack_lists(packed, offsets(sizes), len(lengths))
+    assert [part.tolist() for part in np.split(lists, np.cumsum(counts)[:-1])] == expected
 
 
 def test_groups_of_an_index_share_one_codec(tmp_path: Path) -> None:

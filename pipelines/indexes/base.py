@@ -37,12 +37,14 @@ class SearchOptions(Component):
         probes: cells visited: per query token in PLAID, per query in faiss IVF; all when there are fewer.
         candidates: PLAID: passages kept by the first pruning, of all shards together; faiss HNSW: length of the search
             queue.
+        decoded: PLAID: passages kept by the second pruning and scored by their decoded vectors.
         threshold: PLAID: a probed cell counts in the first pruning when its cosine to the query token reaches this.
     """
 
     k: int = Field(100, ge=1)
     probes: int | None = Field(None, ge=1)
     candidates: int | None = Field(None, ge=1)
+    decoded: int | None = Field(None, ge=1)
     threshold: float | None = Field(None, ge=-1, le=1)
 
 

@@ -14,7 +14,7 @@ from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
-from pipelines.indexes import Bm25, Exact, Index
+from pipelines.indexes import Bm25, Exact, Index, Plaid
 from pipelines.indexes.base import SearchOptions
 from pipelines.matrix import MatrixConfig, build_matrix
 from pipelines.models import Pretrained
@@ -111,8 +111,16 @@ def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step
         inputs: dict[str, Any] = {"docs": docs}
     else:
         inputs = {"vectors": {lang: plan_vectors(recipe, system, lang, "docs", step) for lang, step in docs.items()}}
+    if isinstance(system.index, Plaid) and system.index.recall and (questions := _find_questions(system)):
+        inputs["questions"] = plan_vectors(recipe, system, questions.name, "queries", questions)
     config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows)
     return make_step(recipe, "index", f"index-{system.name}", build_index, config, inputs)
+
+
+def _find_questions(system: System) -> Step | None:
+    """The questions by which a wanted recall is measured: those that chose the student's best checkpoint, if any."""
+    questions = system.student.inputs.get("dev", {}).get("queries") if system.student else None
+    return questions if isinstance(questions, Step) else None
 
 
 def plan_search(

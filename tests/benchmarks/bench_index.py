@@ -1,6 +1,6 @@
-"""The late-interaction index beside brute force, and beside fast-plaid where it is installed: speed, bytes, recall.
+"""The late-interaction index beside brute force and beside fast-plaid, on the same vectors: speed, bytes, recall.
 
-    python tests/benchmarks/bench_index.py [--docs 20000] [--queries 100] [--minilm]
+    python tests/benchmarks/bench_index.py [--docs 20000] [--queries 100] [--bits 2] [--minilm]
 
 Clustered unit vectors of 128 dimensions, a topic for each token; documents of 30 to 90 tokens, queries of 24 near the
 tokens of a document. ``--minilm`` takes all-MiniLM-L6-v2's token vectors of the XQuAD paragraphs in three languages
@@ -8,15 +8,19 @@ instead (its last layer in its first 128 principal directions), with their quest
 that of exact search. For each engine: documents built per second, bytes, queries per second (all at once), median
 milliseconds of one query alone, CPU milliseconds per query, recall of the exact top 10. Wall times mean something on a
 quiet machine only; CPU times more or less on any. Fails where PLAID takes more CPU time per query than exact search.
+
+fast-plaid runs in its own environment (``python tests/fast_plaid_environment.py DIRECTORY``), whose Python
+``BABELRAY_FAST_PLAID_PYTHON`` names, at the same bits and as many threads; without it, it is not measured.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,41 +30,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_plaid import texts, token_vectors
+from engine_times import Measured, Rankings, cpu_seconds, time_queries
 
 from cluster.storage import Place
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
 from pipelines.search import open_shards, search
-from tests.shards import Doc, build, recall, unit, vectors_artifact
+from tests.shards import Doc, build, unit, vectors_artifact
 
 DIM, TOP, LANGS = 128, 20, ("en", "de", "es")
-ALONE = 20  # queries that are asked one at a time
-Rankings = list[list[tuple[str, float]]]
-
-
-@dataclass
-class Measured:
-    """What one engine did."""
-
-    name: str
-    build_s: float
-    build_cpu_s: float
-    size: int
-    qps: float
-    alone_ms: float
-    cpu_ms: float
-    found: Rankings
-
-    def show(self, docs: int, truth: Rankings) -> None:
-        """Print one line."""
-        kept = np.mean([recall(found[:10], exact[:10]) for found, exact in zip(self.found, truth, strict=True)])
-        print(
-            f"{self.name:10} built {docs / self.build_s:7.0f} docs/s ({self.build_cpu_s:.1f} CPU s)"
-            f" {self.size / 1e6:7.1f} MB  {self.qps:7.1f} queries/s  alone {self.alone_ms:7.2f} ms"
-            f"  CPU {self.cpu_ms:7.2f} ms/query  recall@10 {kept:.4f}",
-            flush=True,
-        )
+PYTHON = "BABELRAY_FAST_PLAID_PYTHON"
 
 
 def make_clustered(count: int, queries: int) -> tuple[list[Doc], list[np.ndarray]]:
@@ -100,9 +80,9 @@ def make_minilm(queries: int) -> tuple[list[Doc], list[np.ndarray], list[str]]:
 
 def measure_ours(name: str, index: Any, root: Path, vectors: Any, queries: Sequence[np.ndarray]) -> Measured:
     """Build, open and search an index of ours."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), cpu_seconds()
     place = build(root / name, index, vectors)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     size = sum(file.stat().st_size for file in (root / name / "shards").rglob("*") if file.is_file())
     shards = open_shards(Place.of(place.path), "en")
     return Measured(
@@ -110,40 +90,20 @@ def measure_ours(name: str, index: Any, root: Path, vectors: Any, queries: Seque
     )
 
 
-def measure_fast_plaid(root: Path, docs: list[Doc], queries: Sequence[np.ndarray]) -> Measured:
-    """The same of fast-plaid, at its own defaults."""
-    import torch
-    from fast_plaid.search import FastPlaid
-
-    directory = root / "fast-plaid"
-    tensors = [torch.from_numpy(passages[0].astype(np.float32)) for _, passages in docs]
-    wall, cpu = time.perf_counter(), time.process_time()
-    index = FastPlaid(index=str(directory), device="cpu")
-    index.create(documents_embeddings=tensors)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
-
-    def ask(some: Sequence[np.ndarray]) -> Rankings:
-        found = index.search(torch.from_numpy(np.stack(some)), top_k=TOP)
-        return [[(docs[number][0], score) for number, score in ranking] for ranking in found]
-
-    return Measured("fast-plaid", wall, cpu, size, *time_queries(ask, queries))
-
-
-def time_queries(
-    ask: Callable[[Sequence[np.ndarray]], Rankings], queries: Sequence[np.ndarray]
-) -> tuple[float, float, float, Rankings]:
-    """Queries per second (all at once), median milliseconds of one alone, CPU milliseconds per query, the rankings."""
-    ask(queries[:1])
-    wall, cpu = time.perf_counter(), time.process_time()
-    found = ask(queries)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    alone = []
-    for query in queries[:ALONE]:
-        started = time.perf_counter()
-        ask([query])
-        alone.append(1000 * (time.perf_counter() - started))
-    return len(queries) / wall, median(alone), 1000 * cpu / len(queries), found
+def measure_fast_plaid(root: Path, docs: list[Doc], queries: Sequence[np.ndarray], bits: int) -> Measured | None:
+    """The same of fast-plaid, in its environment; None, and said, where there is none. Queries are of one length."""
+    if not (python := os.environ.get(PYTHON)):
+        print(f"fast-plaid is not measured: {PYTHON} names no Python that has it")
+        return None
+    matrices = [passages[0] for _, passages in docs]
+    tokens = np.array([len(matrix) for matrix in matrices])
+    np.savez(root / "vectors.npz", vectors=np.concatenate(matrices), tokens=tokens, queries=np.stack(queries))
+    script = Path(__file__).with_name("fast_plaid_engine.py")
+    command = [python, str(script), str(root / "vectors.npz"), str(bits), str(TOP)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    made = json.loads(done.stdout.splitlines()[-1])
+    made["found"] = [[(docs[int(number)][0], score) for number, score in ranking] for ranking in made["found"]]
+    return Measured(**made)
 
 
 def ndcg(found: Rankings, relevant: list[str]) -> float:
@@ -161,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--bits", type=int, default=2, choices=(1, 2, 4))
     parser.add_argument("--minilm", action="store_true")
     arguments = parser.parse_args()
     relevant: list[str] = []
@@ -168,28 +129,24 @@ def main() -> None:
         docs, queries, relevant = make_minilm(arguments.queries)
     else:
         docs, queries = make_clustered(arguments.docs, arguments.queries)
-    print(f"{len(docs)} documents, {sum(len(m[0]) for _, m in docs)} tokens, {len(queries)} queries")
+    tokens = sum(len(passages[0]) for _, passages in docs)
+    print(f"{len(docs)} documents, {tokens} tokens, {len(queries)} queries")
     with TemporaryDirectory() as temp:
         root = Path(temp)
         vectors = {"vectors": {"en": vectors_artifact(root / "vectors", docs, 8)}}
         exact = measure_ours("exact", Exact(), root, vectors, queries)
-        ours = measure_ours("plaid", Plaid(), root, vectors, queries)
-        engines = [exact, ours]
-        try:
-            import fast_plaid  # noqa: F401
-        except ImportError:
-            print("fast-plaid is not installed here: it is not measured")
-        else:
-            engines.append(measure_fast_plaid(root, docs, queries))
-    for engine in engines:
-        engine.show(len(docs), exact.found)
+        ours = measure_ours(f"plaid {arguments.bits} bits", Plaid(bits=arguments.bits), root, vectors, queries)
+        theirs = None if arguments.minilm else measure_fast_plaid(root, docs, queries, arguments.bits)
+    for engine in filter(None, (exact, ours, theirs)):
+        engine.show(len(docs), tokens, exact.found)
         if relevant:
-            print(f"{'':10} nDCG@20 {ndcg(engine.found, relevant):.4f}")
-    for other in (engine for engine in engines if engine is not ours):
+            print(f"{'':18} nDCG@20 {ndcg(engine.found, relevant):.4f}")
+    for other in filter(None, (exact, theirs)):
         print(
             f"ours beside {other.name}: queries/s × {ours.qps / other.qps:.1f},"
             f" one alone × {other.alone_ms / ours.alone_ms:.1f}, CPU × {other.cpu_ms / ours.cpu_ms:.1f},"
-            f" build × {other.build_s / ours.build_s:.2f}, bytes × {ours.size / other.size:.2f}"
+            f" build × {other.build_s / ours.build_s:.2f} (CPU × {other.build_cpu_s / ours.build_cpu_s:.2f}),"
+            f" bytes × {ours.size / other.size:.2f}"
         )
     if ours.cpu_ms > exact.cpu_ms:
         raise SystemExit("expected the index to take less CPU time than exact search")

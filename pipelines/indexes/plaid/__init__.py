@@ -1,12 +1,14 @@
 """PLAID: a late-interaction index of centroids, residuals of 1, 2 or 4 bits per component, and inverted lists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from cluster.component import Component
+from pipelines.indexes.plaid.depth import Level
 
 if TYPE_CHECKING:
     from pipelines.indexes.plaid.build import PlaidBuilder
@@ -23,9 +25,11 @@ class Plaid(Component):
         buckets: of residual components: lloyd minimises the squared error, quantiles is the rule of the papers.
         sample_tokens: largest sample for k-means, in vectors (2 GiB of float32 at dim 128).
         seed: of the sample and of k-means.
+        recall: part of the exact top documents that a search is to find. The default depth of the index is then the
+            cheapest that does, found by trying (see ``pipelines.indexes.plaid.tune``). None takes the usual depth.
     """
 
-    version: ClassVar[int] = 2  # two levels of centroids, narrower files, another search
+    version: ClassVar[int] = 3  # k-means group by group, packed lists, shards that say what they are
     kind: Literal["plaid"] = "plaid"
     bits: Literal[1, 2, 4] = 2
     centroids: int | None = Field(None, ge=1)
@@ -33,6 +37,7 @@ class Plaid(Component):
     buckets: Literal["lloyd", "quantiles"] = "lloyd"
     sample_tokens: int = Field(1 << 22, ge=1)
     seed: int = Field(0, ge=0)
+    recall: float | None = Field(None, gt=0, le=1)
 
     def build(self) -> "PlaidBuilder":
         """The builder."""
@@ -40,8 +45,13 @@ class Plaid(Component):
 
         return PlaidBuilder(self)
 
-    def open(self, directories: Sequence[Path], share: float = 1.0) -> "PlaidGroup":
-        """Open finished shards of one language, to be searched as one."""
+    def open(
+        self, directories: Sequence[Path], share: float = 1.0, levels: Sequence[Mapping[str, Any]] = ()
+    ) -> "PlaidGroup":
+        """Open finished shards of one language, to be searched as one; ``levels`` are what was tried on the index."""
         from pipelines.indexes.plaid.search import PlaidGroup
 
-        return PlaidGroup(directories, share)
+        names = [field.name for field in fields(Level)]
+        return PlaidGroup(
+            directories, share, self.version, [Level(**{name: level[name] for name in names}) for level in levels]
+        )

@@ -1,12 +1,10 @@
 """Building PLAID: one codec for all shards, then each shard by itself, on any node (Santhanam et al. 2022, PLAID).
 
-A shard's directory is laid out as fast-plaid's (one chunk; its "documents" are our passages), plus ``docs.arrow`` and
-``tokens.npy``; codes and lists are of narrower types than fast-plaid's. Building reads each part once and the codes
-twice more for the inverted lists; memory holds a part, a block of vectors, the centroids, and a few numbers per
-passage.
+``pipelines.indexes.plaid.shard`` says which files a shard has. Building reads each part once and the codes twice more
+for the inverted lists; memory holds a part, a block of vectors, the centroids, and a few numbers per passage.
 """
 
-import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +16,9 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import ShardPlan
 from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, blocks, load_npy, offsets
-from pipelines.indexes.plaid.codec import BLOCK, Codec, Training, train
+from pipelines.indexes.plaid.cells import POINTS
+from pipelines.indexes.plaid.codec import BLOCK, HELDOUT, Codec, Training, train
+from pipelines.indexes.plaid.shard import CODES, LIST_BYTES, LISTS, RESIDUALS, choose_code_type, describe
 from pipelines.indexes.sample import draw, take_census
 from pipelines.vectors import IntArray, stream_vectors
 
@@ -44,9 +44,8 @@ class PlaidBuilder:
         codec = Codec.load((out / "codec").fetch())
         codec.save(directory)
         docs = _compress(plan.parts, codec, directory)
-        _write_ivf(directory, len(codec.centroids_CN))
-        _write_metadata(directory, codec, docs.facts)
-        return docs.facts
+        _write_lists(directory, len(codec.centroids_CN))
+        return {**docs.facts, **describe(directory, type(self.config).version)}
 
 
 class TrainCodec:
@@ -58,14 +57,15 @@ class TrainCodec:
     def __call__(self, unit: None) -> dict[str, Any]:
         """Write ``codec/``; returns how much was sampled and how well held-out vectors are kept.
 
-        A sample of 16·√(120·passages) passages, as PLAID-X. The number of centroids is 2^⌊log2(16·√tokens)⌋ where the
-        tokens are those of one shard of every language: shards are searched one by one, languages share few cells, and
-        with a shard per language this is PLAID's own rule.
+        A sample of 16·√(120·passages) passages, as PLAID-X, or as much of it as k-means sees. The number of centroids
+        is 2^⌊log2(16·√tokens)⌋ where the tokens are those of one shard of every language: shards are searched one by
+        one, languages share few cells, and with a shard per language this is PLAID's own rule.
         """
         config = self.config
         census = take_census(self.plans, config.seed)
         centroids = config.centroids or 1 << int(np.log2(16 * np.sqrt(census.shard_tokens)))
-        sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), config.sample_tokens, config.seed)
+        most = min(config.sample_tokens, math.ceil(POINTS * centroids / (1 - HELDOUT)))
+        sample_TN = draw(census, int(16 * np.sqrt(120 * census.passages)), most, config.seed)
         how = Training(centroids, config.bits, config.kmeans_iterations, config.buckets, config.seed)
         codec = train(sample_TN, how)
         with TemporaryDirectory() as temp:
@@ -77,8 +77,8 @@ class TrainCodec:
 def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter:
     with (
         DocsWriter(directory) as docs,
-        NpyAppender(directory / "0.codes.npy", _code_type(codec)) as codes,
-        NpyAppender(directory / "0.residuals.npy", "|u1") as residuals,
+        NpyAppender(directory / CODES, choose_code_type(len(codec.centroids_CN))) as codes,
+        NpyAppender(directory / RESIDUALS, "|u1") as residuals,
     ):
         for rows in stream_vectors(parts):
             docs.append(rows)
@@ -88,48 +88,29 @@ def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter
     return docs
 
 
-def _code_type(codec: Codec) -> str:
-    """As narrow as the number of cells allows."""
-    return "<u2" if len(codec.centroids_CN) <= 1 << 16 else "<i4"
+def _write_lists(directory: Path, centroids: int) -> None:
+    """For each centroid the passages that have a token of its cell, ascending: count, then place, then pack."""
+    from pipelines.indexes.plaid.lists import pack_lists
 
-
-def _write_ivf(directory: Path, centroids: int) -> None:
-    """For each centroid the passages that have a token of its cell, ascending: count, then place."""
     counts_C = np.zeros(centroids, np.int64)
     for codes, _ in _cells(directory, centroids):
         counts_C += np.bincount(codes, minlength=centroids)
-    lists = Inversion(counts_C, {directory / "ivf.npy": "<i4"})
-    for codes, passages in _cells(directory, centroids):
-        lists.add(codes, passages)
-    lists.close()
-    np.save(directory / "ivf_lengths.npy", counts_C.astype(np.int32))
+    with TemporaryDirectory() as temp:
+        file = Path(temp) / "lists.npy"
+        lists = Inversion(counts_C, {file: "<i4"})
+        for codes, passages in _cells(directory, centroids):
+            lists.add(codes, passages)
+        lists.close()
+        with NpyAppender(directory / LISTS, "|u1") as packed, NpyAppender(directory / LIST_BYTES, "<i4") as sizes:
+            for bytes_B, bytes_C in pack_lists(load_npy(file), lists.starts_K1):
+                packed.append(bytes_B)
+                sizes.append(bytes_C)
 
 
 def _cells(directory: Path, centroids: int) -> Iterator[tuple[IntArray, IntArray]]:
     """The distinct (code, passage) pairs, a block of passages at a time."""
-    codes_T, starts_P1 = load_npy(directory / "0.codes.npy"), offsets(load_npy(directory / "tokens.npy"))
+    codes_T, starts_P1 = load_npy(directory / CODES), offsets(load_npy(directory / "tokens.npy"))
     for first, last in blocks(starts_P1, 16 * BLOCK):
         owner_T = np.repeat(np.arange(first, last), np.diff(starts_P1[first : last + 1]))
         pairs = np.unique(owner_T * centroids + codes_T[starts_P1[first] : starts_P1[last]])
         yield pairs % centroids, pairs // centroids
-
-
-def _write_metadata(directory: Path, codec: Codec, facts: dict[str, Any]) -> None:
-    """The JSON files that fast-plaid expects beside the arrays."""
-    passages, tokens = facts["passages"], facts["tokens"]
-    counts = {"num_documents": passages, "num_embeddings": tokens}
-    documents = {
-        "plan.json": {"nbits": codec.bits, "num_chunks": 1},
-        "0.metadata.json": {"embedding_offset": 0, **counts},
-        "doclens.0.json": load_npy(directory / "tokens.npy").tolist(),
-        "metadata.json": {
-            **counts,
-            "avg_doclen": tokens / max(1, passages),
-            "compress_only": False,
-            "nbits": codec.bits,
-            "num_chunks": 1,
-            "num_partitions": len(codec.centroids_CN),
-        },
-    }
-    for name, content in documents.items():
-        (directory / name).write_text(json.dumps(content))

@@ -1,8 +1,11 @@
-"""How deep PLAID searches: by k, by how many passages there are, and by what the user sets.
+"""How deep PLAID searches: by k, by how many passages there are, by what was tried, and by what the user sets.
 
-The defaults were chosen by what docs/index.md measures. What a collection above ``USUAL`` needs was not measured.
+The defaults were chosen by what docs/index.md measures. What a collection above ``USUAL`` needs was not measured. An
+index that was built with a wanted ``recall`` has levels of its own, which were tried on it
+(``pipelines.indexes.plaid.tune``) and stand in the place of the defaults.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.indexes.base import SearchOptions, share_out
@@ -10,6 +13,16 @@ from pipelines.indexes.base import SearchOptions, share_out
 # Up to k: cells per query token, passages scored by their cells, passages decoded for each document returned
 DEFAULTS = ((10, (8, 1024, 12.8)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
 USUAL = 1 << 15  # passages; of a larger collection more are scored, by the root of its size
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a search for up to ``k`` documents takes by default: see ``Depth`` for the counts, which are of passages."""
+
+    k: int
+    probes: int
+    candidates: int
+    decoded: int
 
 
 @dataclass(frozen=True)
@@ -33,20 +46,23 @@ class Depth:
     enough: int
 
     @classmethod
-    def of(cls, options: SearchOptions, passages: int, docs: int, share: float) -> "Depth":
-        """Resolve defaults by ``k`` and the passages of the language, of which the group holds a ``share``.
+    def of(
+        cls, options: SearchOptions, passages: int, docs: int, share: float, levels: Sequence[Level] = ()
+    ) -> "Depth":
+        """Resolve what the user left open by the index's ``levels``, or by ``k`` and the passages of the language, of
+        which the group holds a ``share``.
 
         Documents are returned and passages are scored: a document counts as many as it has on average.
         """
         k, per_doc = options.k, passages / max(1, docs)
-        probes, _, decoded = _defaults(k)
+        level = choose_level(k, per_doc, passages / (share or 1.0), levels)
         least = round(k * per_doc)
-        budget = options.candidates or count_candidates(k, per_doc, passages / (share or 1.0))
+        budget = options.candidates or level.candidates
         return cls(
             k=k,
-            probes=options.probes or probes,
+            probes=options.probes or level.probes,
             candidates=min(budget, max(share_out(budget, share), least)),
-            decoded=round(max(64, decoded * k) * per_doc),
+            decoded=options.decoded or level.decoded,
             threshold=-1.0 if options.threshold is None else options.threshold,
             enough=0 if options.probes else least,
         )
@@ -55,6 +71,22 @@ class Depth:
     def is_default(self) -> bool:
         """Whether the user left the probes to us: then where everything may be a candidate, no cell is probed."""
         return self.enough > 0
+
+
+def choose_level(k: int, per_doc: float, passages: float, levels: Sequence[Level] = ()) -> Level:
+    """The lowest of ``levels`` that was tried for so many documents; or else the default for ``k`` documents of
+    ``per_doc`` passages in a collection of ``passages``, and in nothing below the highest level that was tried."""
+    tried = sorted(levels, key=lambda level: level.k)
+    if enough := [level for level in tried if level.k >= k]:
+        return enough[0]
+    probes, _, decoded = _defaults(k)
+    highest = tried[-1] if tried else Level(0, 0, 0, 0)
+    return Level(
+        k,
+        max(highest.probes, probes),
+        max(highest.candidates, count_candidates(k, per_doc, passages)),
+        max(highest.decoded, round(max(64, decoded * k) * per_doc)),
+    )
 
 
 def count_candidates(k: int, passages_per_doc: float, passages: float) -> int:

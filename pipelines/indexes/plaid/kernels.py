@@ -24,7 +24,7 @@ class Shards(NamedTuple):
     """Where the arrays of the shards lie in memory, for kernels.
 
     Attributes:
-        places_SA: addresses: of codes, residuals, and the starts and passages of the inverted lists.
+        places_SA: addresses: of codes, residuals, and the starts and bytes of the inverted lists.
         firsts_S1: the first passage of each shard, and the number of all.
         starts_P1: the first token of each passage, and the number of all.
         code_bytes: 2 or 4.
@@ -116,9 +116,16 @@ def score_lists(cells_QK, gains_QK, shards, scores_P, seen_P, found):  # type: i
             for shard in range(len(shards.places_SA)):
                 bounds = carray(at(shards.places_SA[shard, LIST_STARTS] + 8 * cell), (2,), np.int64)
                 length = bounds[1] - bounds[0]
-                passages = carray(at(shards.places_SA[shard, LISTS] + 4 * bounds[0]), (length,), np.int32)
-                for i in range(length):
-                    passage = shards.firsts_S1[shard] + passages[i]
+                packed = carray(at(shards.places_SA[shard, LISTS] + bounds[0]), (length,), np.uint8)
+                passage, i = shards.firsts_S1[shard] - 1, 0
+                while i < length:  # see pipelines.indexes.plaid.lists
+                    gap, shift = np.int64(packed[i] & 127), 7
+                    while packed[i] >= 128:
+                        i += 1
+                        gap |= np.int64(packed[i] & 127) << shift
+                        shift += 7
+                    i += 1
+                    passage += gap + 1
                     if seen_P[passage] != q + 1:
                         if seen_P[passage] == 0:
                             found[count] = passage

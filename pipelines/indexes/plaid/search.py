@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang
-from pipelines.indexes.files import Docs, load_npy, offsets
+from pipelines.indexes.files import Docs
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
-from pipelines.indexes.plaid.depth import Depth
+from pipelines.indexes.plaid.depth import Depth, Level
+from pipelines.indexes.plaid.shard import check_shards, open_files
 from pipelines.vectors import FloatArray, IntArray
 
 AT_ONCE = 4  # queries whose scores of all centroids are held, for each thread
@@ -39,18 +40,21 @@ SLICE = 32  # passages of one query that a thread takes at least
 class PlaidGroup:
     """PLAID shards of one codec, searched as one. Opening a group compiles the kernels where no cache has them."""
 
-    def __init__(self, directories: Sequence[Path], share: float):
+    def __init__(self, directories: Sequence[Path], share: float, version: int, levels: Sequence[Level] = ()):
         from pipelines.indexes.compiled import addresses, count_threads
         from pipelines.indexes.plaid import kernels
 
+        check_shards(list(directories), version)
         self.lang = read_lang(directories)
-        self.share = share
+        self.share, self.levels = share, levels
         self.docs = Docs(directories)
         self.codec = Codec.load(directories[0])
         self.threads = count_threads()
         self._pool = ThreadPoolExecutor(self.threads)
         self._kernels = kernels
-        self._files = [_open_files(directory) for directory in directories]  # kept: the kernels read by address
+        passages_S, starts = np.diff(self.docs.passages_S1), self.docs.token_starts_P1[self.docs.passages_S1]
+        counts = zip(directories, passages_S.tolist(), np.diff(starts).tolist(), strict=True)
+        self._files = [open_files(directory, self.codec, *own) for directory, *own in counts]  # kernels read by address
         codes, residuals = self._files[0][:2]
         self._shards = kernels.Shards(
             np.array([addresses(files) for files in self._files]),
@@ -65,7 +69,7 @@ class PlaidGroup:
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
-        depth = Depth.of(options, self.passages, len(self.docs), self.share)
+        depth = Depth.of(options, self.passages, len(self.docs), self.share, self.levels)
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
@@ -141,13 +145,6 @@ class PlaidGroup:
         else:
             list(self._pool.map(score, np.array_split(passages, slices), np.array_split(scores_P, slices)))
         return scores_P
-
-
-def _open_files(directory: Path) -> list[np.ndarray]:
-    """Of a shard: codes, residuals, where the list of each cell starts, the lists."""
-    starts_C1 = offsets(np.load(directory / "ivf_lengths.npy"))
-    codes, residuals, lists = (load_npy(directory / f"{name}.npy") for name in ("0.codes", "0.residuals", "ivf"))
-    return [codes, residuals, starts_C1, lists]
 
 
 def _keep(passages: IntArray, scores_P: FloatArray, count: int) -> IntArray:
