@@ -34,7 +34,7 @@ def _check_name(name: str) -> str:
     folder, _, last = name.rpartition("/")
     if last.count(LANG) != 1 or LANG in folder or not last.endswith(SUFFIX):
         raise ValueError(
-            f"expected the path of a file with {LANG} once in its name, as en-{LANG}{SUFFIX}, got {name!r}"
+            f"expected a path with {LANG} once in the file's name, as en-{LANG}{SUFFIX}, got {name!r}"
         )
     return name
 

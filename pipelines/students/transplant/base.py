@@ -28,7 +28,7 @@ class Transplant(Pretrained):
     """An encoder ``model`` with a WordPiece vocabulary, as BERT and MiniLM have, which reads the language ``left``.
 
     Attributes:
-        pieces: how many are added at most, of all languages together; a row of 384 numbers is 1.5 KB.
+        pieces: how many are added, of all languages together, beside single letters; a row of 384 numbers is 1.5 KB.
         max_pairs: aligned sentence pairs of a language at most.
         neighbours: pieces of ``left`` whose mean a new vector is: those that go with the new piece best …
         power: … weighted by this power of how well they go with it.
@@ -37,7 +37,7 @@ class Transplant(Pretrained):
     reads_corpus: ClassVar[bool] = True
     kind: Literal["transplant"] = "transplant"
     left: str = "en"
-    pieces: int = Field(36_000, ge=1)
+    pieces: int = Field(30_000, ge=1)
     max_pairs: int = Field(60_000, ge=1)
     neighbours: int = Field(4, ge=1)
     power: float = Field(3.0, gt=0)

@@ -48,10 +48,10 @@ def find_rows(tokenizer: Any, pairs: Pairs, known_VD: np.ndarray, how: Rows) -> 
     rows_VD[: len(known_VD)] = known_VD
     counts_V, left_counts_V = right_SV.sum(0), left_SV.sum(0)
     wanted_F = np.flatnonzero(learnt_V & (counts_V > 0))
-    left_SV = left_SV[:, : len(known_VD)]
+    left_SV, right_VS = left_SV[:, : len(known_VD)], right_SV.T.tocsr()
     for start in range(0, len(wanted_F), PIECES_AT_ONCE):
         some_F = wanted_F[start : start + PIECES_AT_ONCE]
-        together = (right_SV[:, some_F].T @ left_SV).tocsr()
+        together = right_VS[some_F] @ left_SV
         for at, piece in enumerate(some_F):
             span = slice(together.indptr[at], together.indptr[at + 1])
             with_it, count = together.indices[span], together.data[span]
