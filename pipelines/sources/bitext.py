@@ -33,9 +33,7 @@ def _check_name(name: str) -> str:
     """The path of a file that has a place for the language in its last part."""
     folder, _, last = name.rpartition("/")
     if last.count(LANG) != 1 or LANG in folder or not last.endswith(SUFFIX):
-        raise ValueError(
-            f"expected a path with {LANG} once in the file's name, as en-{LANG}{SUFFIX}, got {name!r}"
-        )
+        raise ValueError(f"expected a path with {LANG} once in the file's name, as en-{LANG}{SUFFIX}, got {name!r}")
     return name
 
 

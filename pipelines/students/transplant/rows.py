@@ -4,8 +4,9 @@ How well a new piece f goes with a known piece e is Dice's coefficient over sent
 
     2 · |pairs with f on the right and e on the left| / (|pairs with f| + |pairs with e|)
 
-A row is the mean of the best few, weighted by a power of it, and as long as those rows are in the mean. The two forms
-of a Chinese piece, at the beginning of a run and inside it, are counted as one.
+A row is the mean of the best few, weighted by a power of it, and as long as those rows are in the mean. Sentences are
+counted in the language that has the piece most often. The two forms of a Chinese piece, at the beginning of a run and
+inside it, are counted as one.
 
 Array names end in their shape: S sentence pairs, F pieces on the right, V vocabulary, D dimensions.
 """
@@ -36,31 +37,31 @@ def find_rows(tokenizer: Any, pairs: Pairs, known_VD: np.ndarray, how: Rows) -> 
 
     A new piece that is in no sentence gets the mean of the known rows.
     """
-    every = [pair for lang in sorted(pairs) for pair in pairs[lang]]
     vocabulary = tokenizer.get_vocab()
     same_V = _join_forms(vocabulary)
-    left_SV = _mark(tokenizer, [left for left, _ in every], len(vocabulary))
-    right_SV = _mark(tokenizer, [right for _, right in every], len(vocabulary), same_V)
     learnt_V = np.zeros(len(vocabulary), bool)
     learnt_V[len(known_VD) :] = True
     learnt_V[[at for piece, at in vocabulary.items() if _is_foreign(piece)]] = True
     rows_VD = np.tile(known_VD.mean(0), (len(vocabulary), 1)).astype(np.float32)
     rows_VD[: len(known_VD)] = known_VD
-    counts_V, left_counts_V = right_SV.sum(0), left_SV.sum(0)
-    wanted_F = np.flatnonzero(learnt_V & (counts_V > 0))
-    left_SV, right_VS = left_SV[:, : len(known_VD)], right_SV.T.tocsr()
-    for start in range(0, len(wanted_F), PIECES_AT_ONCE):
-        some_F = wanted_F[start : start + PIECES_AT_ONCE]
-        together = right_VS[some_F] @ left_SV
-        for at, piece in enumerate(some_F):
-            span = slice(together.indptr[at], together.indptr[at + 1])
-            with_it, count = together.indices[span], together.data[span]
-            if not len(with_it):
-                continue
-            dice = 2 * count / (counts_V[piece] + left_counts_V[with_it])
-            best = np.lexsort((with_it, -dice))[: how.neighbours]
-            rows_VD[piece] = _average(known_VD[with_it[best]], dice[best] ** how.power)
-    return rows_VD[same_V] if len(same_V) else rows_VD
+    most_V = np.zeros(len(vocabulary))  # sentences of a language that a piece is in, of the language that has most
+    for lang in sorted(pairs):
+        left_SV = _mark(tokenizer, [left for left, _ in pairs[lang]], len(vocabulary))[:, : len(known_VD)]
+        right_VS = _mark(tokenizer, [right for _, right in pairs[lang]], len(vocabulary), same_V).T.tocsr()
+        left_V, right_V = left_SV.sum(0), right_VS.sum(1)
+        wanted_F = np.flatnonzero(learnt_V & (right_V > most_V))
+        most_V = np.maximum(most_V, right_V)
+        for start in range(0, len(wanted_F), PIECES_AT_ONCE):
+            some_F = wanted_F[start : start + PIECES_AT_ONCE]
+            together = right_VS[some_F] @ left_SV
+            for at, piece in enumerate(some_F):
+                span = slice(together.indptr[at], together.indptr[at + 1])
+                with_it = together.indices[span]
+                dice = 2 * together.data[span] / (right_V[piece] + left_V[with_it])
+                best = np.lexsort((with_it, -dice))[: how.neighbours]
+                if len(best):
+                    rows_VD[piece] = _average(known_VD[with_it[best]], dice[best] ** how.power)
+    return rows_VD[same_V]
 
 
 def _average(rows_ND: np.ndarray, weights_N: np.ndarray) -> np.ndarray:

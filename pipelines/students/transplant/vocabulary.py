@@ -5,7 +5,8 @@ otherwise is not added. A run of Chinese characters is one word, which WordPiece
 knows, as dictionaries have been used for segmentation; its pieces are learnt from words (jieba), and each is there both
 at the beginning of a run and inside it. Japanese and Thai letters are parted from Chinese characters.
 
-BPE, and not the library's trainer of WordPiece, which breaks ties at random.
+BPE, and not the library's trainer of WordPiece, which breaks ties at random; and with a letter that begins a word, since
+BPE with a prefix inside words numbers its letters at random.
 """
 
 import json
@@ -19,6 +20,7 @@ from cluster.errors import RecipeError
 Pairs = Mapping[str, Sequence[tuple[str, str]]]
 
 INSIDE = "##"  # begins a piece that does not begin a word
+BEGIN = "\u2581"  # while pieces are learnt, the letter that begins a word
 HAN = (("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"), ("\uf900", "\ufaff"))  # Chinese characters, first and last
 # runs that are words of their own, in the notation of the tokenizers library
 RUNS = r"[\p{Han}]+|[\p{Hiragana}]+|[\p{Katakana}\x{30FC}]+|[\p{Thai}]+|[\p{Lao}]+|[\p{Khmer}]+|[\p{Myanmar}]+"
@@ -121,14 +123,10 @@ def _learn_pieces(words: Counter[str], most: int, known: Mapping[str, int]) -> l
     Chinese piece is counted once for its two forms."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    bpe = Tokenizer(models.BPE(continuing_subword_prefix=INSIDE))
-    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(BEGIN)
     trainer = trainers.BpeTrainer(
-        vocab_size=4 * most + MOST_LETTERS,
-        min_frequency=FEWEST,
-        limit_alphabet=MOST_LETTERS,
-        continuing_subword_prefix=INSIDE,
-        show_progress=False,
+        vocab_size=4 * most + MOST_LETTERS, min_frequency=FEWEST, limit_alphabet=MOST_LETTERS, show_progress=False
     )
     bpe.train_from_iterator(_repeat(_cut_chinese(words)), trainer)
     new: dict[str, None] = {}
@@ -136,9 +134,10 @@ def _learn_pieces(words: Counter[str], most: int, known: Mapping[str, int]) -> l
     for piece, _ in sorted(
         bpe.get_vocab().items(), key=lambda pair: pair[1]
     ):  # letters, then pieces as they were joined
-        bare = piece.removeprefix(INSIDE)
-        forms = [bare, INSIDE + bare] if is_chinese(bare) else [piece]
-        wanted = [form for form in forms if form not in known and form not in new]
+        bare = piece.removeprefix(BEGIN)
+        form = bare if piece != bare else INSIDE + bare
+        forms = [bare, INSIDE + bare] if is_chinese(bare) or len(bare) == 1 else [form]
+        wanted = [form for form in forms if bare and form not in known and form not in new]
         count += bool(wanted) and len(bare) > 1
         if count > most:
             break
