@@ -81,9 +81,9 @@ def test_every_recipe_loads_and_plans(name: str, tmp_path: Path) -> None:
         expected |= {"queries", "qrels", "search", "evaluate"}
     if name not in ("serve-model", "xquad-zero-shot", "sts-small"):
         recipe = load(name, sets_of(name, tmp_path))
-        is_selected = not recipe.train.meta and recipe.score.kind != "file"
+        is_selected = not recipe.train.meta and recipe.score.kind != "file" and recipe.train.loss.reads != "vectors"
         expected |= {"start", "train"} | ({"select"} if is_selected else set())
-        expected |= {"score"} if recipe.train.loss.reads == "scores" else set()
+        expected |= {"scores": {"score"}, "vectors": {"teach"}}.get(recipe.train.loss.reads, set())
     if name == "retrofit-synthetic":
         expected |= {"synth", "keep", "cap", "mine"}
     assert expected <= kinds

@@ -223,10 +223,10 @@ def _train(step: Step, inputs: Mapping[str, Amount]) -> Amount:
     queries = {path: amount for path, amount in inputs.items() if path.startswith("data.") and ".queries" in path}
     encoder: Encoder = encoder_of_step(step)
     of_doc = min(_mean(docs), encoder.doc_length or _mean(docs))
-    of_query = encoder.query_length or _mean(list(queries.values()))
+    of_query = (encoder.query_length or _mean(list(queries.values()))) if queries else 0.0
     langs = len({path.rpartition(".")[2] for path in inputs if path.startswith("data.") and ".docs." in path})
     entries = config.batch * (langs if config.mixing == "round_robin_entries" else 1)
-    read = config.steps * entries * (of_query + config.ways * of_doc)
+    read = config.steps * entries * (of_query + (config.ways if queries else 1) * of_doc)
     pool = sum(amount.rows for path, amount in inputs.items() if path.startswith("dev.docs."))
     # a data set that is asked in several languages has the same questions in each
     rows = {path.partition(".queries")[0]: round(amount.good_rows) for path, amount in queries.items()}

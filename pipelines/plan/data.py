@@ -3,6 +3,7 @@
     scores    select → score            the teacher's, of the selection; or a file of published scores alone
     labels    select → (positives → score →) mine
     pairs     sentence pairs by language alone
+    vectors   teach: the teacher's vectors of the original passages
 
 What nothing reads is not planned: with labels a teacher is asked only where ``[mine]`` compares scores, or where it
 says which negatives are false.
@@ -13,21 +14,23 @@ from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.step import Step
+from pipelines.encode import Encode, EncodeConfig
 from pipelines.ingest import ABSENT
 from pipelines.mining import Mine, MineConfig, MineNegatives
+from pipelines.models import Pretrained
 from pipelines.plan.pairs import plan_training_pairs
 from pipelines.plan.questions import plan_docs, plan_queries, plan_selector
 from pipelines.plan.steps import config_of, ingest, make_step
 from pipelines.plan.systems import plan_search
 from pipelines.plan.translation import ALL
 from pipelines.positives import PositivesConfig, Wanted, WithPositives
-from pipelines.precision import with_precision
+from pipelines.precision import resolve, with_precision
 from pipelines.recipe import EVERY_LANGUAGE, Recipe, Score
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
-from pipelines.scorers import EnsembleScorer, Scorer
+from pipelines.scorers import DenseScorer, EnsembleScorer, Scorer
 from pipelines.scoring import MergeConfig, MergeScores, ScoreConfig
 from pipelines.scoring import Score as ScorePairs
-from pipelines.tables import RANKINGS
+from pipelines.tables import RANKINGS, VECTORS
 
 
 def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> dict[str, Any]:
@@ -35,6 +38,9 @@ def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> di
     if reads == "pairs":
         return {"pairs": plan_training_pairs(recipe)}
     score = recipe.score
+    if reads == "vectors":
+        docs = {lang: plan_docs(recipe, lang) for lang in recipe.languages.docs}
+        return {"docs": docs, "vectors": {recipe.languages.original: _plan_teacher_vectors(recipe)}}
     data = {
         "queries": _plan_asked(recipe),
         "docs": {lang: plan_docs(recipe, lang) for lang in recipe.languages.docs},
@@ -57,6 +63,22 @@ def plan_data_set(recipe: Recipe, reads: str, reads_teacher: bool = False) -> di
             "passages' among them: add [score] with a scorer"
         )
     return {**data, "scores": _plan_scores_with_positives(recipe, score, selection, qrels)}
+
+
+def _plan_teacher_vectors(recipe: Recipe) -> Step:
+    """The teacher's vectors of the training passages in the original language, each of its beginning."""
+    scorer = recipe.score.scorer if isinstance(recipe.score, Score) else None
+    if not isinstance(scorer, DenseScorer) or scorer.query_prompt or scorer.doc_prompt or scorer.max_length:
+        raise RecipeError(
+            f"recipe {recipe.name}: train.loss.kind = vectors reads the vectors of a teacher: set [score] to "
+            "scorer.kind = dense, with model or recipe, and without prompts and max_length"
+        )
+    model = Pretrained(**{name: getattr(scorer, name) for name in Pretrained.model_fields})
+    precision = resolve(scorer.precision, recipe.resources.score.gpus)
+    config = EncodeConfig(role="docs", model=model, precision=precision, batch_tokens=scorer.batch_tokens)
+    lang = recipe.languages.original
+    inputs = {"rows": plan_docs(recipe, lang)}
+    return make_step(recipe, "score", f"teach-{lang}", Encode, config, inputs, table=VECTORS, rows=("rows",))
 
 
 def _plan_asked(recipe: Recipe) -> Step | dict[str, Step]:

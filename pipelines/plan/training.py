@@ -1,8 +1,8 @@
 """The training side of a plan: translated passages, selection, teacher, start, training.
 
 The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` and
-``triplet`` labels, ``cosine`` sentence pairs; ``[train.meta]`` labels in several languages (see
-``pipelines.plan.meta``).
+``triplet`` labels, ``cosine`` sentence pairs, ``vectors`` a teacher's vectors; ``[train.meta]`` labels in several
+languages (see ``pipelines.plan.meta``).
 A mixture reads the data of its members.
 """
 
@@ -126,6 +126,8 @@ def _choose_texts(member: Mapping[str, Any]) -> dict[str, Any]:
     are others, their translations."""
     if "pairs" in member:
         return {"docs": member["pairs"]}
+    if "queries" not in member:
+        return {"docs": member["docs"]}
     asked, docs = member["queries"], member["docs"]
     if isinstance(asked, Step):
         return {"queries": asked, "docs": docs}

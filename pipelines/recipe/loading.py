@@ -23,6 +23,7 @@ from pipelines.recipe.schema import Recipe
 from pipelines.recipe.tables import Mix, MixMember
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+DATA = "{data}"
 OF_MEMBERS = ("mine", "select", "synthesis")  # tables that a recipe with [mix] does not read itself
 
 
@@ -59,6 +60,8 @@ def variant(name: str, like: Recipe, values: Mapping[str, Any] | None = None) ->
     """
     tree = _read(name)
     tree["root"] = like.root
+    if like.data is not None:
+        tree["data"] = str(like.data)
     source = tree.setdefault("source", {})
     if source.get("kind", like.source.kind) == like.source.kind:
         for key, value in like.source:
@@ -103,7 +106,18 @@ def _label(value: Any) -> str:
     return str(value).rstrip("/").rpartition("/")[2]
 
 
+def _fill_in(value: Any, data: str) -> Any:
+    """A value of a recipe with the directory of its data in the place of {data}."""
+    if isinstance(value, Mapping):
+        return {key: _fill_in(of_key, data) for key, of_key in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fill_in(item, data) for item in value]
+    return value.replace(DATA, data) if isinstance(value, str) else value
+
+
 def _validate(name: str, tree: Mapping[str, Any]) -> Recipe:
+    if isinstance(data := tree.get("data"), str):
+        tree = _fill_in(tree, data)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

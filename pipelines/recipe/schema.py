@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cluster.component import Component
+from cluster.component import Component, Location
 from pipelines.gates import Gates
 from pipelines.indexes import Index
 from pipelines.indexes.base import SearchOptions
@@ -53,6 +53,7 @@ class Recipe(Component):
     name: str
     about: str = ""
     root: str = "artifacts"
+    data: Location | None = None  # stands for {data} in the paths of the file
     source: AnySource
     train_split: str = "train"
     languages: Languages
@@ -123,8 +124,10 @@ class Recipe(Component):
 
     def _check_training(self, train: TrainConfig) -> None:
         """What would otherwise be found after hours, by the step that fails."""
-        if train.loss.reads == "scores" and not self.score and not self.mix:
-            raise ValueError(f"train.loss.kind = {train.loss.kind} reads the scores of a teacher: add [score]")
+        if train.loss.reads in ("scores", "vectors") and not self.score and not self.mix:
+            raise ValueError(
+                f"train.loss.kind = {train.loss.kind} reads the {train.loss.reads} of a teacher: add [score]"
+            )
         if isinstance(self.source, PairSource) and train.loss.reads != "pairs" and not self.mix:
             raise ValueError(
                 f"train.loss.kind = {train.loss.kind} reads {train.loss.reads} of passages, and source.kind = "

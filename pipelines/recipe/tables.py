@@ -81,12 +81,19 @@ class MixMember(Component):
     doc_prompt: str | None = None
 
 
+def _leave_out_none(members: Any) -> Any:
+    if not isinstance(members, dict):
+        return members
+    return {name: member for name, member in members.items() if member != "none"}
+
+
 class Mix(Component):
     """A training on several data sets, each batch from one of them, drawn in proportion to
     share · size^(1/temperature). How Retrofitting (arXiv 2510.14274) draws its batches is not known."""
 
     temperature: float = Field(1.0, gt=0)
-    of: dict[str, MixMember] = Field(min_length=1)
+    # a member of the recipe that is extended is left out by its name = "none"
+    of: Annotated[dict[str, MixMember], BeforeValidator(_leave_out_none)] = Field(min_length=1)
 
 
 class SystemSpec(Component):

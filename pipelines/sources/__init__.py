@@ -7,6 +7,7 @@ from pydantic import Field
 from pipelines.sources.atlas import AtlasSource
 from pipelines.sources.base import PairSource
 from pipelines.sources.beir import Beir
+from pipelines.sources.bitext import Bitext
 from pipelines.sources.directory import Directory
 from pipelines.sources.irdatasets import IrDatasets
 from pipelines.sources.jsonl import Jsonl
@@ -16,7 +17,7 @@ from pipelines.sources.squad import Squad
 from pipelines.sources.sts import Sts
 
 AnySource = Annotated[
-    MsMarco | Mmarco | Parallel | Squad | Beir | Jsonl | Directory | IrDatasets | AtlasSource | Sts,
+    MsMarco | Mmarco | Parallel | Squad | Beir | Jsonl | Directory | IrDatasets | AtlasSource | Sts | Bitext,
     Field(discriminator="kind"),
 ]
 
@@ -24,6 +25,7 @@ __all__ = [
     "AnySource",
     "AtlasSource",
     "Beir",
+    "Bitext",
     "Directory",
     "IrDatasets",
     "Jsonl",

@@ -31,7 +31,7 @@ _BLANKS = re.compile(r"[ \t]+")
 def read_docs(file: File, lang: str, columns: tuple[int, ...] = (2,), with_last: bool = False) -> Iterator[Entry]:
     """Documents of ``doc_id<TAB>text``; further columns, where ``columns`` allows them, are added to the text
     ``with_last``, behind a blank, else left out."""
-    for where, cells in _cells(file, columns):
+    for where, cells in read_cells(file, columns):
         if isinstance(cells, list):
             text = " ".join(cells[1:]) if with_last and cells[1].strip() else cells[1]
             yield make_doc(where, cells[0], text, lang)
@@ -41,7 +41,7 @@ def read_docs(file: File, lang: str, columns: tuple[int, ...] = (2,), with_last:
 
 def read_queries(file: File, lang: str) -> Iterator[Entry]:
     """Queries of ``query_id<TAB>text``."""
-    for where, cells in _cells(file, (2,)):
+    for where, cells in read_cells(file, (2,)):
         yield make_query(where, cells[0], cells[1], lang) if isinstance(cells, list) else cells
 
 
@@ -117,7 +117,8 @@ def make_judgement(where: str, query_id: Any, doc_id: Any, relevance: Any) -> En
     return Entry(where, {"query_id": str(query_id), "doc_id": str(doc_id), "relevance": int(relevance)})
 
 
-def _cells(file: File, columns: tuple[int, ...]) -> Iterator[tuple[str, list[str] | Entry]]:
+def read_cells(file: File, columns: tuple[int, ...]) -> Iterator[tuple[str, list[str] | Entry]]:
+    """Each line as (``name:number``, its cells), with a reject in place of a line of another number of columns."""
     for where, line in file.lines():
         if line is None:
             yield where, Entry(where, None, NOT_UTF8)

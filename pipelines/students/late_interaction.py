@@ -15,11 +15,12 @@ from cluster.errors import RecipeError
 from pipelines.students.base import Corpus
 from pipelines.students.checkpoint import Checkpoint
 from pipelines.students.scratch import Scratch
+from pipelines.students.transplant import Transplant
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import TextEncoder
 
-AnyBase = Annotated[Checkpoint | Scratch, Field(discriminator="kind")]
+AnyBase = Annotated[Checkpoint | Scratch | Transplant, Field(discriminator="kind")]
 
 
 class LateInteraction(Component):

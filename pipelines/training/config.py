@@ -114,9 +114,9 @@ class TrainConfig(Component):
             raise ValueError(f"consistency is a term of distillation: loss.kind = {self.loss.kind} has none")
         if self.adapter and self.student.kind == "lexical":
             raise ValueError("adapter: student.kind = lexical has no base with linear layers; leave out train.adapter")
-        if self.loss.reads == "pairs" and self.student.kind != "dense":
+        if self.loss.reads in ("pairs", "vectors") and self.student.kind != "dense":
             raise ValueError(
-                f"loss.kind = {self.loss.kind} compares one vector for each sentence, and student.kind = "
+                f"loss.kind = {self.loss.kind} compares one vector for each text, and student.kind = "
                 f'{self.student.kind} has one for each token: set train.student.kind = "dense"'
             )
         if self.warmup > self.steps:

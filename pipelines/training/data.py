@@ -6,7 +6,8 @@ not relevant are the negatives, and ``scores`` beside them where a teacher says 
 
 Episodes of a meta-learning read ``qrels`` by language, and by pair of languages ``questions`` and ``passages``, which
 are rankings (see ``pipelines.nearest``), where sets are similar or negatives are not random. A data set of sentence
-pairs is ``pairs`` by language, and nothing else.
+pairs is ``pairs`` by language, and nothing else; one of a teacher's vectors is ``docs``, and ``vectors`` by the
+language that the teacher read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,9 +28,10 @@ NEEDS = {  # what a data set holds, by what the loss reads
     "scores": frozenset({"queries", "docs", "scores"}),
     "labels": frozenset({"queries", "docs", "qrels", "rankings"}),
     "pairs": frozenset({"pairs"}),
+    "vectors": frozenset({"docs", "vectors"}),
 }
 RANKED = ("scores", "rankings", "questions", "passages")
-TABLES = {name: name for name in ("queries", "docs", "qrels", "pairs")} | dict.fromkeys(RANKED, "rankings")
+TABLES = {name: name for name in ("queries", "docs", "qrels", "pairs", "vectors")} | dict.fromkeys(RANKED, "rankings")
 
 
 def find_needs(loss: Loss, meta: Meta | None = None) -> frozenset[str]:

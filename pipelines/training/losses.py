@@ -1,9 +1,10 @@
 """Losses: what the student's scores of a query's passages are compared with. The kind of the loss decides what a
-training reads (``reads``): the teacher's scores, labels and a selection of passages, or sentence pairs.
+training reads (``reads``): the teacher's scores, labels and a selection of passages, sentence pairs, or the teacher's
+vectors.
 
-All but ``triplet`` and ``cosine`` turn scores into distributions over the passages by a softmax in float32 and return
-one number per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its square, as
-Hinton et al. (2015) do: a learning rate that suits one temperature may not suit another.
+All but ``triplet``, ``cosine`` and ``vectors`` turn scores into distributions over the passages by a softmax in float32
+and return one number per entry, in nats. Scores are divided by ``temperature``, and the loss is not multiplied by its
+square, as Hinton et al. (2015) do: a learning rate that suits one temperature may not suit another.
 
 Tensor names end in their shape: N entries, W ways (passages per entry), M candidates, L languages, Q queries.
 """
@@ -18,7 +19,7 @@ from cluster.component import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
-Reads = Literal["scores", "labels", "pairs"]
+Reads = Literal["scores", "labels", "pairs", "vectors"]
 PairLanguages = Literal["mono", "cross", "both"]
 
 Score = TypeVar("Score", float, "Tensor")
@@ -238,9 +239,32 @@ class Cosine(Loss):
         return (cosine_N.float() - gold_N).square()
 
 
+class TeacherVectors(Loss):
+    """Draws a student's vector of a text, in whatever language it is read, to the teacher's vector of the original:
+    1 − cosine (Reimers and Gurevych 2020, who take the squared distance), plus ``contrast`` times −log of that vector's
+    share of the softmax over the teacher's vectors of all texts of the batch. For dense students.
+
+    ``original`` is the share of texts that are read in the original language, which the student is not to forget.
+    """
+
+    reads: ClassVar[Reads] = "vectors"
+    kind: Literal["vectors"] = "vectors"
+    temperature: float = Field(0.05, gt=0)
+    contrast: float = Field(1.0, ge=0)
+    original: float = Field(0.15, ge=0, le=1)
+
+    def per_entry(self, cosine_NM: "Tensor", own_N: "Tensor") -> "Tensor":
+        """[N] losses of texts with these cosines to M vectors of the teacher; theirs is the one at ``own_N``."""
+        own_N1, cosine_NM = own_N[:, None], cosine_NM.float()
+        shares_NM = (cosine_NM / self.temperature).log_softmax(-1)
+        return (1 - cosine_NM.gather(1, own_N1) - self.contrast * shares_NM.gather(1, own_N1))[:, 0]
+
+
 DistillationLoss = KullbackLeibler | MeanSquaredError
 ContrastiveLoss = InfoNce | Triplet
-AnyLoss = Annotated[KullbackLeibler | MeanSquaredError | InfoNce | Triplet | Cosine, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    KullbackLeibler | MeanSquaredError | InfoNce | Triplet | Cosine | TeacherVectors, Field(discriminator="kind")
+]
 
 
 def language_consistency(student_QLW: "Tensor") -> "Tensor":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import RecipeError
 from pipelines.training.config import TrainingRun
-from pipelines.training.losses import Cosine, InfoNce, Triplet
+from pipelines.training.losses import Cosine, InfoNce, TeacherVectors, Triplet
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import TextEncoder
@@ -29,6 +29,7 @@ def build_objective(
     from pipelines.training.objectives.contrast import Contrast
     from pipelines.training.objectives.distil import Distil
     from pipelines.training.objectives.similarity import Similarity, open_pair_sampler
+    from pipelines.training.objectives.vectors import Imitation, open_vector_sampler
 
     try:
         run.train.loss.check_dim(student.dim)
@@ -41,6 +42,8 @@ def build_objective(
     loss = run.train.loss
     if isinstance(loss, Cosine):
         return Similarity(loss, run.train, student, open_pair_sampler(run, data, student, loss.pairs))
+    if isinstance(loss, TeacherVectors):
+        return Imitation(loss, run.train, student, open_vector_sampler(run, data, student, loss.original))
     sampler = Sampler.open(run, data, student)
     if isinstance(loss, InfoNce | Triplet):
         return Contrast(loss, run.train, student, sampler)
