@@ -29,6 +29,7 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
+from serving.access import Access
 from serving.encoder import Encoder
 from serving.gateway import Gateway
 from serving.messages import Info, LanguageInfo, Limits, ShardInfo
@@ -63,13 +64,15 @@ class Scale(_Settings):
 
 
 class ServeArgs(_Settings):
-    """What a config file may say: the recipe and its overrides, which of its systems, how large, and the limits."""
+    """What a config file may say: the recipe and its overrides, which of its systems, how large, the limits, and who
+    may ask."""
 
     recipe: str
     overrides: list[str] = []
     system: str = "student"
     scale: Scale = Scale()
     limits: Limits = Limits()
+    access: Access = Access()
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Served:
     encoder: EncoderConfig | None = None
     student: Artifact | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
+    passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
 
     @property
     def model(self) -> str | None:
@@ -96,7 +100,9 @@ def build(args: ServeArgs) -> Application:
     """The application for a recipe: what ``serve deploy`` calls."""
     from pipelines import recipe
 
-    return application(find(recipe.load(args.recipe, args.overrides), args.system), args.scale, args.limits)
+    return application(
+        find(recipe.load(args.recipe, args.overrides), args.system), args.scale, args.limits, args.access
+    )
 
 
 def find(recipe: "Recipe", system: str) -> Served:
@@ -120,10 +126,13 @@ def find(recipe: "Recipe", system: str) -> Served:
         encoder=None if reads_text else encoder_of(planned.recipe, chosen),
         student=chosen.student.artifact(root) if chosen.student else None,
         options=recipe.search,
+        passages=(recipe.passage_length, recipe.passage_stride),
     )
 
 
-def application(served: Served, scale: Scale | None = None, limits: Limits | None = None) -> Application:
+def application(
+    served: Served, scale: Scale | None = None, limits: Limits | None = None, access: Access | None = None
+) -> Application:
     """Bind the deployments to the artifacts. Raises StepError where one is not complete."""
     scale, limits = scale or Scale(), limits or Limits()
     about = describe(served, limits)
@@ -139,7 +148,7 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
             served.encoder, served.student, scale.encoder_gpus
         )
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus)
-    return gateway.bind(about, served.options, shards, encoder)
+    return gateway.bind(about, served.options, shards, encoder, access)
 
 
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
@@ -182,6 +191,8 @@ def describe(served: Served, limits: Limits) -> Info:
         documents=sum(shard.docs for shard in shards),
         shards=shards,
         limits=limits,
+        passage_length=served.passages[0],
+        passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
     )
 

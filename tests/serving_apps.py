@@ -105,7 +105,7 @@ def _make_student_system(
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
     built = _build_index(root / f"index-{system}@0", index, {"vectors": vectors})
-    return Served("tiny", system, built, collection, EncoderConfig(), trained)
+    return Served("tiny", system, built, collection, EncoderConfig(), trained, passages=(40, 20))
 
 
 def _build_index(directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]]) -> Artifact:
