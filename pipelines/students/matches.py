@@ -120,7 +120,7 @@ def _find_places(tokens: Tokens, text: str, row: Row) -> list[Token]:
     for block in SequenceMatcher(None, ids, read, autojunk=False).get_matching_blocks():
         for at in range(block.size):
             first, last = (place - begin for place in found["offset_mapping"][0][block.b + at])
-            if last > max(first, 0):
+            if text[max(first, 0) : max(last, 0)].strip():
                 places[block.a + at] = _strip(text, max(first, 0), last)
     return places
 
