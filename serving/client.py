@@ -14,7 +14,8 @@ Fields that this version does not know are ignored, so a newer server can be ask
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 import httpx
@@ -39,7 +40,8 @@ class ServerError(BabelrayError):
         self.status, self.problem = status, problem
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """A text that was given, by its position, and its score: a mean cosine."""
 
     index: int
@@ -138,11 +140,6 @@ def _waits(call: _Call[Any], response: httpx.Response) -> float | None:
         return 1.0
 
 
-def _count_down(tries: int) -> Iterator[bool]:
-    """Whether a busy server will be asked again, for each try."""
-    yield from (n < tries for n in range(tries + 1))
-
-
 class Client:
     """A client of one server. Threads may share it.
 
@@ -198,13 +195,13 @@ class Client:
         self.close()
 
     def _send(self, call: _Call[Answer]) -> Answer:
-        for asks_again in _count_down(self._retries):
+        for left in range(self._retries, -1, -1):
             try:
                 response = self._http.request(call.method, call.path, json=call.body)
             except httpx.TransportError as error:
                 raise ServerError(f"no answer from {self._http.base_url}: {error!r}; is the server up?") from error
             wait = _waits(call, response)
-            if wait is None or not asks_again:
+            if wait is None or not left:
                 break
             time.sleep(wait)
         return _read(call, response)
@@ -261,13 +258,13 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, call: _Call[Answer]) -> Answer:
-        for asks_again in _count_down(self._retries):
+        for left in range(self._retries, -1, -1):
             try:
                 response = await self._http.request(call.method, call.path, json=call.body)
             except httpx.TransportError as error:
                 raise ServerError(f"no answer from {self._http.base_url}: {error!r}; is the server up?") from error
             wait = _waits(call, response)
-            if wait is None or not asks_again:
+            if wait is None or not left:
                 break
             await asyncio.sleep(wait)
         return _read(call, response)
