@@ -22,6 +22,7 @@ CONFIG_HEADER = """\
 # Every node needs babelray installed; the recipe's file and its paths must be places that all of them reach.
 # args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, cpus: 1}
 #                and  limits: {max_query_chars: 2000, timeout_s: 10}.
+# access says who may ask: hosts, names under which the server answers ("*" for all), keys (their SHA-256), origins.
 # A single shard is sized under  deployments: [{name: shard-…, num_replicas: 3}] ; GET /info lists their names.
 """
 
@@ -48,7 +49,8 @@ def serve(
     """Serve a finished recipe: a search page on /, `POST /search`, `GET /health`, `GET /info`, `GET /openapi.json`.
 
     Run the recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
-    cluster named by `RAY_ADDRESS`, or this machine.
+    cluster named by `RAY_ADDRESS`, or this machine. Beyond 127.0.0.1 it needs API keys, in the file that
+    `BABELRAY_API_KEYS_FILE` names: `python -m serving.keys NAME` makes one.
 
     Example: `babelray serve atlas --port 8000`, then
 
@@ -64,9 +66,10 @@ def serve(
 
 def _serve(recipe: str, overrides: list[str], system: str, where: tuple[str, int], print_config: bool) -> None:
     from cluster import session
+    from serving.access import read_access
     from serving.app import NAME, ServeArgs, build
 
-    args = ServeArgs(recipe=recipe, overrides=overrides, system=system)
+    args = ServeArgs(recipe=recipe, overrides=overrides, system=system, access=read_access(where[0]))
     if print_config:
         typer.echo(CONFIG_HEADER + _config(args, where))
         return

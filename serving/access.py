@@ -2,11 +2,19 @@
 
 Four ASGI middlewares around the routes, from the outside: gzip, CORS, the ``Host`` header, keys. A server on loopback
 needs no key, but answers only to the names of loopback: else a page in the user's browser could read it under a name
-of its own that leads there (DNS rebinding).
+of its own that leads there (DNS rebinding). A server that listens beyond loopback needs keys. Who serves says so in
+the environment of the command, which writes it into the application's config:
+
+    BABELRAY_API_KEYS        lines of keys (see ``keys``), separated by blanks; or "none": nobody needs a key, since a
+                             proxy in front checks who asks
+    BABELRAY_API_KEYS_FILE   a file of such lines
+    BABELRAY_ALLOW_ORIGINS   sites whose pages may ask from a browser, separated by blanks
 """
 
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
@@ -15,10 +23,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.keys import Key, KeyRing
+from cluster.errors import RecipeError
+from serving.keys import FILE_VARIABLE, NONE, VARIABLE, Key, KeyRing, read_keys
 from serving.messages import Fault, Problem
 from serving.problems import Phrase, describe_faults, format_value, respond
 
+ORIGINS = "BABELRAY_ALLOW_ORIGINS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/", "/health", "/livez", "/readyz")  # the empty page, and what probes ask without a key
 GZIP_BYTES = 1024  # shorter bodies fit one packet
@@ -29,23 +39,46 @@ class Access(BaseModel):
     """Who may ask.
 
     Attributes:
-        keys: those that are accepted; none: nobody needs one.
-        hosts: names under which the server answers, without port; none: every name.
+        keys: those that are accepted; without any, nobody needs one.
+        hosts: names under which the server answers, without port; "*" for every name.
         origins: sites whose pages may ask from a browser ("https://example.org"); "*" for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     keys: tuple[Key, ...] = ()
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = LOOPBACK
     origins: tuple[str, ...] = ()
+
+
+OPEN_TO_ALL = Access(hosts=("*",))
+
+
+def read_access(host: str, environment: Mapping[str, str] = os.environ) -> Access:
+    """Read who may ask a server that listens on ``host``.
+
+    Raises:
+        RecipeError: it listens beyond loopback and there are no keys; or a key or an origin is none.
+    """
+    origins = tuple(environment.get(ORIGINS, "").split())
+    if wrong := [origin for origin in origins if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin)]:
+        raise RecipeError(f"{ORIGINS}: expected sites such as https://example.org, got {', '.join(wrong)}")
+    keys = read_keys(environment)
+    is_loopback = host in LOOPBACK
+    if not keys and not is_loopback and environment.get(VARIABLE, "").strip() != NONE:
+        raise RecipeError(
+            f"{host} is reached from other machines, so a server there needs API keys: make one with "
+            f"`python -m serving.keys NAME`, and name the file of them in {FILE_VARIABLE}. "
+            f"Where a proxy in front checks who asks, set {VARIABLE}={NONE}"
+        )
+    return Access(keys=keys, hosts=LOOPBACK if is_loopback else ("*",), origins=origins)
 
 
 def add_access(app: FastAPI, access: Access) -> None:
     """Add what ``access`` says, and compression of responses."""
     if access.keys:
         app.add_middleware(_KeyCheck, ring=KeyRing(access.keys))
-    if access.hosts:
+    if "*" not in access.hosts:
         app.add_middleware(_HostCheck, hosts=access.hosts)
     if access.origins:
         app.add_middleware(

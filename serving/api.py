@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.access import Access, add_access
+from serving.access import OPEN_TO_ALL, Access, add_access
 from serving.backend import Backend, UnavailableError
 from serving.messages import MAX_BODY, Fault, Health, Info, Problem
 from serving.problems import RefusalError, describe_faults, explain_fault, explain_parser_error, respond
@@ -55,7 +55,7 @@ def build_app(backend: Backend, info: Info, access: Access | None = None) -> Fas
         expected |= module.add_routes(app, backend, info)
     _add_error_handlers(app, info, expected)
     app.add_middleware(_BodyLimit)
-    add_access(app, access or Access())
+    add_access(app, access or OPEN_TO_ALL)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:

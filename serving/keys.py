@@ -1,7 +1,8 @@
 """API keys: who may ask, and how often. ``python -m serving.keys NAME`` makes one.
 
 A key is 256 random bits, shown once. What is kept is its SHA-256: so many bits cannot be guessed from it, and no slow
-hash is needed. Keys stand in a file, one a line, or in the variable ``BABELRAY_API_KEYS``, separated by blanks:
+hash is needed. Keys stand in the file that ``BABELRAY_API_KEYS_FILE`` names, one a line, or in the variable
+``BABELRAY_API_KEYS``, separated by blanks:
 
     name:sha256:per_minute        per_minute may be left out; # begins a comment
 
@@ -23,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import RecipeError
 
-VARIABLE = "BABELRAY_API_KEYS"
+VARIABLE, FILE_VARIABLE = "BABELRAY_API_KEYS", "BABELRAY_API_KEYS_FILE"
+NONE = "none"  # in place of keys: nobody needs one
 LINE = "name:sha256 or name:sha256:per_minute"
 
 
@@ -42,14 +44,15 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
-def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[Key, ...]:
-    """Read the keys of a file, and those of the variable ``BABELRAY_API_KEYS``.
+def read_keys(environment: Mapping[str, str] = os.environ) -> tuple[Key, ...]:
+    """Read the keys of both variables.
 
     Raises:
         RecipeError: the file cannot be read, an entry is none, or a name occurs twice.
     """
-    lines: list[tuple[str, str]] = [(VARIABLE, entry) for entry in environment.get(VARIABLE, "").split()]
-    if file:
+    lines = [(VARIABLE, entry) for entry in environment.get(VARIABLE, "").split() if entry != NONE]
+    if environment.get(FILE_VARIABLE):
+        file = Path(environment[FILE_VARIABLE])
         try:
             text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:

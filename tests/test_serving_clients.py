@@ -206,13 +206,16 @@ def test_openai_client_gets_the_vectors_of_the_encoder(dense, dense_url):
 def test_openai_client_raises_its_own_errors(dense_url, tokens_url):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"{dense_url}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.NotFoundError, match="one that is served: tiny"):
+    with pytest.raises(openai.NotFoundError) as missing:
         client.embeddings.create(model="text-embedding-3-small", input="a")
-    with pytest.raises(openai.UnprocessableEntityError, match="dimensions: expected one of 384"):
+    assert "one that is served: tiny" in missing.value.body
+    with pytest.raises(openai.UnprocessableEntityError) as cut:
         client.embeddings.create(model="tiny", input="a", dimensions=7)
+    assert "dimensions: expected one of 384" in cut.value.body
     other = openai.OpenAI(base_url=f"{tokens_url}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.UnprocessableEntityError, match="a vector for each token"):
+    with pytest.raises(openai.UnprocessableEntityError) as of_tokens:
         other.embeddings.create(model="tiny", input="a")
+    assert "a vector for each token" in of_tokens.value.body
 
 
 @pytest.mark.filterwarnings("default")
