@@ -55,7 +55,7 @@ def explain_fault(item: Mapping[str, Any], expected: Mapping[str, str]) -> Fault
         return Fault(field="body", expected="a JSON object, sent as application/json", got=format_value(item["input"]))
     fields = ", ".join(expected)
     return Fault(
-        field=".".join(names),
+        field=".".join(name or '""' for name in names),
         expected=expected.get(names[0], f"one of the fields {fields}"),
         got="nothing" if item["type"] == "missing" else format_value(item["input"]),
     )

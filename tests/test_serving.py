@@ -26,9 +26,10 @@ from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines import recipe
 from pipelines.indexes.base import SearchOptions
-from pipelines.search import open_shards, pool, search
+from pipelines.search import open_shards, search
 from serving.api import UnavailableError, build_app
 from serving.app import Scale, ServeArgs, application, config
+from serving.arrange import share_ties
 from serving.gateway import _gather
 from serving.messages import Info, LanguageInfo, Limits
 
@@ -76,12 +77,13 @@ def load_student(directory):
 
 
 def search_offline(system, query, k, langs=None, **options):
-    """Compute the pooled ranking with the offline code, in this process."""
+    """Compute the pooled ranking with the offline code, in this process. Languages of equal score take turns."""
+    text = query
     if system.student:
         query = load_student(system.student.place.path / system.encoder.checkpoint).encode_queries([query])[0]
     options = SearchOptions(k=k, **options)
     found = {lang: search(open_shards(system.index.place, lang), [query], options)[0] for lang in langs or system.docs}
-    return pool(found, k)
+    return [(f"{hit.lang}:{hit.doc_id}", hit.score) for hit in share_ties(found, text)][:k]
 
 
 def list_names(results):
@@ -176,6 +178,27 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(served):
         assert time.monotonic() < deadline, "every query was encoded alone"
 
 
+def test_texts_are_encoded_scored_and_matched_by_the_encoder(served):
+    """Through Serve, in several calls to the encoder: more texts than one call takes."""
+    texts = [f"The rial {n} is the currency of Iran." for n in range(70)]
+    for name in ("dense", "lexical"):
+        student = load_student(served.systems[name].student.place.path / "best")
+        with open_client(served, name) as client:
+            answer = client.post("/encode", json={"input": texts, "input_type": "document"}).json()
+            expected = student.encode_docs(texts)
+            assert [item["vectors"] for item in answer["data"]] == [len(vectors) for vectors in expected]
+            for item, vectors in zip(answer["data"], expected, strict=True):
+                assert item["embedding"] == [pytest.approx(row.tolist(), abs=1e-5) for row in vectors]
+            ranked = client.post("/v2/rerank", json={"query": "rial 69", "documents": texts}).json()["results"]
+            assert sorted(item["index"] for item in ranked) == list(range(70))
+            assert ranked[0]["index"] == 69 or name == "dense"
+    with open_client(served, "lexical") as client:
+        found = client.post("/search", json={"query": "currency of Iran", "k": 20, "explain": True}).json()["results"]
+    assert len(found) > 4
+    for result in found:
+        assert [match["query"]["text"] for match in result["matches"]] == ["currency", "of", "Iran"]
+
+
 def test_probes_reach_the_index(served, lexical):
     """One probed cell per query vector finds fewer documents than all cells, and the same ones as offline."""
     query = "currency"
@@ -214,7 +237,7 @@ BAD = {
     "no language": (b'{"query": "x", "languages": []}', "languages", "one or more of en, fa, ru, zh"),
     "languages as text": (b'{"query": "x", "languages": "fa"}', "languages", "a list"),
     "probes of 0": (b'{"query": "x", "probes": 0}', "probes", "at least 1"),
-    "unknown field": (b'{"query": "x", "lang": "fa"}', "lang", "query, k, languages, probes"),
+    "unknown field": (b'{"query": "x", "lang": "fa"}', "lang", "query, queries, k, languages, probes"),
 }
 
 
@@ -267,7 +290,8 @@ def test_body_of_another_type_is_refused(http):
 def test_wrong_address_lists_the_routes(http, path, status):
     answer = http.get(path)
     assert answer.status_code == status
-    assert "POST /search, GET /health, GET /info, GET /openapi.json" in answer.json()["error"]
+    routes = ("POST /search", "POST /v1/embeddings", "POST /rerank", "GET /health", "GET /info", "GET /openapi.json")
+    assert all(route in answer.json()["error"] for route in routes)
 
 
 def test_unusual_characters_are_searched_without_error(http):
@@ -309,7 +333,7 @@ def test_openapi_is_valid_and_names_the_limits(http):
     assert request["properties"]["query"]["maxLength"] == 200
     assert (request["properties"]["k"]["minimum"], request["properties"]["k"]["maximum"]) == (1, 1000)
     assert '"enum": ["en", "fa", "ru", "zh"]' in json.dumps(request["properties"]["languages"])
-    assert set(api["paths"]) == {"/search", "/health", "/info"}
+    assert set(api["paths"]) > {"/search", "/health", "/info"}  # the others: tests/test_serving_routes.py
 
 
 def test_shard_replicas_hold_no_torch(served):
@@ -449,8 +473,8 @@ def test_config_file_has_only_keys_of_the_serve_schema():
         assert read.import_path == "serving.app:build"
 
 
-def run_cli(*arguments, cwd=ROOT):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+def run_cli(*arguments, cwd=ROOT, keys="none"):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "BABELRAY_API_KEYS": keys}
     command = [sys.executable, "-m", "serving", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
     return done.returncode, done.stdout, done.stderr
@@ -463,7 +487,20 @@ def test_print_config_prints_a_file_for_serve_deploy():
     # clients of a cluster's proxies are on other machines
     assert printed["http_options"] == {"host": "0.0.0.0", "port": 9001}
     # a relative root is resolved here, since the file may be read elsewhere
-    assert printed["applications"][0]["args"] == {"recipe": "atlas", "overrides": [f"root={ROOT / 'runs'}"]}
+    expected = {"recipe": "atlas", "overrides": [f"root={ROOT / 'runs'}"], "access": {"hosts": ["*"]}}
+    assert printed["applications"][0]["args"] == expected
+
+
+def test_printed_config_holds_the_keys_and_needs_some():
+    key = {"name": "anna", "sha256": "a" * 64, "per_minute": 5}
+    code, out, _ = run_cli("atlas", "--print-config", keys=f"anna:{'a' * 64}:5")
+    assert code == 0
+    args = yaml.safe_load(out)["applications"][0]["args"]
+    assert args["access"] == {"keys": [key], "hosts": ["*"]}
+    assert [one.name for one in ServeArgs.model_validate(args).access.keys] == ["anna"]
+    code, _, err = run_cli("atlas", "--print-config", keys="")
+    assert code == 1
+    assert "0.0.0.0 is reached from other machines, so a server there needs API keys" in err
 
 
 def test_printed_config_loads_the_same_recipe_in_another_directory(tmp_path, monkeypatch):
