@@ -2,7 +2,7 @@
 #
 #   docker build --target cpu -t babelray:0.1.0 .
 #   docker build --target gpu -t babelray:0.1.0-gpu .
-#   docker run --rm -p 127.0.0.1:8000:8000 --shm-size 1g babelray:0.1.0       make the demo, then serve it
+#   docker run --rm -p 127.0.0.1:8000:8000 -e BABELRAY_API_KEYS=none --shm-size 1g babelray:0.1.0    make the demo, serve it
 #
 # What is named as torch==… brings CUDA, several GB of it. The cpu image becomes small with an index of torch's CPU
 # wheels: --build-arg PIP_EXTRA_INDEX_URL=…

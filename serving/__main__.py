@@ -18,6 +18,7 @@ from cluster.errors import BabelrayError, RecipeError
 from cluster.storage import Place
 
 if TYPE_CHECKING:
+    from serving.access import Access
     from serving.app import Scale, ServeArgs, Served
     from serving.messages import Limits
 
@@ -28,6 +29,7 @@ CONFIG_HEADER = """\
 # Every node needs babelray installed; the recipe's file and its paths must be places that all of them reach.
 # args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, cpus: 1}
 #                and  limits: {max_query_chars: 2000, timeout_s: 10}.
+# access says who may ask: hosts, names under which the server answers ("*" for all), keys (their SHA-256), origins.
 # A single shard is sized under  deployments: [{name: shard-…, num_replicas: 3}] ; GET /info lists their names.
 # To serve something else later without losing a request: babelray serve OTHER --print-config --replace < this file,
 # deploy what it prints, and when GET /readyz names the new application deploy babelray serve OTHER --print-config.
@@ -65,7 +67,8 @@ def serve(
     `GET /livez`, `GET /readyz`, `GET /health`.
 
     Run the recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
-    cluster named by `RAY_ADDRESS`, or this machine.
+    cluster named by `RAY_ADDRESS`, or this machine. Beyond 127.0.0.1 it needs API keys, in the file that
+    `BABELRAY_API_KEYS_FILE` names: `python -m serving.keys NAME` makes one.
 
     Example: `babelray serve atlas --port 8000`, then
 
@@ -73,11 +76,11 @@ def serve(
     """
     try:
         host = host or ("0.0.0.0" if print_config else "127.0.0.1")  # a cluster's proxies are asked from elsewhere
-        args = _read_args(recipe, overrides or [], system)
+        args, access = _read_args(recipe, overrides or [], system), _read_access(host)
         if print_config:
-            typer.echo(CONFIG_HEADER + _config(args, (host, port), _read_kept() if replace else []))
+            typer.echo(CONFIG_HEADER + _config(args, (host, port), access, _read_kept() if replace else []))
         else:
-            _serve(args, (host, port), replace)
+            _serve(args, (host, port), access, replace)
     except BabelrayError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -89,17 +92,25 @@ def _read_args(recipe: str, overrides: list[str], system: str) -> "ServeArgs":
     return ServeArgs(recipe=recipe, overrides=overrides, system=system)
 
 
-def _serve(args: "ServeArgs", where: tuple[str, int], replace: bool) -> None:
+def _read_access(host: str) -> "Access":
+    from serving.access import read_access
+
+    return read_access(host)
+
+
+def _serve(args: "ServeArgs", where: tuple[str, int], access: "Access", replace: bool) -> None:
     """Serve a recipe until Ctrl-C or SIGTERM."""
     from serving.app import load
 
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
     _make_missing(args)
-    run_server(load(args), (args.scale, args.limits), where, replace)
+    run_server(load(args), (args.scale, args.limits), where, access, replace)
 
 
-def run_server(served: "Served", size: tuple["Scale", "Limits"], where: tuple[str, int], replace: bool) -> None:
+def run_server(
+    served: "Served", size: tuple["Scale", "Limits"], where: tuple[str, int], access: "Access", replace: bool
+) -> None:
     """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends.
 
     Ray is that of ``RAY_ADDRESS``, or one of this process, whose proxy then refuses what the gateways have no room for.
@@ -125,7 +136,7 @@ def run_server(served: "Served", size: tuple["Scale", "Limits"], where: tuple[st
     from serving import swap
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of options that are given twice
-    server = swap.Server(scale=scale, limits=limits)
+    server = swap.Server(scale=scale, limits=limits, access=access)
     try:
         ray_serve.start(http_options={"host": where[0], "port": where[1]})
         parts = swap.start(server, served, replace, tell)
@@ -193,12 +204,12 @@ def _read_kept() -> list[dict[str, Any]]:
     return [app for app in applications if app["name"].startswith(f"{NAME}-")]
 
 
-def _config(args: "ServeArgs", where: tuple[str, int], kept: list[dict[str, Any]]) -> str:
+def _config(args: "ServeArgs", where: tuple[str, int], access: "Access", kept: list[dict[str, Any]]) -> str:
     """The config file, with its paths made absolute: it will be read in another directory."""
     import yaml
 
     from pipelines.recipe import load, names
-    from serving.app import config
+    from serving.config import build_config
 
     recipe = load(args.recipe, args.overrides)  # what cannot be built is refused here, not on the cluster
     absolute = {"root": Place.of(recipe.root).uri} | dict(_locations(recipe))
@@ -206,7 +217,7 @@ def _config(args: "ServeArgs", where: tuple[str, int], kept: list[dict[str, Any]
     overrides = [*given, *(f"{key}={uri}" for key, uri in absolute.items())]
     named = args.recipe if args.recipe in names() else str(Path(args.recipe).absolute())
     args = args.model_copy(update={"recipe": named, "overrides": overrides})
-    return str(yaml.safe_dump(config(args, *where, kept), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(build_config(args, where, access, kept), sort_keys=False, allow_unicode=True))
 
 
 def _locations(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

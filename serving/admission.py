@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.messages import MAX_BODY, Limits, Problem
+from serving.messages import Limits, Problem, body_limit
 
 # The header in which Serve's proxy tells a gateway when a request arrived, by time.time().
 ARRIVAL = b"x-babelray-arrival"
@@ -135,7 +135,8 @@ class Admission:
                 self._check_ready()
                 await self.app(scope, receive, send)
                 return
-            receive = await _read_body(receive, time.perf_counter() + limits.body_s, limits)
+            until = time.perf_counter() + limits.body_s
+            receive = await _read_body(receive, until, limits, body_limit(find_path(scope)))
             self._check_ready()
             await self.queue.enter(limits, start + WAIT_SHARE * limits.timeout_s)
         except RefusalError as refusal:
@@ -181,8 +182,8 @@ async def _send_readiness(state: Readiness, send: Send) -> None:
         await send_json(send, 503, Problem(error=f"not ready: {state.reason}").model_dump(), retry_after_s=1)
 
 
-async def _read_body(receive: Receive, deadline: float, limits: Limits) -> Receive:
-    """Read a body, or the first MAX_BODY bytes of a longer one. Returns a ``receive`` that begins with what was read.
+async def _read_body(receive: Receive, deadline: float, limits: Limits, size_limit: int) -> Receive:
+    """Read a body, or the first ``size_limit`` bytes of a longer one. Returns a ``receive`` that begins with these.
 
     Raises:
         RefusalError: 408, the body was not there at ``deadline``, a time of ``perf_counter``.
@@ -199,7 +200,7 @@ async def _read_body(receive: Receive, deadline: float, limits: Limits) -> Recei
                 408, f"body: expected all of it within {limits.body_s:g} s, got {size:,} bytes; send it again", 1
             ) from None
 
-    while size <= MAX_BODY:
+    while size <= size_limit:
         message = await receive_in_time()
         messages.append(message)
         size += len(message.get("body", b""))

@@ -28,10 +28,11 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
-from serving.catalog import Catalog, name_parts, take_fingerprint
+from serving.access import OPEN_TO_ALL, Access
+from serving.catalog import Catalog, take_fingerprint
 from serving.encoder import Encoder
+from serving.encoder_calls import ENCODER
 from serving.gateway import Gateway
-from serving.generation import ENCODER
 from serving.messages import Info, LanguageInfo, Limits, ShardInfo
 from serving.shard import Shard
 
@@ -73,6 +74,13 @@ class ServeArgs(_Settings):
     limits: Limits = Limits()
 
 
+class GatewayArgs(_Settings):
+    """What a config file may say of the gateways: who may ask, and what a replica takes, in logical CPUs."""
+
+    access: Access = Access()
+    cpus: float = Field(0.1, ge=0)
+
+
 @dataclass(frozen=True)
 class Served:
     """The artifacts behind one application. ``encoder`` is None where the index is searched with words; ``student`` is
@@ -86,6 +94,7 @@ class Served:
     student: Artifact | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
     examples: tuple[str, ...] = ()
+    passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
 
     @property
     def model(self) -> str | None:
@@ -101,6 +110,7 @@ class Served:
                 "served": [self.recipe, self.system, self.index.name, self.model, encoder],
                 "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
                 "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
+                "passages": self.passages,
                 "software": version("babelray"),
             }
         )
@@ -118,20 +128,22 @@ def load(args: ServeArgs) -> Served:
     return find(recipe.load(args.recipe, args.overrides), args.system)
 
 
-def build_gateway(scale: Scale) -> Application:
+def build_gateway(args: GatewayArgs) -> Application:
     """The application of the gateways: what ``serve deploy`` calls; the config file says what they serve."""
-    return gateway_application(scale, [])
+    return gateway_application(Scale(cpus=args.cpus), [], args.access)
 
 
-def gateway_application(scale: Scale, serves: Sequence[str]) -> Application:
+def gateway_application(scale: Scale, serves: Sequence[str], access: Access = OPEN_TO_ALL) -> Application:
     """The application of the gateways. ``serves`` names applications of parts, best first.
 
-    Its version is that of the software: another ``serves`` reaches the gateways that run, which do not start anew.
+    Its version is that of the software and of who may ask: another ``serves`` reaches the gateways that run, which do
+    not start anew.
     """
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus).options(
         user_config={"serves": list(serves)}, max_surge_percent=100
     )
-    return gateway.options(version=version("babelray"), _internal=True).bind()
+    asked_by = take_fingerprint(access.model_dump(mode="json"))
+    return gateway.options(version=f"{version('babelray')}-{asked_by}", _internal=True).bind(access)
 
 
 def find(recipe: "Recipe", system: str) -> Served:
@@ -156,6 +168,7 @@ def find(recipe: "Recipe", system: str) -> Served:
         student=chosen.student.artifact(root) if chosen.student else None,
         options=recipe.search,
         examples=recipe.examples,
+        passages=(recipe.passage_length, recipe.passage_stride),
     )
 
 
@@ -224,6 +237,8 @@ def describe(served: Served, limits: Limits) -> Info:
         documents=sum(shard.docs for shard in shards),
         shards=shards,
         limits=limits,
+        passage_length=served.passages[0],
+        passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
     )
 
@@ -249,36 +264,3 @@ def _bytes(artifact: Artifact) -> int:
     """Bytes of an artifact's files, by one listing."""
     filesystem, path = artifact.place.filesystem()
     return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path)))
-
-
-def config(args: ServeArgs, host: str, port: int, kept: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The config file for ``serve deploy`` that serves this.
-
-    ``kept`` are applications of parts that run and go on, as they stand in an earlier file: the gateways use the first
-    of them until the new one answers.
-    """
-    parts = {
-        "name": name_parts(NAME, load(args).fingerprint(args.limits)),
-        "route_prefix": None,
-        "import_path": "serving.app:build",
-        "args": args.model_dump(exclude_defaults=True),
-    }
-    applications = [parts, *(app for app in kept if app["name"] != parts["name"])]
-    gateway = {
-        "name": NAME,
-        "route_prefix": "/",
-        "import_path": "serving.app:build_gateway",
-        "args": {},
-        "deployments": [
-            {
-                "name": "gateway",
-                "num_replicas": args.scale.gateways,
-                "user_config": {"serves": [app["name"] for app in applications]},
-            }
-        ],
-    }
-    return {
-        "proxy_location": "EveryNode",
-        "http_options": {"host": host, "port": port},
-        "applications": [gateway, *applications],
-    }

@@ -20,13 +20,18 @@ from ray import serve
 from ray.serve._private.logging_utils import get_serve_logs_dir
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access import OPEN_TO_ALL, Access, guard
 from serving.admission import Admission, Readiness
 from serving.generation import Generation, open_generation
 from serving.messages import Limits
 from serving.observe import Meters, Observer, open_access_log
 
 SERVES = b"x-babelray-serves"  # the header of a response that names the fingerprint that made it
-ROUTES = ("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json")  # those that are counted apart
+# those that are counted apart
+ROUTES = (
+    *("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json"),
+    *("/encode", "/embed", "/rerank", "/v1/embeddings", "/v1/models", "/v1/rerank", "/v2/rerank"),
+)
 RETRY_S = 1.0  # between two tries to open what is to be served
 log = logging.getLogger("ray.serve")
 
@@ -42,11 +47,13 @@ class Report(NamedTuple):
 
 @serve.ingress()
 class Gateway:
-    """The ingress of the application. Which requests it works on is told by ``serving.admission``."""
+    """The ingress of the application. ``serving.access`` says who may ask, all where it is left out, and
+    ``serving.admission`` which requests it works on."""
 
     ONGOING: ClassVar = 10_000  # Serve's own limit, above that of admission, which has a form for what it refuses
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access = OPEN_TO_ALL) -> None:
+        self.access = access
         self.current: Generation | None = None
         self.former: list[Generation] = []  # those that may still be answering
         self.failures: dict[str, str] = {}
@@ -58,7 +65,7 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         admission = Admission(self.respond, self.find_limits, self.find_readiness)
         log = open_access_log(Path(get_serve_logs_dir()), serve.get_replica_context().app_name)
-        return Observer(admission, admission.queue, self.meters, log, ROUTES)
+        return Observer(guard(admission, self.access), admission.queue, self.meters, log, ROUTES)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Begin to serve the first application of ``serves`` that can be opened. Returns at once."""

@@ -17,18 +17,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
 
 from serving.admission import arrival
-from serving.api import UnavailableError, build_app
-from serving.catalog import Catalog, CheckError, ForeignError
-from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest
+from serving.api import build_app
+from serving.arrange import Found, Placed, arrange
+from serving.calls import collect, gather, gather_some
+from serving.catalog import Catalog, CheckError
+from serving.encoder_calls import ENCODER, EncoderCalls
+from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, Translation
 from serving.observe import Meters
 
 PING_S = 0.5  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
-ENCODER = "encoder"
 # of the time that a request has left, what a stage may take: it leaves some to those that follow
 ENCODE_SHARE, SEARCH_SHARE = 0.5, 0.9
 CHECK_K = 3  # results of an example query
@@ -36,33 +36,22 @@ log = logging.getLogger("ray.serve")
 
 
 class Hit(NamedTuple):
-    """A document with its score, and the name of the shard that found it."""
+    """A document of an answer, with its translations where they are collapsed, and the shard that found each."""
 
-    shard: str
-    doc_id: str
-    score: float
-
-
-class Answers(NamedTuple):
-    """What parts returned, and which of them did not: those without a running replica, and those that were late."""
-
-    results: dict[str, Any]
-    gone: list[str]
-    late: list[str]
+    placed: Placed
+    shards: Mapping[Found, str]
 
 
 async def open_generation(name: str, meters: Meters) -> "Generation":
     """Ask the application ``name`` for its catalog. Raises RayServeException when there is none of this name."""
     handle = await asyncio.to_thread(serve.get_app_handle, name)  # it asks Serve's controller, and waits
     catalog = await asyncio.wait_for(handle.describe.remote(), Limits().timeout_s)
-    if not name.endswith(catalog.fingerprint):
-        raise ForeignError(f"application {name} serves {catalog.fingerprint}, which its name must end with")
     names = [shard.name for shard in catalog.info.shards] + ([ENCODER] if catalog.has_encoder else [])
     handles = {part: serve.get_deployment_handle(part, name, _check_exists=False) for part in names}
     return Generation(name, catalog, handles, meters)
 
 
-class Generation:
+class Generation(EncoderCalls):
     """The parts of one application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
 
     def __init__(self, name: str, catalog: Catalog, handles: Mapping[str, Any], meters: Meters):
@@ -89,7 +78,7 @@ class Generation:
         query: Any = request.query
         if self.catalog.has_encoder:
             call = self.parts[ENCODER].encode.remote(self.fingerprint, request.query)
-            query = (await _gather({ENCODER: call}, _share(end, ENCODE_SHARE)))[ENCODER]
+            query = (await gather({ENCODER: call}, _share(end, ENCODE_SHARE)))[ENCODER]
         encoded = time.perf_counter()
         names = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
         best, missing = await self._search(query, request, names, _share(end, SEARCH_SHARE))
@@ -113,20 +102,20 @@ class Generation:
     async def _search(
         self, query: Any, request: SearchRequest, names: list[str], deadline: float
     ) -> tuple[list[Hit], list[str]]:
-        """Search the shards ``names``. Returns their best ``k`` documents, pooled over languages, and those missing."""
-        from pipelines.search import merge, pool
+        """Search the shards ``names``. Returns the documents of the page that is asked for, and the shards missing."""
+        from pipelines.search import merge
 
-        options = self.options.model_copy(
-            update={"k": request.k} | ({"probes": request.probes} if request.probes else {})
-        )
+        depth = request.offset + request.k
+        options = self.options.model_copy(update={"k": depth} | ({"probes": request.probes} if request.probes else {}))
         calls = {n: self.parts[n].search.remote(self.fingerprint, query, options) for n in names}
-        rankings, missing = await _gather_some(calls, deadline, request.allow_partial)
-        by_lang, shard_of = defaultdict(list), dict[str, str]()
+        rankings, missing = await gather_some(calls, deadline, request.allow_partial)
+        by_lang, shard_of = defaultdict(list), dict[tuple[str, str], str]()
         for name, ranking in rankings.items():
             by_lang[self.shard_lang[name]].append(ranking)
-            shard_of |= {f"{self.shard_lang[name]}:{doc_id}": name for doc_id, _ in ranking}
-        best = pool({lang: merge(parts, request.k) for lang, parts in by_lang.items()}, request.k)
-        return [Hit(shard_of[key], key.partition(":")[2], float(score)) for key, score in best], missing
+            shard_of |= {(self.shard_lang[name], doc_id): name for doc_id, _ in ranking}
+        page = arrange({lang: merge(parts, depth) for lang, parts in by_lang.items()}, request)
+        hits = [Hit(one, {hit: shard_of[hit.lang, hit.doc_id] for hit in (one.best, *one.others)}) for one in page]
+        return hits, missing
 
     async def _add_texts(
         self, best: list[Hit], request: SearchRequest, deadline: float
@@ -137,24 +126,14 @@ class Generation:
         shards.
         """
         ids = defaultdict(list)
-        for hit in best:
-            ids[hit.shard].append(hit.doc_id)
+        for found, shard in (item for hit in best for item in hit.shards.items()):
+            ids[shard].append(found.doc_id)
         calls = {name: self.text_shards[name].read_texts.remote(self.fingerprint, i) for name, i in ids.items()}
-        texts, missing = await _gather_some(calls, deadline, request.allow_partial)
+        texts, missing = await gather_some(calls, deadline, request.allow_partial)
         rows = {(n, doc_id): row for n, found in texts.items() for doc_id, row in zip(ids[n], found, strict=True)}
-        read = [hit for hit in best if (hit.shard, hit.doc_id) in rows]
-        results = [
-            Result(
-                rank=rank,
-                doc_id=hit.doc_id,
-                lang=self.shard_lang[hit.shard],
-                score=hit.score,
-                title=rows[hit.shard, hit.doc_id][0],
-                text=rows[hit.shard, hit.doc_id][1],
-            )
-            for rank, hit in enumerate(read, 1)
-        ]
-        return results, missing
+        read = [hit for hit in best if hit.shards[hit.placed.best] in texts]
+        first = request.offset + 1
+        return [_build_result(rank, hit, rows, request.collapse) for rank, hit in enumerate(read, first)], missing
 
     async def check_parts(self) -> dict[str, PartStatus]:
         """Return the status of every part as it was at the last health check, at most about ``REFRESH_S`` ago."""
@@ -168,7 +147,7 @@ class Generation:
             CheckError: there are documents, and no example query finds any.
         """
         calls = {name: handle.ping.remote(self.fingerprint) for name, handle in self.parts.items()}
-        await _gather(calls, time.perf_counter() + self.info.limits.timeout_s)
+        await gather(calls, time.perf_counter() + self.info.limits.timeout_s)
         found = 0
         for example in self.catalog.examples:
             query = example[: self.info.limits.max_query_chars]
@@ -192,11 +171,23 @@ class Generation:
         one without is "gone".
         """
         calls = {name: handle.ping.remote(self.fingerprint) for name, handle in self.parts.items()}
-        answers = await _collect(calls, time.perf_counter() + PING_S)
+        answers = await collect(calls, time.perf_counter() + PING_S)
         running = await asyncio.to_thread(_list_running, self.name) if answers.late else set()
         states: dict[str, PartStatus] = dict.fromkeys(self.parts, "ok")
         states |= {name: "busy" if name in running else "gone" for name in answers.late}
         return states | dict.fromkeys(answers.gone, "gone")
+
+
+def _build_result(rank: int, hit: Hit, rows: Mapping[tuple[str, str], tuple[str, str]], is_collapsed: bool) -> Result:
+    """The result of a hit. ``rows`` hold title and text by shard and document."""
+
+    def read(found: Found) -> dict[str, Any]:
+        title, text = rows[hit.shards[found], found.doc_id]
+        return {"lang": found.lang, "score": found.score, "title": title, "text": text}
+
+    others = [found for found in hit.placed.others if (hit.shards[found], found.doc_id) in rows]
+    translations = [Translation(**read(found)) for found in others] if is_collapsed else None
+    return Result(rank=rank, doc_id=hit.placed.best.doc_id, **read(hit.placed.best), translations=translations)
 
 
 def _list_running(app: str) -> set[str]:
@@ -213,56 +204,3 @@ def _share(end: float, share: float) -> float:
     """The time of ``perf_counter`` until which a stage may take that begins now and gets a share of what is left."""
     now = time.perf_counter()
     return now + max(end - now, 0) * share
-
-
-async def _gather(calls: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-    """Await calls to other deployments together until ``deadline``, a time of ``perf_counter`` in seconds.
-
-    Returns the results by name. Calls that are late are cancelled.
-
-    Raises:
-        UnavailableError: deployments did not answer in time, or their replicas are gone.
-        RayTaskError: the code of a deployment raised; that is a bug, and becomes status 500.
-    """
-    return (await _gather_some(calls, deadline, allow_partial=False))[0]
-
-
-async def _gather_some(
-    calls: Mapping[str, Any], deadline: float, allow_partial: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """Await calls as ``_gather``. Returns the results, and the names of those missing where some may be."""
-    start = time.perf_counter()
-    answers = await _collect(calls, deadline)
-    missing = [*answers.gone, *answers.late]
-    if missing and not (allow_partial and answers.results):
-        waited = time.perf_counter() - start
-        raise UnavailableError(sorted(answers.gone), sorted(answers.late), waited)
-    return answers.results, missing
-
-
-async def _collect(calls: Mapping[str, Any], deadline: float) -> Answers:
-    """Await calls until ``deadline``; cancel those that are late. A part that serves something else is gone."""
-    tasks = {name: asyncio.ensure_future(_await(call)) for name, call in calls.items()}
-    if tasks:
-        await asyncio.wait(tasks.values(), timeout=max(deadline - time.perf_counter(), 0))
-    answers = Answers({}, [], [])
-    for name, task in tasks.items():
-        error = task.exception() if task.done() else None
-        if not task.done():
-            task.cancel()
-            calls[name].cancel()
-            answers.late.append(name)
-        elif isinstance(error, ForeignError) or (
-            isinstance(error, (RayError, RayServeException)) and not isinstance(error, RayTaskError)
-        ):
-            log.warning("%s is gone: %s", name, error)
-            answers.gone.append(name)
-        elif error:
-            raise error
-        else:
-            answers.results[name] = task.result()
-    return answers
-
-
-async def _await(call: Any) -> Any:
-    return await call

@@ -4,8 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
-MAX_K = 1000
-MAX_BODY = 64 << 10  # bytes of a request body
+MAX_K = 1000  # also of offset + k
+MAX_QUERIES = 64  # of one request
+MAX_EXPLAINED = 100  # passages of one request whose tokens are matched: each is encoded again
+MAX_BODY = 64 << 10  # bytes of the body of a search
+MAX_TEXTS_BODY = 2 << 20  # bytes of a body with texts, as in text-embeddings-inference
+
+
+def body_limit(path: str) -> int:
+    """The bytes that the body of a request may have: few for a search, more where texts are sent."""
+    return MAX_BODY if path.endswith("/search") else MAX_TEXTS_BODY
 
 
 class _Message(BaseModel):
@@ -27,7 +35,7 @@ class Limits(_Message):
 
 
 class SearchRequest(_Message):
-    """A search. ``build_request_model`` narrows ``query`` and ``languages`` to what the server accepts."""
+    """A search for one query. ``build_request_model`` makes of it what the server accepts over HTTP."""
 
     query: str = Field(description="The question, in any language that the encoder reads.")
     k: int = Field(10, ge=1, le=MAX_K, description="How many results to return.")
@@ -43,10 +51,69 @@ class SearchRequest(_Message):
         description="Whether an answer may lack shards that do not answer in time. It then has a `coverage` below 1 "
         "and names them in `missing`; without this, the status is 503.",
     )
+    offset: int = Field(
+        0,
+        ge=0,
+        lt=MAX_K,
+        description=f"How many results to skip; offset + k is at most {MAX_K}. An index with clusters may search "
+        "deeper for a later page, and then order close results otherwise.",
+    )
+    min_score: float | None = Field(
+        None, allow_inf_nan=False, description="Leave out results that score less. Scores depend on query and model."
+    )
+    per_language: int | None = Field(
+        None, ge=1, le=MAX_K, description="At most so many documents of each language, before they are collapsed."
+    )
+    collapse: bool = Field(
+        False,
+        description="One result for each document id, in the language where it scores best; `translations` holds the "
+        "same document in the other languages where it was found.",
+    )
+    explain: bool = Field(
+        False,
+        description="Add `matches` to each result: the token of the passage that each token of the query matched best. "
+        f"For a model with a vector for each token, and at most {MAX_EXPLAINED} results.",
+    )
+
+
+class Token(_Message):
+    """A token: what it reads, and where that stands, in characters of the query or of the ``field`` of the result.
+
+    A token of the model's own, such as [CLS], stands nowhere: its ``start`` and ``end`` are left out.
+    """
+
+    text: str
+    start: int | None = None
+    end: int | None = None
+    field: Literal["query", "title", "text"] | None = None
+
+
+class Match(_Message):
+    """A token of the query, the token of the passage that is most similar to it, and what the pair adds to the score.
+
+    The scores of a result's matches add up to the exact score of its best passage; an index that compresses vectors
+    ranks by a score close to it.
+    """
+
+    query: Token
+    passage: Token
+    score: float
+
+
+class Translation(_Message):
+    """The document of a result in another language, with its score there."""
+
+    lang: str
+    score: float
+    title: str
+    text: str
 
 
 class Result(_Message):
-    """One document, with its rank from 1 and its score. Scores are comparable only within one answer."""
+    """One document, with its rank from 1 and its score. Scores are comparable only within one answer.
+
+    ``translations`` is there where results are collapsed, best first; ``matches`` where they are explained.
+    """
 
     rank: int
     doc_id: str
@@ -54,6 +121,8 @@ class Result(_Message):
     score: float
     title: str
     text: str
+    translations: list[Translation] | None = None
+    matches: list[Match] | None = None
 
 
 class SearchAnswer(_Message):
@@ -68,6 +137,13 @@ class SearchAnswer(_Message):
     took_ms: dict[str, float]
     coverage: float = 1.0
     missing: list[str] = []
+
+
+class SearchAnswers(_Message):
+    """The answers to the ``queries`` of a request, in their order, and the milliseconds that all took together."""
+
+    answers: list[SearchAnswer]
+    took_ms: dict[str, float]
 
 
 class LanguageInfo(_Message):
@@ -108,7 +184,10 @@ class Info(_Message):
     documents: int
     shards: list[ShardInfo]
     limits: Limits
+    passage_length: int = 180  # tokens of the windows in which the encoder reads a document …
+    passage_stride: int = 90  # … and from the start of one to the start of the next
     max_k: int = MAX_K
+    max_queries: int = MAX_QUERIES
     versions: dict[str, str]
 
 
@@ -142,15 +221,29 @@ class Problem(_Message):
     missing: list[str] = []
 
 
-def build_request_model(info: Info) -> type[SearchRequest]:
-    """Build a SearchRequest whose schema has this server's query length and languages."""
+class SearchBody(SearchRequest):
+    """The body of ``POST /search``: a ``query`` or a list of ``queries``, and how to search for them."""
+
+    query: str | None = None  # type: ignore[assignment]  # None where there are queries
+    queries: list[str] | None = None
+
+    def list_requests(self) -> list[SearchRequest]:
+        """List the searches that the body asks for."""
+        common = self.model_dump(exclude={"query", "queries"})
+        return [SearchRequest(query=query, **common) for query in self.queries or filter(None, [self.query])]
+
+
+def build_request_model(info: Info) -> type[SearchBody]:
+    """Build a SearchBody whose schema has this server's query length and languages."""
     text = Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=info.limits.max_query_chars)
     ]
     codes: Any = Literal[tuple(language.code for language in info.languages)]
     fields = SearchRequest.model_fields
+    many = "Several questions, in place of `query`; the answer is then a list of `answers`."
     narrowed: dict[str, Any] = {
-        "query": (text, Field(description=fields["query"].description)),
+        "query": (text, Field(None, description=fields["query"].description)),
+        "queries": (list[text] | None, Field(None, min_length=1, max_length=MAX_QUERIES, description=many)),
         "languages": (list[codes] | None, Field(None, min_length=1, description=fields["languages"].description)),
     }
-    return create_model("SearchRequest", __base__=SearchRequest, __doc__=None, **narrowed)
+    return create_model("SearchRequest", __base__=SearchBody, __doc__=None, **narrowed)

@@ -17,6 +17,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import APIType
 
 from cluster.errors import RecipeError, StepError
+from serving.access import OPEN_TO_ALL, Access
 from serving.app import NAME, Scale, Served, application, gateway_application
 from serving.catalog import name_parts
 from serving.gateway import Report
@@ -34,6 +35,7 @@ class Server:
     route: str = "/"
     scale: Scale = Scale()
     limits: Limits = Limits()
+    access: Access = OPEN_TO_ALL
     check_s: float = 60.0  # how long gateways may take to change to parts that run
 
 
@@ -55,18 +57,18 @@ def start(server: Server, served: Served, replace: bool, tell: Callable[[str], N
         tell(f"{new} starts: {len(served.docs)} languages, {served.index.name}")
         _run(parts, new, None)
         tell(f"{new} runs; it answers the example queries")
-        _run(gateway_application(server.scale, [new, *old]), server.name, server.route)
+        _run(gateway_application(server.scale, [new, *old], server.access), server.name, server.route)
         _wait_until_served(server, new)
     except (StepError, KeyboardInterrupt):
         if old:
-            _run(gateway_application(server.scale, old), server.name, server.route)
+            _run(gateway_application(server.scale, old, server.access), server.name, server.route)
         else:
             serve.delete(server.name)
         serve.delete(new)
         raise
     for name in old:
         tell(f"{server.name} serves {new}; {name} ends")
-        _run(gateway_application(server.scale, [new]), server.name, server.route)
+        _run(gateway_application(server.scale, [new], server.access), server.name, server.route)
         _finish(server, name)
         serve.delete(name)
     return new

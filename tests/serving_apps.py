@@ -17,7 +17,7 @@ from conftest import free_port
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.index import IndexConfig, build_index
-from pipelines.indexes import Bm25, Faiss, Plaid
+from pipelines.indexes import Bm25, Exact, Faiss, Plaid
 from pipelines.students import AnyStudent
 from pipelines.tables import DOCS, VECTORS
 from serving.app import Scale, Served, application, gateway_application
@@ -103,17 +103,40 @@ def _make_student_system(
     stores = {lang: Docstore.open(artifact) for lang, artifact in collection.items()}
     config.build(Corpus(stores["en"], stores), seed=1).save(root / "train@0" / "best")
     trained = directory_artifact(root / "train@0")
-    encode = Encode(EncodeConfig(role="docs", passage_length=40, passage_stride=20), {"student": trained})
+    return _make_vector_system(root, system, EncoderConfig(), trained, index, collection)
+
+
+def make_minilm_system(root: Path, per_token: bool) -> Served:
+    """Build a system of the ready MiniLM and an exact index, with one vector for each text or ``per_token``."""
+    from pipelines.models import MINILM, Pretrained
+
+    encoder = EncoderConfig(model=Pretrained(model=MINILM), per_token=per_token)
+    return _make_vector_system(root, "student", encoder, None, Exact(), make_docs(root))
+
+
+def _make_vector_system(
+    root: Path,
+    system: str,
+    encoder: EncoderConfig,
+    trained: Artifact | None,
+    index: Plaid | Faiss | Exact,
+    collection: Documents,
+) -> Served:
+    inputs = {"student": trained} if trained else {}
+    encode = Encode(EncodeConfig(role="docs", passage_length=40, passage_stride=20, **dict(encoder)), inputs)
     vectors = {}
     for lang, artifact in collection.items():
         rows = [VECTORS.conform(encode(table)).to_pylist() for table in artifact.tables()]
         vectors[lang] = table_artifact(root / f"encode-{lang}@0", VECTORS, *rows)
     built = build_small_index(root / f"index-{system}@0", index, {"vectors": vectors})
-    return Served("tiny", system, built, collection, EncoderConfig(), trained)
+    return Served("tiny", system, built, collection, encoder, trained, passages=(40, 20))
 
 
 def build_small_index(
-    directory: Path, kind: Bm25 | Plaid | Faiss, inputs: Mapping[str, Mapping[str, Artifact]], shard_rows: int = 3
+    directory: Path,
+    kind: Bm25 | Plaid | Faiss | Exact,
+    inputs: Mapping[str, Mapping[str, Artifact]],
+    shard_rows: int = 3,
 ) -> Artifact:
     """Build an index artifact in this process, cut into shards of ``shard_rows`` documents."""
     build_index(IndexConfig(index=kind, shard_rows=shard_rows), inputs, Place.of(directory), local_fan_out)

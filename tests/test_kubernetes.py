@@ -104,7 +104,7 @@ def close(schema: Any) -> Any:
 def test_what_serve_gets_is_what_serve_and_the_application_take() -> None:
     from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
-    from serving.app import ServeArgs
+    from serving.app import GatewayArgs, ServeArgs
 
     config = yaml.safe_load(load("RayService")["spec"]["serveConfigV2"])
     parsed = ServeDeploySchema.model_validate(config)
@@ -112,18 +112,20 @@ def test_what_serve_gets_is_what_serve_and_the_application_take() -> None:
     # Serve takes unknown keys in silence
     assert set(config) <= set(ServeDeploySchema.model_fields)
     assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
-    (application,) = config["applications"]
-    assert set(application) <= set(ServeApplicationSchema.model_fields)
-    args = ServeArgs.model_validate(application["args"])  # refuses unknown keys itself
-    assert args.scale.shard_replicas == 2
-    module, _, function = application["import_path"].partition(":")
-    assert callable(getattr(__import__(module, fromlist=[function]), function))
+    for application, model in zip(config["applications"], (GatewayArgs, ServeArgs), strict=True):
+        assert set(application) <= set(ServeApplicationSchema.model_fields)
+        model.model_validate(application["args"])  # refuses unknown keys itself
+        module, _, function = application["import_path"].partition(":")
+        assert callable(getattr(__import__(module, fromlist=[function]), function))
+    gateways, parts = config["applications"]
+    assert gateways["deployments"][0]["user_config"]["serves"] == [parts["name"]]
+    assert ServeArgs.model_validate(parts["args"]).scale.shard_replicas == 2
 
 
 def test_the_run_and_the_service_name_the_same_recipe_and_root() -> None:
     from serving.app import ServeArgs
 
-    service = yaml.safe_load(load("RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]
+    service = yaml.safe_load(load("RayService")["spec"]["serveConfigV2"])["applications"][1]["args"]
     args = ServeArgs.model_validate(service)
     entrypoint = load("RayJob")["spec"]["entrypoint"]
     assert entrypoint == f"python -m pipelines run {args.recipe} --set {args.overrides[0]}"

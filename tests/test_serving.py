@@ -27,10 +27,11 @@ from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines import recipe
 from pipelines.indexes.base import SearchOptions
-from pipelines.search import open_shards, pool, search
+from pipelines.search import open_shards, search
 from serving.api import UnavailableError, build_app
-from serving.app import Scale, ServeArgs, application, config
-from serving.generation import _gather
+from serving.app import GatewayArgs, Scale, ServeArgs, application
+from serving.arrange import share_ties
+from serving.calls import gather
 from serving.messages import Info, LanguageInfo, Limits
 
 # importing Ray Data warns about a deprecated setting of its own
@@ -77,12 +78,13 @@ def load_student(directory):
 
 
 def search_offline(system, query, k, langs=None, **options):
-    """Compute the pooled ranking with the offline code, in this process."""
+    """Compute the pooled ranking with the offline code, in this process. Languages of equal score take turns."""
+    text = query
     if system.student:
         query = load_student(system.student.place.path / system.encoder.checkpoint).encode_queries([query])[0]
     options = SearchOptions(k=k, **options)
     found = {lang: search(open_shards(system.index.place, lang), [query], options)[0] for lang in langs or system.docs}
-    return pool(found, k)
+    return [(f"{hit.lang}:{hit.doc_id}", hit.score) for hit in share_ties(found, text)][:k]
 
 
 def list_names(results):
@@ -177,6 +179,27 @@ def test_concurrent_requests_share_batches_and_get_their_own_answers(served):
         assert time.monotonic() < deadline, "every query was encoded alone"
 
 
+def test_texts_are_encoded_scored_and_matched_by_the_encoder(served):
+    """Through Serve, in several calls to the encoder: more texts than one call takes."""
+    texts = [f"The rial {n} is the currency of Iran." for n in range(70)]
+    for name in ("dense", "lexical"):
+        student = load_student(served.systems[name].student.place.path / "best")
+        with open_client(served, name) as client:
+            answer = client.post("/encode", json={"input": texts, "input_type": "document"}).json()
+            expected = student.encode_docs(texts)
+            assert [item["vectors"] for item in answer["data"]] == [len(vectors) for vectors in expected]
+            for item, vectors in zip(answer["data"], expected, strict=True):
+                assert item["embedding"] == [pytest.approx(row.tolist(), abs=1e-5) for row in vectors]
+            ranked = client.post("/v2/rerank", json={"query": "rial 69", "documents": texts}).json()["results"]
+            assert sorted(item["index"] for item in ranked) == list(range(70))
+            assert ranked[0]["index"] == 69 or name == "dense"
+    with open_client(served, "lexical") as client:
+        found = client.post("/search", json={"query": "currency of Iran", "k": 20, "explain": True}).json()["results"]
+    assert len(found) > 4
+    for result in found:
+        assert [match["query"]["text"] for match in result["matches"]] == ["currency", "of", "Iran"]
+
+
 def test_probes_reach_the_index(served, lexical):
     """One probed cell per query vector finds fewer documents than all cells, and the same ones as offline."""
     query = "currency"
@@ -215,7 +238,7 @@ BAD = {
     "no language": (b'{"query": "x", "languages": []}', "languages", "one or more of en, fa, ru, zh"),
     "languages as text": (b'{"query": "x", "languages": "fa"}', "languages", "a list"),
     "probes of 0": (b'{"query": "x", "probes": 0}', "probes", "at least 1"),
-    "unknown field": (b'{"query": "x", "lang": "fa"}', "lang", "query, k, languages, probes"),
+    "unknown field": (b'{"query": "x", "lang": "fa"}', "lang", "query, queries, k, languages, probes"),
 }
 
 
@@ -268,7 +291,8 @@ def test_body_of_another_type_is_refused(http):
 def test_wrong_address_lists_the_routes(http, path, status):
     answer = http.get(path)
     assert answer.status_code == status
-    assert "POST /search, GET /health, GET /info, GET /openapi.json" in answer.json()["error"]
+    routes = ("POST /search", "POST /v1/embeddings", "POST /rerank", "GET /health", "GET /info", "GET /openapi.json")
+    assert all(route in answer.json()["error"] for route in routes)
 
 
 def test_unusual_characters_are_searched_without_error(http):
@@ -310,7 +334,7 @@ def test_openapi_is_valid_and_names_the_limits(http):
     assert request["properties"]["query"]["maxLength"] == 200
     assert (request["properties"]["k"]["minimum"], request["properties"]["k"]["maximum"]) == (1, 1000)
     assert '"enum": ["en", "fa", "ru", "zh"]' in json.dumps(request["properties"]["languages"])
-    assert set(api["paths"]) == {"/search", "/health", "/info"}
+    assert set(api["paths"]) > {"/search", "/health", "/info"}  # the others: tests/test_serving_routes.py
 
 
 def test_shard_replicas_hold_no_torch(served):
@@ -383,7 +407,7 @@ def test_dead_part_is_gone_and_unanswered_part_is_late():
         answered.set_result(1)
         dead.set_exception(ActorDiedError())
         with pytest.raises(UnavailableError) as raised:
-            await _gather({"a": answered, "b": pending, "c": dead}, deadline=0)
+            await gather({"a": answered, "b": pending, "c": dead}, deadline=0)
         assert pending.cancelled()
         return raised.value
 
@@ -447,7 +471,7 @@ def test_config_file_has_only_keys_of_the_serve_schema():
     from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
     args = ServeArgs(recipe="atlas", overrides=["root=runs"], scale=Scale(encoders=2, gateways=3))
-    written_config = config(args, "0.0.0.0", 8000)
+    written_config = build_config(args, ("0.0.0.0", 8000))
     parsed = ServeDeploySchema.model_validate(written_config)
     assert set(written_config) <= set(ServeDeploySchema.model_fields)
     assert set(written_config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
@@ -465,8 +489,8 @@ def test_config_file_has_only_keys_of_the_serve_schema():
 def test_config_file_keeps_what_runs_until_the_new_answers():
     """The gateway of the second file is that of the first but for what it serves, so that it does not start anew."""
     before, after = (ServeArgs(recipe="atlas", system=system) for system in ("bm25", "student"))
-    first = config(before, "0.0.0.0", 8000)
-    second = config(after, "0.0.0.0", 8000, kept=first["applications"][1:])
+    first = build_config(before, ("0.0.0.0", 8000))
+    second = build_config(after, ("0.0.0.0", 8000), kept=first["applications"][1:])
     assert second["applications"][2:] == first["applications"][1:]
     new, old = (app["name"] for app in second["applications"][1:])
     assert new != old
@@ -474,11 +498,11 @@ def test_config_file_keeps_what_runs_until_the_new_answers():
     assert changed["deployments"][0]["user_config"] == {"serves": [new, old]}
     changed["deployments"][0]["user_config"] = {"serves": [old]}
     assert changed == first["applications"][0]
-    assert config(before, "0.0.0.0", 8000, kept=first["applications"][1:]) == first
+    assert build_config(before, ("0.0.0.0", 8000), kept=first["applications"][1:]) == first
 
 
-def run_cli(*arguments, cwd=ROOT):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+def run_cli(*arguments, cwd=ROOT, keys="none"):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "BABELRAY_API_KEYS": keys}
     command = [sys.executable, "-m", "serving", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
     return done.returncode, done.stdout, done.stderr
@@ -495,6 +519,19 @@ def test_print_config_prints_a_file_for_serve_deploy():
     assert parts["args"] == {"recipe": "atlas", "overrides": [f"root={ROOT / 'runs'}"]}
     assert re.fullmatch("babelray-[0-9a-f]{12}", parts["name"])
     assert gateway["name"] == "babelray"
+    assert gateway["args"] == {"access": {"hosts": ["*"]}}
+
+
+def test_printed_config_holds_the_keys_and_needs_some():
+    key = {"name": "anna", "sha256": "a" * 64, "per_minute": 5}
+    code, out, _ = run_cli("atlas", "--print-config", keys=f"anna:{'a' * 64}:5")
+    assert code == 0
+    args = yaml.safe_load(out)["applications"][0]["args"]
+    assert args["access"] == {"keys": [key], "hosts": ["*"]}
+    assert [one.name for one in GatewayArgs.model_validate(args).access.keys] == ["anna"]
+    code, _, err = run_cli("atlas", "--print-config", keys="")
+    assert code == 1
+    assert "0.0.0.0 is reached from other machines, so a server there needs API keys" in err
 
 
 def test_printed_config_loads_the_same_recipe_in_another_directory(tmp_path, monkeypatch):

@@ -1,0 +1,87 @@
+"""A served system in this process, without Ray: the HTTP interface around an index, its documents and an encoder."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from pipelines.docstore import Docstore
+from pipelines.encoder import open_encoder
+from pipelines.search import open_shards, search
+from serving import encoding
+from serving.access import OPEN_TO_ALL, Access, guard
+from serving.api import build_app
+from serving.app import Served, describe
+from serving.arrange import arrange
+from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+
+
+class HereBackend:
+    """A ``Backend`` that calls the encoder and the shards itself, one request after another."""
+
+    def __init__(self, served: Served):
+        self.served = served
+        self.docs = {lang: Docstore.open(artifact) for lang, artifact in served.docs.items()}
+        inputs = {"student": served.student} if served.student else {}
+        self.encoder: Any = open_encoder(served.encoder, inputs) if served.encoder else None
+
+    async def answer(self, request: SearchRequest) -> SearchAnswer:
+        start = time.perf_counter()
+        query: Any = self.encoder.encode_queries([request.query])[0] if self.encoder else request.query
+        update = {"k": request.offset + request.k} | ({"probes": request.probes} if request.probes else {})
+        options = self.served.options.model_copy(update=update)
+        found = {
+            lang: search(open_shards(self.served.index.place, lang), [query], options)[0]
+            for lang in request.languages or self.docs
+        }
+        results = []
+        for rank, placed in enumerate(arrange(found, request), request.offset + 1):
+            best, others = self._read(placed.best), [Translation(**self._read(hit)) for hit in placed.others]
+            translations = others if request.collapse else None
+            results.append(Result(rank=rank, doc_id=placed.best.doc_id, **best, translations=translations))
+        took = {"total": (time.perf_counter() - start) * 1000}
+        return SearchAnswer(query=request.query, results=results, took_ms=took)
+
+    def _read(self, hit: Any) -> dict[str, Any]:
+        row = self.docs[hit.lang].row(hit.doc_id)
+        return {"lang": hit.lang, "score": hit.score, "title": row["title"] or "", "text": row["text"]}
+
+    async def check_parts(self) -> dict[str, Any]:
+        return {}
+
+    async def describe_encoder(self) -> encoding.EncoderFacts:
+        return encoding.describe_encoder(self.encoder)
+
+    async def encode_texts(self, texts: Sequence[str], task: encoding.Task) -> encoding.Encoded:
+        return encoding.encode_texts(self.encoder, texts, task)
+
+    async def score_texts(self, query: str, texts: Sequence[str]) -> encoding.Scored:
+        return encoding.score_texts(self.encoder, query, texts, self.served.passages)
+
+    async def match_tokens(self, query: str, texts: Sequence[str]) -> list[list[encoding.TokenMatch]]:
+        return encoding.match_tokens(self.encoder, query, texts, self.served.passages)
+
+
+class ServerHere:
+    """A system with its HTTP interface; requests are sent without a socket."""
+
+    def __init__(self, served: Served, access: Access | None = None, limits: Limits | None = None):
+        self.served, self.backend = served, HereBackend(served)
+        self.info = describe(served, limits or Limits())
+        self.app = guard(build_app(self.backend, self.info), access or OPEN_TO_ALL)
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send one request."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
+        """Send a JSON body."""
+        return self.send("POST", path, **({"json": body} if body is not None else {}), **options)
