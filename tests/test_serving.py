@@ -32,6 +32,7 @@ from serving.api import UnavailableError, build_app
 from serving.app import GatewayArgs, Scale, ServeArgs, application
 from serving.arrange import share_ties
 from serving.calls import gather
+from serving.config import build_config
 from serving.messages import Info, LanguageInfo, Limits
 
 # importing Ray Data warns about a deprecated setting of its own
