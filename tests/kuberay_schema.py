@@ -93,7 +93,7 @@ CLUSTER = closed(
     headGroupSpec=closed("template", rayStartParams=TEXTS, template=TEMPLATE, serviceType=TEXT),
     workerGroupSpecs=array(
         closed(
-            "groupName template",
+            "groupName minReplicas maxReplicas template",
             groupName=TEXT,
             replicas=NUMBER,
             minReplicas=NUMBER,

@@ -38,7 +38,7 @@ def test_a_location_survives_copies_pickles_and_json():
 def test_a_path_is_taken_absolute_and_a_uri_as_it_is():
     assert Reads(path="some/{lang}.tsv").path == str(Path.cwd() / "some/{lang}.tsv")
     assert Reads(path="s3://bucket/x?region=y").path == "s3://bucket/x?region=y"
-    with pytest.raises(StorageError, match="expected a path or an s3:// URI"):
+    with pytest.raises(StorageError, match="expected a path or a URI that begins with s3://"):
         Reads(path="https://example.org/x")
 
 

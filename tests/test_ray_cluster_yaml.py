@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.session
 import pytest
@@ -195,23 +196,27 @@ def test_images_are_pinned_to_the_installed_ray(either):
     assert images == [f"rayproject/ray:{ray.__version__}-py311-{flavour}" for flavour in ("cpu", "gpu", "gpu")]
 
 
-@pytest.mark.parametrize("wrong", [None, "Acton"])
-def test_iam_takes_the_policies(wrong):
+@pytest.fixture
+def iam(s3_root):
+    """A client of the IAM that the server of the object store has too."""
     import boto3
+
+    endpoint = parse_qs(urlsplit(s3_root).query)["endpoint_override"][0]
+    return boto3.client(
+        "iam", "us-east-1", endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+    )
+
+
+def test_iam_takes_the_policies_and_the_check_finds_a_misspelt_key(iam):
     from botocore.exceptions import ClientError
-    from moto import mock_aws
 
     policies = {"node": write_node_policy("b"), "head": write_head_policy("b", "123456789012", "us-east-1")}
-    with mock_aws():
-        iam = boto3.client("iam", "us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
-        for name, policy in policies.items():
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(write_trust()))
-            if wrong:
-                policy["Statement"][0][wrong] = policy["Statement"][0].pop("Action")
-                with pytest.raises(ClientError, match="MalformedPolicyDocument"):
-                    iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(policy))
-            else:
-                iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(policy))
+    for name, policy in policies.items():
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(write_trust()))
+        iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(policy))
+        policy["Statement"][0]["Acton"] = policy["Statement"][0].pop("Action")
+        with pytest.raises(ClientError, match="MalformedPolicyDocument"):
+            iam.create_policy(PolicyName=f"wrong-{name}", PolicyDocument=json.dumps(policy))
 
 
 def test_the_head_may_pass_the_nodes_role_and_read_the_images_name_and_nodes_may_not(config):
