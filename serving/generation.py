@@ -26,7 +26,7 @@ from serving.catalog import Catalog, CheckError, ForeignError
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest
 from serving.observe import Meters
 
-PING_S = 0.5  # how long a part may take to answer a health check before Serve is asked about it
+PING_S = 1.0  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
 ENCODER = "encoder"
 # of the time that a request has left, what a stage may take: it leaves some to those that follow
