@@ -1,7 +1,8 @@
 """Admission in Serve's HTTP proxy, the process that clients connect to, so that what is refused costs least.
 
 A gateway refuses what it has no room for, but by then a request has passed two processes: measured, ten times the load
-left a twentieth of the answers. Here a refusal costs one. Serve's proxies use this when Ray is started with
+left a twentieth of the answers (``tests/benchmarks/bench_serving.py --without-front``). Here a refusal costs one.
+Serve's proxies use this when Ray is started with
 
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:list_middlewares
 

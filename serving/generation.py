@@ -27,7 +27,7 @@ from serving.encoder_calls import ENCODER, EncoderCalls
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, Translation
 from serving.observe import Meters
 
-PING_S = 0.5  # how long a part may take to answer a health check before Serve is asked about it
+PING_S = 1.0  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
 # of the time that a request has left, what a stage may take: it leaves some to those that follow
 ENCODE_SHARE, SEARCH_SHARE = 0.5, 0.9

@@ -65,12 +65,12 @@ class Driver:
 
 
 @contextmanager
-def start_driver() -> Iterator[Driver]:
-    """Start Ray and Serve in a process, and end both with it."""
+def start_driver(with_front: bool = True) -> Iterator[Driver]:
+    """Start Ray and Serve in a process, and end both with it. ``with_front``: its proxy refuses what has no room."""
     context = multiprocessing.get_context("spawn")
     connection, other = context.Pipe()
     port = free_port()
-    process = context.Process(target=_drive, args=(other, port))
+    process = context.Process(target=_drive, args=(other, port, with_front))
     process.start()
     other.close()
     try:
@@ -85,7 +85,7 @@ def small(**changes: Any) -> Server:
     return replace(Server(scale=Scale(cpus=0.01), limits=LIMITS, check_s=20), **changes)
 
 
-def _drive(connection: Connection, port: int) -> None:
+def _drive(connection: Connection, port: int, with_front: bool = True) -> None:
     import ray
     from ray import serve
 
@@ -98,7 +98,8 @@ def _drive(connection: Connection, port: int) -> None:
         "list": lambda: sorted(serve.status().applications),
         "report": lambda server: [report._asdict() for report in swap.ask_gateways(server.name)],
     }
-    os.environ.update(make_environment(LIMITS, gateways=1))
+    if with_front:
+        os.environ.update(make_environment(LIMITS, gateways=1))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:

@@ -80,7 +80,7 @@ RECIPE_VERBS = {
     "prune": ["recipes", "--dry-run", "--set", "--json"],
 }
 OTHER_VERBS = {
-    "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config"],
+    "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config", "--replace"],
     "doctor": ["--root", "--timeout", "--workers", "--gpus", "--wait", "--json"],
 }
 

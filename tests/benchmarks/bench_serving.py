@@ -1,8 +1,9 @@
 """What a server answers per second, and what becomes of it under ten times the load that it can carry.
 
-    python tests/benchmarks/bench_serving.py [--url http://127.0.0.1:8000] [--seconds 10]     # two minutes
+    python tests/benchmarks/bench_serving.py [--url http://127.0.0.1:8000] [--without-front]     # two minutes
 
-Asks the server at ``--url``, or a small one of its own: BM25, two shards of 2,000 documents. First 1, 4, 16 and 64
+Asks the server at ``--url``, or a small one of its own: BM25, two shards of 2,000 documents, with or without the
+admission in Serve's proxy (``serving.front``). First 1, 4, 16 and 64
 clients, each of which waits for its answer; then as many searches a second as ten times the best of these, whatever
 comes back. Prints answered searches per second, their times, how often each status came, and how long ``/livez`` took
 meanwhile. The clients run on the same machine and take CPU from the server. Fails when the server answers less than
@@ -33,8 +34,8 @@ TIMES, LEAST = 10, 0.9
 
 
 @contextmanager
-def serve_small() -> Iterator[str]:
-    with TemporaryDirectory() as directory, start_driver() as driver:
+def serve_small(with_front: bool) -> Iterator[str]:
+    with TemporaryDirectory() as directory, start_driver(with_front) as driver:
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
         driver.ask("start", small(), make_system(Path(directory), 1, documents=2000), False)
         wait_until_ready(driver.base)
@@ -49,9 +50,10 @@ def use(url: str) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url")
+    parser.add_argument("--without-front", action="store_true")
     parser.add_argument("--seconds", type=float, default=10)
     given = parser.parse_args()
-    with use(given.url) if given.url else serve_small() as base:
+    with use(given.url) if given.url else serve_small(not given.without_front) as base:
         measure_clients(base, QUERIES, 1, 2)  # the first searches open what they need
         found = {clients: measure_clients(base, QUERIES, clients, given.seconds) for clients in CLIENTS}
         for clients, measured in found.items():
