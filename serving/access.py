@@ -31,6 +31,7 @@ from serving.problems import Phrase, describe_faults, format_value, respond
 ORIGINS = "BABELRAY_ALLOW_ORIGINS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/", "/health", "/livez", "/readyz")  # the empty page, and what probes ask without a key
+VECTOR_ROUTES = ("/v1/embeddings", "/encode", "/embed")
 GZIP_BYTES = 1024  # shorter bodies fit one packet
 GZIP_LEVEL = 4
 
@@ -88,7 +89,17 @@ def guard(app: ASGIApp, access: Access) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
             max_age=600,
         )
-    return GZipMiddleware(app, minimum_size=GZIP_BYTES, compresslevel=GZIP_LEVEL)
+    return _Compression(app, minimum_size=GZIP_BYTES, compresslevel=GZIP_LEVEL)
+
+
+class _Compression(GZipMiddleware):
+    """ASGI middleware that compresses responses, but for vectors: these are long, hardly get shorter, and to compress
+    them would hold up every other request."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _route_path(scope) in VECTOR_ROUTES:
+            return await self.app(scope, receive, send)
+        return await super().__call__(scope, receive, send)
 
 
 class _KeyCheck:

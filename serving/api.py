@@ -117,17 +117,19 @@ class _BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = 0
+        if scope["type"] != "http":  # Serve starts the application with an event of its own
+            return await self.app(scope, receive, send)
+        read, limit = 0, body_limit(scope["path"])
 
         async def receive_limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > body_limit(scope["path"]):
+            if read > limit:
                 raise HTTPException(413)
             return message
 
-        await self.app(scope, receive_limited, send)
+        return await self.app(scope, receive_limited, send)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -25,10 +25,11 @@ TEXTS = ["the euro", "the rial of Iran"]
 
 
 @contextmanager
-def listen(app):
+def listen(app, lifespan="on"):
     """Serve an application on loopback, in a thread. Yields its address."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan=lifespan)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 30
@@ -143,7 +144,7 @@ def test_a_busy_server_is_asked_again(connect):
             return await respond(send, 429 if len(asked) == 1 else 503, b'{"error": "busy"}', [(b"retry-after", b"0")])
         return await respond(send, 200, b'{"query": "a", "results": [], "took_ms": {}, "new": 1}')
 
-    with listen(busy_server) as address:
+    with listen(busy_server, lifespan="off") as address:
         with connect(address, retries=1) as client, pytest.raises(ServerError, match="busy") as raised:
             client.search("a")
         assert (raised.value.status, len(asked)) == (503, 2)
@@ -157,7 +158,7 @@ def test_another_server_is_told_from_ours(connect):
     async def other_server(scope, receive, send):
         await respond(send, 200, b"[]")
 
-    with listen(other_server) as address, connect(address) as client:
+    with listen(other_server, lifespan="off") as address, connect(address) as client:
         with pytest.raises(ServerError, match="expected the answer of a babelray server"):
             client.search("a")
         with pytest.raises(ServerError, match="expected the answer of a babelray server"):

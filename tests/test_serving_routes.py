@@ -1,5 +1,6 @@
 """The routes in this process, around MiniLM, with one vector for each text or for each token, and an index of words."""
 
+import asyncio
 import base64
 
 import numpy as np
@@ -9,8 +10,11 @@ from openapi_spec_validator import validate as validate_openapi
 import serving_apps
 from pipelines.indexes.maxsim import score_all
 from pipelines.text import join_title
+from serving.api import build_app
+from serving.backend import UnavailableError
+from serving.messages import Limits
 from serving.routes import MAX_TEXTS
-from serving_here import ServerHere
+from serving_here import HereBackend, ServerHere
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTION = "the currency of Russia"
@@ -134,6 +138,32 @@ def test_matches_stand_in_query_title_and_text(tokens):
 def test_a_batch_is_explained(tokens):
     batch = ask(tokens, "/search", queries=[QUESTION, "Tehran"], k=2, explain=True)
     assert all(result["matches"] for answer in batch["answers"] for result in answer["results"])
+
+
+class Interrupted(HereBackend):
+    """A backend whose answer to "gone" is that a part is gone, and to "late" none."""
+
+    async def answer(self, request):
+        if request.query == "gone":
+            raise UnavailableError(["shard-fa-00000"], [])
+        if request.query == "late":
+            await asyncio.sleep(60)
+        return await super().answer(request)
+
+
+@pytest.mark.parametrize(
+    ("query", "missing", "sentence"),
+    [
+        ("gone", ["shard-fa-00000"], "shard-fa-00000: gone, being restarted; try again"),
+        ("late", ["3 searches"], "no answer within 0.5 s from 3 searches; try again"),
+    ],
+)
+def test_a_batch_is_whole_or_an_error(words, query, missing, sentence):
+    info = words.info.model_copy(update={"limits": Limits(timeout_s=0.5)})
+    server = ServerHere(words.served)
+    server.app = build_app(Interrupted(words.served), info)
+    problem = refused(server, "/search", 503, queries=["a", query, "b"])
+    assert (problem["missing"], problem["error"]) == (missing, sentence)
 
 
 BAD_SEARCHES = {

@@ -4,13 +4,15 @@ Beside OpenAI's fields there is ``input_type``, "document" where it is left out:
 since most encoders read the two differently. Texts come as strings, not as numbers of tokens.
 """
 
+import asyncio
 import base64
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import Field
 
 from serving.backend import Backend
@@ -94,7 +96,7 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
     @app.post(
         "/v1/embeddings", response_model=EmbeddingAnswer, responses=ENCODER_ERRORS, operation_id="create_embeddings"
     )
-    async def create_embeddings(request: EmbeddingRequest) -> JSONResponse:
+    async def create_embeddings(request: EmbeddingRequest) -> Response:
         """Encode texts: one vector for each."""
         check_encoder(info, request.model)
         facts = await backend.describe_encoder()
@@ -102,17 +104,12 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
         check_dimensions(facts, request.dimensions)
         encoded = await backend.encode_texts(request.input, request.input_type)
         vectors = [cut_vector(vector, request.dimensions) for vector in encoded.vectors]
-        data = [
+        data = (
             {"object": "embedding", "index": index, "embedding": write_vectors(vector, request.encoding_format)}
             for index, vector in enumerate(vectors)
-        ]
-        return JSONResponse(
-            {
-                "object": "list",
-                "data": data,
-                "model": request.model or info.recipe,
-                "usage": count_usage(sum(encoded.read)),
-            }
+        )
+        return await respond_list(
+            {"model": request.model or info.recipe, "usage": count_usage(sum(encoded.read))}, data
         )
 
     @app.get("/v1/models", operation_id="list_models")
@@ -151,6 +148,17 @@ def write_vectors(vectors: np.ndarray, form: EncodingFormat, kind: str = "<f4") 
     if form == "base64":
         return base64.b64encode(vectors.astype(kind).tobytes()).decode()
     return vectors.astype(np.float64).round(DECIMALS).tolist()
+
+
+async def respond_list(fields: Mapping[str, Any], data: Iterable[dict[str, Any]]) -> Response:
+    """Respond with a list in OpenAI's form. It is written in a thread and item by item, since a megabyte of numbers
+    would hold up other requests."""
+
+    def write() -> str:
+        head = json.dumps({"object": "list", **fields})
+        return f'{head[:-1]}, "data": [{", ".join(map(json.dumps, data))}]}}'
+
+    return Response(await asyncio.to_thread(write), media_type="application/json")
 
 
 def count_usage(tokens: int) -> dict[str, int]:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import Field
 
 from serving.backend import Backend
 from serving.messages import Info
 from serving.routes import ENCODER_ERRORS, MODEL, TEXTS, EncodingFormat, InputType, Message, Texts, Usage, check_encoder
-from serving.routes.embeddings import count_usage, write_vectors
+from serving.routes.embeddings import count_usage, respond_list, write_vectors
 
 
 class EncodeRequest(Message):
@@ -60,16 +60,16 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
     """Add the route."""
 
     @app.post("/encode", response_model=EncodeAnswer, responses=ENCODER_ERRORS, operation_id="encode")
-    async def encode(request: EncodeRequest) -> JSONResponse:
+    async def encode(request: EncodeRequest) -> Response:
         """Encode texts: a vector for each token of a late-interaction encoder."""
         check_encoder(info, request.model)
         facts = await backend.describe_encoder()
         encoded = await backend.encode_texts(request.input, request.input_type)
-        data = [
+        data = (
             {"index": index, "vectors": len(found), "embedding": write_vectors(found, request.encoding_format, "<f2")}
             for index, found in enumerate(encoded.vectors)
-        ]
+        )
         named = {"model": request.model or info.recipe, "dim": facts.dim, "similarity": facts.similarity}
-        return JSONResponse({"object": "list", **named, "data": data, "usage": count_usage(sum(encoded.read))})
+        return await respond_list(named | {"usage": count_usage(sum(encoded.read))}, data)
 
     return {"/encode": EXPECTED}
