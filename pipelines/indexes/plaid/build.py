@@ -17,7 +17,7 @@ import numpy as np
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import ShardPlan
-from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, blocks, load_npy, offsets
+from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, Stack, blocks, load_npy, offsets
 from pipelines.indexes.plaid.codec import BLOCK, Codec, Training, train
 from pipelines.indexes.sample import draw, take_census
 from pipelines.vectors import IntArray, stream_vectors
@@ -47,6 +47,21 @@ class PlaidBuilder:
         _write_ivf(directory, len(codec.centroids_CN))
         _write_metadata(directory, codec, docs.facts)
         return docs.facts
+
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """See ``Builder.merge``."""
+        docs, codec = Docs(sources), Codec.load(sources[0])
+        codec.save(directory)
+        with DocsWriter(directory) as written:
+            written.copy(docs, kept)
+        for name in ("0.codes.npy", "0.residuals.npy"):
+            rows_T = Stack([load_npy(source / name) for source in sources])
+            with NpyAppender(directory / name, _code_type(codec) if name == "0.codes.npy" else "|u1") as copied:
+                for tokens in docs.token_blocks(kept):
+                    copied.append(rows_T.take(tokens))
+        _write_ivf(directory, len(codec.centroids_CN))
+        _write_metadata(directory, codec, written.facts)
+        return written.facts
 
 
 class TrainCodec:
