@@ -111,7 +111,7 @@ class FaissBuilder:
         return written.facts
 
     def _empty(self, dim: int, cells: Any) -> Any:
-        """An index without vectors; ``cells`` is the place of the index, or a finished part with the cells of an IVF."""
+        """An index without vectors; ``cells``: the place of the index, or a part with the cells of an IVF."""
         import faiss
 
         if self.config.structure == "flat":
