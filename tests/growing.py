@@ -1,4 +1,4 @@
-"""Indexes that grow, for tests: a base of a few texts, an encoder of words, and the ranking of an index built at once."""
+"""Indexes that grow, for tests: a base of a few texts, an encoder of words, the ranking of an index built at once."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from pipelines.index import BuildShard, plan_shards
 from pipelines.indexes import open_group
 from pipelines.indexes.base import Query, SearchOptions
 from pipelines.search import search
-from pipelines.segments import GrowingIndex, Snapshot
 from pipelines.segments.build import SHARED
+from pipelines.segments.growing import GrowingIndex
+from pipelines.segments.snapshot import Snapshot
 from pipelines.tables import DOCS, VECTORS
-
 from tests.shards import Doc, build, docs_artifact, local_fan_out, unit, vectors_artifact
 
 DIM = 16

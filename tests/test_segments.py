@@ -8,9 +8,8 @@ import pytest
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
-from pipelines.indexes.faiss_index import Faiss
 from pipelines.indexes.plaid import Plaid
-from pipelines.segments import newest_list
+from pipelines.segments.lists import newest_list
 from tests.growing import build_at_once, encode_text, make_growing, make_texts, rank, rank_at_once, write_parts
 
 KINDS = [Exact(), Bm25(), Plaid(bits=2, centroids=64), Plaid(bits=4, centroids=64)]

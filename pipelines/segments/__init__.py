@@ -19,11 +19,6 @@ the next writer removes them.
     build      a segment of new documents, or of all that are not deleted
     drift      how far new vectors lie from the codec's cells
     growing    add, delete, compact
-    verb       the same for recipes, on the command line
+    verbs      the same for recipes
+    commands   the same on the command line
 """
-
-from pipelines.segments.growing import GrowingIndex
-from pipelines.segments.lists import Segment, SegmentList, clean, live_place, newest_list
-from pipelines.segments.snapshot import Snapshot
-
-__all__ = ["GrowingIndex", "Segment", "SegmentList", "Snapshot", "clean", "live_place", "newest_list"]

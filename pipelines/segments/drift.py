@@ -17,6 +17,7 @@ from pipelines.vectors import FloatArray, stream_vectors
 
 SAMPLE = 1 << 15  # vectors
 PARTS = 8
+TOO_FAR = 0.1  # drop of the mean cosine from which the codec should be learnt again; see docs/index.md
 
 
 def measure_cosine(index: Place, parts: Sequence[str]) -> float | None:
