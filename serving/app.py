@@ -15,6 +15,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
+from pipelines.segments.parts import list_parts
+from pipelines.segments.snapshot import Snapshot
 from serving.encoder import Encoder
 from serving.gateway import Gateway
 from serving.messages import Info, LanguageInfo, Limits, ShardInfo
@@ -85,6 +88,11 @@ class Served:
     student: Artifact | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
 
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The index with what was added to it and without what was deleted, as it was when this was first asked for."""
+        return Snapshot.newest(self.index.place, self.docs)
+
     @property
     def model(self) -> str | None:
         """The name of the student's artifact, or what identifies the ready checkpoint."""
@@ -127,10 +135,11 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
     """Bind the deployments to the artifacts. Raises StepError where one is not complete."""
     scale, limits = scale or Scale(), limits or Limits()
     about = describe(served, limits)
+    parts = {f"{SHARD}{part.name}": part for part in list_parts(served.snapshot)}
     shards = {
         shard.name: _deploy(
             Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
-        ).bind(served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place)
+        ).bind(served.snapshot, parts[shard.name])
         for shard in about.shards
     }
     encoder = None
@@ -158,10 +167,11 @@ def describe(served: Served, limits: Limits) -> Info:
     for artifact in (served.index, served.student, *served.docs.values()):
         _ = artifact and artifact.manifest  # it is complete, or this raises and says what to run
     index = json.loads((served.index.place / "index.json").read())
-    codes = sorted({shard["lang"] for shard in index["shards"]})
+    documents = served.snapshot.state.count()
+    codes = served.snapshot.langs
     if missing := [code for code in codes if code not in served.docs]:
         raise RecipeError(f"expected documents for every language of {served.index.name}, got none for {missing}")
-    shards = [shard for code in codes for shard in _shards(index, code, served.docs[code])]
+    shards = _shards(served.snapshot)
     return Info(
         recipe=served.recipe,
         system=served.system,
@@ -175,31 +185,36 @@ def describe(served: Served, limits: Limits) -> Info:
                 name=languages.name(code),
                 autonym=languages.autonym(code),
                 dir="rtl" if languages.is_rtl(code) else "ltr",
-                documents=sum(shard.docs for shard in shards if shard.lang == code),
+                documents=documents[code],
             )
             for code in codes
         ],
-        documents=sum(shard.docs for shard in shards),
+        documents=sum(documents.values()),
         shards=shards,
         limits=limits,
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
     )
 
 
-def _shards(index: Mapping[str, Any], lang: str, docs: Artifact) -> list[ShardInfo]:
-    """The shards of one language. Its texts are shared out by documents, since a shard is asked for its own alone."""
-    found = [shard for shard in index["shards"] if shard["lang"] == lang]
-    per_doc = ZSTD_FACTOR * _bytes(docs) / max(1, sum(shard["docs"] for shard in found))
+def _shards(snapshot: Snapshot) -> list[ShardInfo]:
+    """The parts of an index. The texts of a language are shared out by documents, since a part is asked for its own
+    alone."""
+    parts = list_parts(snapshot)
+    first = snapshot.state.segments[0]
+    per_doc = {
+        lang: ZSTD_FACTOR * _bytes(snapshot.docs_of(first.name, lang)) / max(1, docs)
+        for lang, docs in first.docs.items()
+    }
     return [
         ShardInfo(
-            name=f"{SHARD}{shard['name']}",
-            lang=lang,
-            docs=shard["docs"],
-            passages=shard.get("passages") or shard["docs"],
-            bytes=shard["bytes"],
-            text_bytes=round(per_doc * shard["docs"]),
+            name=f"{SHARD}{part.name}",
+            lang=part.lang,
+            docs=part.docs,
+            passages=part.passages,
+            bytes=part.bytes,
+            text_bytes=round(per_doc[part.lang] * part.docs),
         )
-        for shard in found
+        for part in parts
     ]
 
 

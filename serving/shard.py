@@ -1,4 +1,4 @@
-"""The shard deployment: searches one shard of the index and reads texts of its language.
+"""The shard deployment: searches one part of the index, mostly a shard, and reads the texts of its documents.
 
 A search takes two calls: ``search`` on every shard returns ids and scores, a few kilobytes however long the documents
 are; ``read_texts`` returns title and text of the final results only. The process maps its files into memory and does
@@ -6,31 +6,25 @@ not import torch, so a replica needs little more memory than its shard. Both met
 runs in threads, so that the event loop stays free for health checks.
 """
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cluster.artifact import Artifact
-from cluster.storage import Place
+if TYPE_CHECKING:
+    from pipelines.segments.parts import SearchPart
+    from pipelines.segments.snapshot import Snapshot
 
 
 class Shard:
-    """One replica of a shard.
-
-    ``index`` is the place of the index artifact, ``name`` the directory of the shard in it, ``docs`` the place of the
-    DOCS artifact of the shard's language.
-    """
+    """One replica of a part of an index, as one list of its segments has it."""
 
     ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
-    def __init__(self, index: Place, name: str, docs: Place):
-        from pipelines.docstore import Docstore
-        from pipelines.search import open_shard
-
-        self.shard = open_shard(index, name)
+    def __init__(self, snapshot: "Snapshot", part: "SearchPart"):
+        self.shard = part.open(snapshot)
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
-        self.docstore = Docstore.open(Artifact(docs))
+        self.docstore = part.open_docs(snapshot)
 
     def search(self, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
         """Return the best ``options.k`` documents as (id, score), best first.
