@@ -1,9 +1,11 @@
 """Indexes that grow, for tests: a base of a few texts, an encoder of words, the ranking of an index built at once."""
 
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +70,7 @@ def make_growing(
     vectors = {lang: vectors_artifact(root / f"v-{lang}", as_docs(some), 3) for lang, some in texts.items()}
     place = build(root / "index@0", index, {"vectors": vectors}, shard_rows)
     parts = {lang: [part.uri for part in artifact.parts] for lang, artifact in vectors.items()}
-    return GrowingIndex(place, docs, lambda: dict.fromkeys(texts, encode_rows), parts, shard_rows)
+    return GrowingIndex(place, docs, partial(dict.fromkeys, tuple(texts), encode_rows), parts, shard_rows)
 
 
 def write_parts(directory: Path, texts: Mapping[str, str], lang: str = "en") -> dict[str, list[Place]]:
@@ -105,3 +107,42 @@ def rank(
     snapshot: Snapshot, queries: Sequence[Query], options: SearchOptions, lang: str = "en"
 ) -> list[list[tuple[str, float]]]:
     return search(snapshot.open(lang), queries, options)
+
+
+def read_texts(snapshot: Snapshot, lang: str = "en") -> dict[str, str]:
+    """All documents that a search finds, each once, with their texts."""
+    query = np.ones((1, DIM), np.float32)
+    (found,) = rank(snapshot, [query], SearchOptions(k=10_000), lang)
+    ids = [doc_id for doc_id, _ in found]
+    assert len(set(ids)) == len(ids), "a document is found twice"
+    docs = snapshot.open_docs(lang)
+    return {doc_id: docs.row(doc_id)["text"] for doc_id in ids}
+
+
+class Watcher:
+    """A reader that opens the newest list again and again while another changes it, and keeps all that it saw."""
+
+    def __init__(self, growing: GrowingIndex):
+        self.growing, self.seen = growing, list[dict[str, str]]()
+        self.error: BaseException | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        try:
+            while not self._end.is_set():
+                texts = read_texts(self.growing.snapshot())
+                if not self.seen or self.seen[-1] != texts:
+                    self.seen.append(texts)
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
