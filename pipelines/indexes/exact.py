@@ -62,6 +62,7 @@ class ExactBuilder:
         vectors_TN = Stack([load_npy(source / "vectors.npy") for source in sources])
         with DocsWriter(directory) as written, NpyAppender(directory / "vectors.npy", "<f2") as vectors:
             written.copy(docs, kept)
+            vectors.append(vectors_TN.slice(0, 0))  # where nothing is kept, the width is
             for tokens in docs.token_blocks(kept):
                 vectors.append(vectors_TN.take(tokens))
         return written.facts

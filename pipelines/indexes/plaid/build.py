@@ -57,6 +57,7 @@ class PlaidBuilder:
         for name in ("0.codes.npy", "0.residuals.npy"):
             rows_T = Stack([load_npy(source / name) for source in sources])
             with NpyAppender(directory / name, _code_type(codec) if name == "0.codes.npy" else "|u1") as copied:
+                copied.append(rows_T.slice(0, 0))  # where nothing is kept, the width is
                 for tokens in docs.token_blocks(kept):
                     copied.append(rows_T.take(tokens))
         _write_ivf(directory, len(codec.centroids_CN))
