@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from cluster.storage import Place
+from pipelines.index import BuildShard, plan_shards
+from pipelines.indexes import open_group
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.plaid import Plaid
 from pipelines.segments.lists import newest_list
 from tests.growing import build_at_once, encode_text, make_growing, make_texts, rank, rank_at_once, write_parts
+from tests.shards import build, make_docs, make_queries, vectors_artifact
 
 KINDS = [Exact(), Bm25(), Plaid(bits=2, centroids=64), Plaid(bits=4, centroids=64)]
 DEPTHS = [{"k": 10}, {"k": 5, "probes": 2, "candidates": 12}, {"k": 400}]
@@ -48,3 +53,27 @@ def test_what_was_added_and_deleted_ranks_as_an_index_built_at_once(index: objec
         assert rank(growing.snapshot(), questions, options) == rank_at_once(at_once, questions, options)
     docs = growing.snapshot().open_docs("en")
     assert {n: docs.row(n)["text"] for n in texts} == texts
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hidden_documents_take_no_share_of_the_depth(seed: int, tmp_path: Path) -> None:
+    docs = make_docs(400, seed=seed, tokens=6, passages=4)
+    shown = [doc for doc in docs if len(doc[1]) < 3]  # those with many passages are hidden
+    index = Plaid(centroids=256)
+    place = build(tmp_path / "all", index, {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
+    (Place.of(tmp_path / "shown") / "codec").put((place / "codec").path)
+    plans = plan_shards({"vectors": {"en": vectors_artifact(tmp_path / "w", shown)}}, "vectors", 10**6)
+    BuildShard(index, plans, Place.of(tmp_path / "shown"))(0)
+    hiding, alone = (open_group([tmp_path / name / "shards" / "en-00000"]) for name in ("all", "shown"))
+    hiding.hide([pa.array([name for name, passages in docs if len(passages) > 2])])
+    queries = make_queries(docs, 30, tokens=2)
+    for depth in (
+        {"k": 5, "candidates": 20},
+        {"k": 60, "candidates": 90},
+        {"k": 3, "probes": 2},
+        {"k": 80, "probes": 3},
+    ):
+        options = SearchOptions(**depth)
+        assert hiding.search(queries, options) == alone.search(queries, options)
+    everything = open_group([tmp_path / "all" / "shards" / "en-00000"])
+    assert everything.search(queries, SearchOptions(k=5)) != alone.search(queries, SearchOptions(k=5))

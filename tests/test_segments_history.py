@@ -102,6 +102,17 @@ def test_a_writer_that_slept_too_long_has_lost(base: GrowingIndex, tmp_path: Pat
     assert [place.name for place in lists.list()] == ["00000004.json"]
 
 
+def test_what_another_writer_is_making_is_left_alone(base: GrowingIndex, tmp_path: Path) -> None:
+    growing = copy(base, tmp_path)
+    growing.add(write_parts(tmp_path, {"n1": TEXTS[0]}))
+    begun = live_place(growing.index) / SEGMENTS / newest_list(growing.index).next_id()
+    (begun / "index.json").write(b"{}")
+    assert clean(growing.index, grace_s=0) == []
+    assert begun.exists()
+    growing.delete(["n1"])  # takes the number that it was to be named by
+    assert not begun.exists()
+
+
 def test_a_reader_of_an_older_list_reads_on_until_the_grace_is_over(base: GrowingIndex, tmp_path: Path) -> None:
     growing = copy(base, tmp_path)
     growing.add(write_parts(tmp_path, {"n1": TEXTS[0]}))

@@ -110,6 +110,29 @@ def test_what_cannot_be_encoded_stays_as_it_was(growing: GrowingIndex, tmp_path:
     assert (change.number, change.added) == (1, 0)
 
 
+def test_only_what_is_new_or_has_changed_is_encoded(growing: GrowingIndex, tmp_path: Path) -> None:
+    encoded: list[str] = []
+
+    def encode(rows: pa.Table) -> pa.Table:
+        encoded.extend(rows["doc_id"].to_pylist())
+        return encode_rows(rows)
+
+    watched = replace(growing, open_encoders=partial(dict, en=encode))
+    texts = make_texts(40)
+    reported: list[tuple[int, int]] = []
+    parts = write_parts(tmp_path, texts | {"d3": "w1 w2", "n": "w3"})
+    change = watched.add(parts, lambda done, of: reported.append((done, of)))
+    assert encoded == ["d3", "n"]
+    assert (change.added, change.replaced, change.unchanged) == (1, 1, 39)
+    assert reported == [(2, 2)]
+    watched.add(parts)
+    watched.compact()
+    watched.add(parts)
+    watched.add(write_parts(tmp_path, {"d3": texts["d3"]}))  # back to its first text
+    assert encoded == ["d3", "n", "d3"]
+    assert read_texts(watched.snapshot()) == texts | {"n": "w3"}
+
+
 def test_absent_ids_are_told_and_change_nothing(growing: GrowingIndex, tmp_path: Path) -> None:
     change = growing.delete(["x", "y", "x"])
     assert (change.number, change.absent, change.deleted) == (0, ["x", "y"], 0)

@@ -116,18 +116,12 @@ def clean(index: Place, grace_s: float | None = None) -> list[str]:
         return []
     after = dict(pairwise(numbers))
     old = [n for n, later in after.items() if changed[_list_place(index, later).name] < oldest]
-    removed = [_list_place(index, number) for number in old]
-    for place in removed:
-        place.delete()
-    named = {name for number in numbers if number not in old for name in _names(_read(index, number))}
+    removed = [place for place in (_list_place(index, number) for number in old) if _remove(place)]
+    named = {name for number in numbers if number not in old for name in _names(index, number)}
     for place in [*(live / SEGMENTS).list(), *(live / TOMBSTONES).list()]:
         number = place.name.partition("-")[0]
         if place.name not in named and number.isdigit() and int(number) <= numbers[-1]:
-            try:
-                place.delete()
-            except StorageError:  # a writer that has lost its number still writes there: the next one removes it
-                continue
-            removed.append(place)
+            removed += [place] if _remove(place) else []
     for kind in (LISTS, TOMBSTONES):
         for path, _, time_ns in (live / kind).files():
             if path.endswith(".tmp") and time_ns < oldest:
@@ -135,7 +129,24 @@ def clean(index: Place, grace_s: float | None = None) -> list[str]:
     return [place.name for place in removed]
 
 
-def _names(held: SegmentList) -> Iterator[str]:
+def _remove(place: Place) -> bool:
+    """Remove a file or a directory; False where another removes it too, or a writer that has lost its number still
+    writes there: then the next who cleans removes it."""
+    try:
+        place.delete()
+    except StorageError:
+        return False
+    return True
+
+
+def _names(index: Place, number: int) -> Iterator[str]:
+    """What a list names; nothing where another has removed it meanwhile."""
+    try:
+        held = _read(index, number)
+    except StorageError:
+        if _list_place(index, number).exists():
+            raise
+        return
     for segment in held.segments:
         yield segment.name
         yield segment.tombstones

@@ -106,7 +106,7 @@ def measure_drift(root: Path, count: int, queries: int, rng: np.random.Generator
     vectors = vectors_artifact(root / "v", first, 8)
     index = Plaid(centroids=2048, sample_tokens=1 << 16)
     base = build(root / "base", index, {"vectors": {"en": vectors}}, 10**6)
-    for share in (0.0, 0.25, 0.5, 1.0):
+    for share in (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0):
         mixed = [
             (
                 f"n{number}",
