@@ -135,8 +135,8 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     student = plan.systems[STUDENT]
     inputs = {"student": student.student.artifact(root)} if student.student else {}
     index = plan.indexes[name, STUDENT].artifact(root)
-    _ = index.manifest  # it is complete, or this raises and says what to run
     encoder = open_encoder(encoder_of(plan.recipe, student), inputs)
+    _ = index.manifest  # it is complete, or this raises and says what to run
     searcher = Searcher(index, docs, encoder, Snapshot.newest(index.place, docs))
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 
