@@ -15,6 +15,7 @@ the next writer removes them.
 
     lists      the lists: the newest, committing one, what is left over
     snapshot   an index as one list has it: shards, tombstones, texts
+    parts      the parts in which a server searches it
     documents  files of documents, as they are given to ``add``
     build      a segment of new documents, or of all that are not deleted
     drift      how far new vectors lie from the codec's cells
