@@ -107,6 +107,10 @@ def clean(index: Place, grace_s: float | None = None) -> list[str]:
 
     ``grace_s`` is ``BABELRAY_GRACE_S`` by default, or a day: a reader that opened a list may open its files so long.
     What a writer is making now is left alone, as are files whose writing was cut short less than the grace ago.
+
+    Two lists are read, however many there are: what is named is so from the list of its number on, until one names it
+    no more. So if the oldest list that is kept does not name what is as old, no other does; and if the newest does not
+    name what has its number, no list ever did.
     """
     grace_s = float(os.environ.get("BABELRAY_GRACE_S") or GRACE_S) if grace_s is None else grace_s
     live, oldest = live_place(index), (time.time() - grace_s) * 1e9
@@ -117,11 +121,15 @@ def clean(index: Place, grace_s: float | None = None) -> list[str]:
     after = dict(pairwise(numbers))
     old = [n for n, later in after.items() if changed[_list_place(index, later).name] < oldest]
     removed = [place for place in (_list_place(index, number) for number in old) if _remove(place)]
-    named = {name for number in numbers if number not in old for name in _names(index, number)}
+    newest, oldest_kept = numbers[-1], next(number for number in numbers if number not in old)
+    named = {*_names(index, newest), *_names(index, oldest_kept)}
     for place in [*(live / SEGMENTS).list(), *(live / TOMBSTONES).list()]:
-        number = place.name.partition("-")[0]
-        if place.name not in named and number.isdigit() and int(number) <= numbers[-1]:
-            removed += [place] if _remove(place) else []
+        digits = place.name.partition("-")[0]
+        if not digits.isdigit() or place.name in named:
+            continue
+        first = int(digits)
+        if (first == newest or first <= oldest_kept) and _remove(place):
+            removed.append(place)
     for kind in (LISTS, TOMBSTONES):
         for path, _, time_ns in (live / kind).files():
             if path.endswith(".tmp") and time_ns < oldest:
