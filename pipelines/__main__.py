@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.segments.commands import app as growing
 from pipelines.terminal import AnyName, Json, RecipeName, Sets, console, echo, report_errors
 
 app = typer.Typer(
@@ -292,6 +293,8 @@ def prune(
 
     echo(verbs.prune(recipes, sets or [], dry_run), as_json)
 
+
+app.registered_commands += growing.registered_commands
 
 if __name__ == "__main__":
     app(prog_name="python -m pipelines")

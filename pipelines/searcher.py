@@ -6,7 +6,7 @@ the encoder (seconds) and opening each language's shards once, then one query's 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.artifact import Artifact
 from cluster.errors import RecipeError
@@ -18,15 +18,25 @@ from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardGroup
 from pipelines.search import open_shards, pool, search
 from pipelines.students import Encoder
 
+if TYPE_CHECKING:
+    from pipelines.segments.snapshot import Snapshot
+
 
 class Searcher:
     """An index of several languages, its documents, and the encoder of its queries (None for a lexical index).
 
-    The shards of a language are opened when it is first searched, and stay open. Raises StepError, naming the step to
-    run, when an artifact is not complete.
+    The shards of a language are opened when it is first searched, and stay open. With a ``snapshot`` of the index, what
+    was added to it is found too, and what was deleted is not. Raises StepError, naming the step to run, when an
+    artifact is not complete.
     """
 
-    def __init__(self, index: Artifact, docs: Mapping[str, Artifact], encoder: Encoder | None = None):
+    def __init__(
+        self,
+        index: Artifact,
+        docs: Mapping[str, Artifact],
+        encoder: Encoder | None = None,
+        snapshot: "Snapshot | None" = None,
+    ):
         for artifact in (index, *docs.values()):
             _ = artifact.manifest  # raises before anything is loaded
         kind = json.loads((index.place / "index.json").read())["kind"]
@@ -34,7 +44,10 @@ class Searcher:
             needed = "texts as queries and no encoder" if kind == "bm25" else "the encoder that encoded its documents"
             raise RecipeError(f"an index of kind {kind} takes {needed}: open the searcher of {index.name} so")
         self.index = index
-        self.docs = {lang: Docstore.open(artifact) for lang, artifact in docs.items()}
+        self.snapshot = snapshot
+        self.docs = {
+            lang: snapshot.open_docs(lang) if snapshot else Docstore.open(artifact) for lang, artifact in docs.items()
+        }
         self.encoder = encoder
         self._shards: dict[str, ShardGroup] = {}
 
@@ -55,7 +68,7 @@ class Searcher:
 
     def _open(self, lang: str) -> ShardGroup:
         if lang not in self._shards:
-            self._shards[lang] = open_shards(self.index.place, lang)
+            self._shards[lang] = self.snapshot.open(lang) if self.snapshot else open_shards(self.index.place, lang)
         return self._shards[lang]
 
     def _fetch_texts(self, ranking: Ranking) -> list[dict[str, Any]]:

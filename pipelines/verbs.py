@@ -122,8 +122,9 @@ def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[s
 
 
 def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
-    """Search the first evaluation set's collection, which is also what is served."""
+    """Search the first evaluation set's collection, which is also what is served, with what was added to it."""
     from pipelines.searcher import Searcher, open_encoder
+    from pipelines.segments.snapshot import Snapshot
 
     name, collection = next(iter(plan.collections.items()), ("", None))
     if collection is None:
@@ -134,7 +135,9 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     student = plan.systems[STUDENT]
     inputs = {"student": student.student.artifact(root)} if student.student else {}
     index = plan.indexes[name, STUDENT].artifact(root)
-    searcher = Searcher(index, docs, open_encoder(encoder_of(plan.recipe, student), inputs))
+    encoder = open_encoder(encoder_of(plan.recipe, student), inputs)
+    _ = index.manifest  # it is complete, or this raises and says what to run
+    searcher = Searcher(index, docs, encoder, Snapshot.newest(index.place, docs))
     return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
 
 
@@ -234,9 +237,12 @@ def _brief(value: Any) -> Any:
 
 
 def prune(names: Sequence[str], sets: Sequence[str], is_dry: bool) -> Report:
-    """Remove the artifacts below the recipes' root that none of these recipes needs; ``is_dry`` only lists them."""
+    """Remove the artifacts below the recipes' root that none of these recipes needs, with what was added to such
+    indexes; ``is_dry`` only lists them."""
     from rich.console import Group
     from rich.table import Table
+
+    from pipelines.segments.verbs import prune_segments
 
     plans = [load_plan(name, sets) for name in names]
     roots = {root for _, root in plans}
@@ -246,11 +252,12 @@ def prune(names: Sequence[str], sets: Sequence[str], is_dry: bool) -> Report:
             "time, or give all of them the same one with --set root=…"
         )
     needed = {step.id for plan, _ in plans for step in plan.steps}
-    removed = remove_unneeded(roots.pop(), needed, is_dry)
+    root = roots.pop()
+    removed = [(a.name, a.size) for a in remove_unneeded(root, needed, is_dry)] + prune_segments(root, needed, is_dry)
     table = Table("artifact", "size")
-    for artifact in removed:
-        table.add_row(artifact.name, f"{artifact.size / 1e6:,.1f} MB")
-    total = f"{sum(artifact.size for artifact in removed) / 1e6:,.1f} MB in {len(removed)} artifacts"
+    for artifact, size in removed:
+        table.add_row(artifact, f"{size / 1e6:,.1f} MB")
+    total = f"{sum(size for _, size in removed) / 1e6:,.1f} MB in {len(removed)} artifacts"
     line = f"{total} would be removed; leave out --dry-run to remove them" if is_dry else f"removed {total}"
-    data = [{"artifact": artifact.name, "bytes": artifact.size} for artifact in removed]
+    data = [{"artifact": artifact, "bytes": size} for artifact, size in removed]
     return Report(data, Group(*([table] if removed else []), line))

@@ -14,6 +14,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
 from pipelines.indexes.base import SearchOptions
+from pipelines.segments.lists import newest_number
+from pipelines.segments.parts import list_parts
+from pipelines.segments.snapshot import Snapshot
 from serving.access import OPEN_TO_ALL, Access
 from serving.catalog import Catalog, take_fingerprint
 from serving.encoder import Encoder
@@ -96,6 +100,11 @@ class Served:
     examples: tuple[str, ...] = ()
     passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
 
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The index with what was added to it and without what was deleted, as it was when this was first asked for."""
+        return Snapshot.newest(self.index.place, self.docs)
+
     @property
     def model(self) -> str | None:
         """The name of the student's artifact, or what identifies the ready checkpoint."""
@@ -103,7 +112,8 @@ class Served:
         return self.student.name if self.student else (ready.content if ready else None)
 
     def fingerprint(self, limits: Limits) -> str:
-        """The fingerprint of all that an answer depends on, from names alone: no artifact needs to be there."""
+        """The fingerprint of all that an answer depends on, from names and the number of the index's newest list: no
+        artifact needs to be there."""
         encoder = self.encoder.model_dump(mode="json") if self.encoder else None
         return take_fingerprint(
             {
@@ -111,6 +121,7 @@ class Served:
                 "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
                 "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
                 "passages": self.passages,
+                "list": newest_number(self.index.place),
                 "software": version("babelray"),
             }
         )
@@ -180,12 +191,13 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
     scale, limits = scale or Scale(), limits or Limits()
     about, fingerprint = describe(served, limits), served.fingerprint(limits)
     catalog = Catalog(fingerprint, about, served.options, served.examples, has_encoder=served.encoder is not None)
+    parts = {f"{SHARD}{part.name}": part for part in list_parts(served.snapshot)}
     shards = [
         (
             _deploy(
                 Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
             ),
-            (served.index.place, shard.name.removeprefix(SHARD), served.docs[shard.lang].place),
+            (served.snapshot, parts[shard.name]),
         )
         for shard in about.shards
     ]
@@ -213,10 +225,11 @@ def describe(served: Served, limits: Limits) -> Info:
     for artifact in (served.index, served.student, *served.docs.values()):
         _ = artifact and artifact.manifest  # it is complete, or this raises and says what to run
     index = json.loads((served.index.place / "index.json").read())
-    codes = sorted({shard["lang"] for shard in index["shards"]})
+    documents = served.snapshot.state.count()
+    codes = served.snapshot.langs
     if missing := [code for code in codes if code not in served.docs]:
         raise RecipeError(f"expected documents for every language of {served.index.name}, got none for {missing}")
-    shards = [shard for code in codes for shard in _shards(index, code, served.docs[code])]
+    shards = _shards(served.snapshot)
     return Info(
         recipe=served.recipe,
         system=served.system,
@@ -230,11 +243,11 @@ def describe(served: Served, limits: Limits) -> Info:
                 name=languages.name(code),
                 autonym=languages.autonym(code),
                 dir="rtl" if languages.is_rtl(code) else "ltr",
-                documents=sum(shard.docs for shard in shards if shard.lang == code),
+                documents=documents[code],
             )
             for code in codes
         ],
-        documents=sum(shard.docs for shard in shards),
+        documents=sum(documents.values()),
         shards=shards,
         limits=limits,
         passage_length=served.passages[0],
@@ -243,20 +256,25 @@ def describe(served: Served, limits: Limits) -> Info:
     )
 
 
-def _shards(index: Mapping[str, Any], lang: str, docs: Artifact) -> list[ShardInfo]:
-    """The shards of one language. Its texts are shared out by documents, since a shard is asked for its own alone."""
-    found = [shard for shard in index["shards"] if shard["lang"] == lang]
-    per_doc = ZSTD_FACTOR * _bytes(docs) / max(1, sum(shard["docs"] for shard in found))
+def _shards(snapshot: Snapshot) -> list[ShardInfo]:
+    """The parts of an index. The texts of a language are shared out by documents, since a part is asked for its own
+    alone."""
+    parts = list_parts(snapshot)
+    first = snapshot.state.segments[0]
+    per_doc = {
+        lang: ZSTD_FACTOR * _bytes(snapshot.docs_of(first.name, lang)) / max(1, docs)
+        for lang, docs in first.docs.items()
+    }
     return [
         ShardInfo(
-            name=f"{SHARD}{shard['name']}",
-            lang=lang,
-            docs=shard["docs"],
-            passages=shard.get("passages") or shard["docs"],
-            bytes=shard["bytes"],
-            text_bytes=round(per_doc * shard["docs"]),
+            name=f"{SHARD}{part.name}",
+            lang=part.lang,
+            docs=part.docs,
+            passages=part.passages,
+            bytes=part.bytes,
+            text_bytes=round(per_doc[part.lang] * part.docs),
         )
-        for shard in found
+        for part in parts
     ]
 
 

@@ -1,4 +1,4 @@
-"""The shard deployment: searches one shard of the index and reads texts of its language.
+"""The shard deployment: searches one part of the index, mostly a shard, and reads the texts of its documents.
 
 A search takes two calls: ``search`` on every shard returns ids and scores, a few kilobytes however long the documents
 are; ``read_texts`` returns title and text of the final results only. The process maps its files into memory and does
@@ -7,40 +7,36 @@ runs in threads, so that the event loop stays free for health checks.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cluster.artifact import Artifact
-from cluster.storage import Place
 from serving.catalog import Catalog, Part
+
+if TYPE_CHECKING:
+    from pipelines.segments.parts import SearchPart
+    from pipelines.segments.snapshot import Snapshot
 
 
 class Shard(Part):
-    """One replica of a shard.
-
-    ``files`` are the place of the index artifact, the directory of the shard in it, and the place of the DOCS artifact
-    of the shard's language. Where there is no encoder, one shard is the root of the application.
-    """
+    """One replica of a part of an index, as one list of its segments has it. Where there is no encoder, one shard is
+    the root of the application."""
 
     ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
     def __init__(
         self,
         fingerprint: str,
-        files: tuple[Place, str, Place],
+        files: tuple["Snapshot", "SearchPart"],
         catalog: Catalog | None = None,
         others: Sequence[Any] = (),
     ):
         super().__init__(fingerprint, catalog, others)
-        from pipelines.docstore import Docstore
-        from pipelines.search import open_shard
-
-        index, name, docs = files
-        self.shard = open_shard(index, name)
+        snapshot, part = files
+        self.shard = part.open(snapshot)
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
-        self.docstore = Docstore.open(Artifact(docs))
+        self.docstore = part.open_docs(snapshot)
 
     def search(self, fingerprint: str, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
         """Return the best ``options.k`` documents as (id, score), best first.

@@ -78,6 +78,9 @@ RECIPE_VERBS = {
     "export": ["recipe", "step", "file", "--format", "--set", "--json"],
     "calibration": ["recipe", "others", "--student", "--set", "--json"],
     "prune": ["recipes", "--dry-run", "--set", "--json"],
+    "add": ["recipe", "files", "--lang", "--system", "--set", "--json"],
+    "delete": ["recipe", "ids", "--file", "--lang", "--system", "--set", "--json"],
+    "compact": ["recipe", "--system", "--set", "--json"],
 }
 OTHER_VERBS = {
     "serve": ["recipe", "--set", "--system", "--host", "--port", "--print-config", "--replace"],

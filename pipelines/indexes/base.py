@@ -15,14 +15,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import pyarrow as pa
 from pydantic import Field
 
 from cluster.component import Component
 from cluster.step import FanOut
 from cluster.storage import Place
-from pipelines.vectors import FloatArray
+from pipelines.vectors import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from pipelines.indexes.files import Docs
 
 UNEVEN = 2.0  # see share_out; tests/benchmarks/bench_shards.py measures what it keeps
 Query = FloatArray | str
@@ -62,6 +66,7 @@ class ShardGroup(Protocol):
     """Shards of one language, opened to be searched as one. Threads may share it: searching changes nothing."""
 
     lang: str
+    docs: "Docs"
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """Return for each query at most ``options.k`` (doc id, score), best first, ties by doc id.
@@ -69,6 +74,10 @@ class ShardGroup(Protocol):
         A query is a float32 matrix [tokens, dim] for a vector index (its rows need not have norm 1: a norm is a weight)
         and a text for a lexical one. A query of no tokens finds nothing.
         """
+
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """Rank from now on as an index without these documents would. Ids are given shard by shard. Not to be called
+        while a thread searches."""
 
 
 class Builder(Protocol):
@@ -83,6 +92,13 @@ class Builder(Protocol):
         """Write the files of one shard into an empty local directory, reading what ``prepare`` left below ``out``.
 
         Memory holds one part and a few numbers per document of the shard. Return facts: ``docs`` at least.
+        """
+
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """Write one shard of some documents of finished shards into an empty local directory.
+
+        The sources are of one language and of one index: what it shares is the same in all. Documents keep what was
+        stored of them to the bit. ``kept`` are their numbers, ascending, counted through all sources. Return facts.
         """
 
 

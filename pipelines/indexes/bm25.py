@@ -85,6 +85,12 @@ class Bm25Builder:
         facts = {"docs": len(saturation_D), "terms": len(terms), "postings": len(load_npy(directory / "docs.npy"))}
         return {**facts, "text_lang": totals["text_lang"]}
 
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """See ``Builder.merge``."""
+        from pipelines.indexes.bm25_merge import merge_postings
+
+        return merge_postings(sources, kept, directory)
+
     def _saturation(self, lengths_D: IntArray, average: float) -> FloatArray:
         """k1·(1 − b + b·len/avg) of each document."""
         return self.config.k1 * (1 - self.config.b + self.config.b * lengths_D.astype(np.float64) / max(average, 1e-9))
@@ -181,7 +187,8 @@ def _local_terms(source: Path, statistics: Path, docs: int) -> tuple[pa.Array, I
     terms = local.take(pa.array(order))
     new_ids = np.empty(len(order), np.int64)
     new_ids[order] = np.arange(len(order))
-    df_V = everywhere["df"].take(pc.index_in(terms, everywhere["term"].combine_chunks())).to_numpy().astype(np.float64)
+    df = everywhere["df"].take(pc.index_in(terms, everywhere["term"].combine_chunks()))
+    df_V = pc.fill_null(df, 0).to_numpy().astype(np.float64)  # a term of documents that came after the statistics: 0
     return terms, new_ids, np.log(1 + (docs - df_V + 0.5) / (df_V + 0.5))
 
 
@@ -208,6 +215,10 @@ class Bm25Group:
         facts = json.loads((directories[0] / "shard.json").read_text())
         self._analyse = load_analyser(facts["text_lang"])
 
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """See ``ShardGroup.hide``."""
+        self.docs.hide(ids)
+
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``: only documents with a term of the query are found."""
         return [self._search(query, options.k) for query in queries]
@@ -219,6 +230,8 @@ class Bm25Group:
         scores_D = np.zeros(len(self.docs), np.float64)
         for postings, first, end in zip(self.postings, self.docs.docs_S1, self.docs.docs_S1[1:], strict=False):
             postings.add_scores(counts, scores_D[first:end])
+        if self.docs.is_hidden_D is not None:
+            scores_D[self.docs.is_hidden_D] = 0
         found = np.flatnonzero(scores_D)
         return rank(self.docs, found, scores_D[found], k)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.component import Component
 from cluster.step import FanOut
@@ -55,6 +56,17 @@ class ExactBuilder:
                 vectors.append(rows.vectors_TN)
         return docs.facts
 
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """See ``Builder.merge``."""
+        docs = Docs(sources)
+        vectors_TN = Stack([load_npy(source / "vectors.npy") for source in sources])
+        with DocsWriter(directory) as written, NpyAppender(directory / "vectors.npy", "<f2") as vectors:
+            written.copy(docs, kept)
+            vectors.append(vectors_TN.slice(0, 0))  # where nothing is kept, the width is
+            for tokens in docs.token_blocks(kept):
+                vectors.append(vectors_TN.take(tokens))
+        return written.facts
+
 
 class ExactGroup:
     """Shards whose every passage is scored."""
@@ -64,10 +76,14 @@ class ExactGroup:
         self.docs = Docs(directories)
         self.vectors_TN = Stack([load_npy(directory / "vectors.npy") for directory in directories])
 
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """See ``ShardGroup.hide``."""
+        self.docs.hide(ids)
+
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
         rankings: list[Ranking] = [[] for _ in queries]
-        if not len(self.docs):
+        if not self.docs.count:
             return rankings
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
@@ -77,9 +93,16 @@ class ExactGroup:
             scores_BP = self._scan([matrices[i] for i in numbers])
             scores_BD = np.maximum.reduceat(scores_BP, self.docs.passage_starts_D1[:-1], axis=1)
             for i, scores_D in zip(numbers, scores_BD, strict=True):
-                near = best(scores_D, options.k, 2 * slack(matrices[i]))
+                near = self._best(scores_D, options.k, 2 * slack(matrices[i]))
                 rankings[i] = rank(self.docs, near, self._rescore(matrices[i], near), options.k)
         return rankings
+
+    def _best(self, scores_D: FloatArray, k: int, slack: float) -> IntArray:
+        """As ``best``, of the documents that are not hidden."""
+        if self.docs.is_hidden_D is None:
+            return best(scores_D, k, slack)
+        living = self.docs.living
+        return living[best(scores_D[living], k, slack)]
 
     def _scan(self, queries: list[FloatArray]) -> FloatArray:
         """Score all passages against each query: (B, P), float32."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from cluster.component import Component
@@ -88,13 +89,39 @@ class FaissBuilder:
             faiss.write_index(index, str(directory / "index.faiss"))
         return docs.facts
 
-    def _empty(self, dim: int, out: Place) -> Any:
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """See ``Builder.merge``. A graph is built anew."""
+        import faiss
+
+        docs, index = Docs(sources), None
+        passages = docs.passages_of(kept)
+        with DocsWriter(directory) as written:
+            written.copy(docs, kept)
+            for source, first, end in zip(sources, docs.passages_S1, docs.passages_S1[1:], strict=False):
+                if first == end:
+                    continue
+                part: Any = faiss.read_index(str(source / "index.faiss"))
+                vectors_PN = _reconstruct(part)
+                if index is None:
+                    index = self._empty(part.d, part)
+                low, high = np.searchsorted(passages, [first, end])
+                index.add(vectors_PN[passages[low:high] - first])
+        if index is not None:
+            faiss.write_index(index, str(directory / "index.faiss"))
+        return written.facts
+
+    def _empty(self, dim: int, cells: Any) -> Any:
+        """An index without vectors; ``cells``: the place of the index, or a part with the cells of an IVF."""
         import faiss
 
         if self.config.structure == "flat":
             return faiss.IndexFlatIP(dim)
         if self.config.structure == "ivf":
-            return faiss.read_index(str((out / "codec" / "cells.faiss").fetch()))
+            if not isinstance(cells, Place):
+                empty = faiss.clone_index(cells)
+                empty.reset()
+                return empty
+            return faiss.read_index(str((cells / "codec" / "cells.faiss").fetch()))
         index = faiss.IndexHNSWFlat(dim, self.config.m, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = self.config.ef_build
         return index
@@ -137,6 +164,10 @@ class FaissGroup:
         self.parts: list[Any] = parts if self.structure == "hnsw" else _merge(parts)
         self.firsts = self.docs.passages_S1[filled]  # the first passage of each part
         self.share = share / max(1, len(self.parts))
+
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """See ``ShardGroup.hide``."""
+        self.docs.hide(ids)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``. A query is one vector, [1, dim]."""
@@ -196,6 +227,8 @@ class FaissGroup:
     def _maxp(self, scores_H: FloatArray, passages_H: IntArray, k: int) -> Ranking:
         """Rank the documents of the passages found, each by its best passage."""
         found = np.flatnonzero(passages_H >= 0)
+        if self.docs.is_hidden_D is not None:
+            found = found[~self.docs.is_hidden_D[self.docs.of_passages(passages_H[found])]]
         by_passage = found[np.lexsort((-scores_H[found], self.docs.of_passages(passages_H[found])))]
         docs, first = np.unique(self.docs.of_passages(passages_H[by_passage]), return_index=True)
         return rank(self.docs, docs, scores_H[by_passage][first], k)
@@ -209,6 +242,13 @@ def _merge(parts: list[Any]) -> list[Any]:
     for part in rest:
         first.merge_from(part, first.ntotal if hasattr(first, "nlist") else 0)
     return [first]
+
+
+def _reconstruct(index: Any) -> FloatArray:
+    """The vectors of an index in the order in which they were added."""
+    if hasattr(index, "nlist"):
+        index.make_direct_map()
+    return np.asarray(index.reconstruct_n(0, index.ntotal))
 
 
 def _is_enough(ranking: Ranking, bound: float, k: int) -> bool:

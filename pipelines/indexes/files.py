@@ -11,6 +11,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.vectors import IntArray, VectorRows
 
@@ -68,8 +69,8 @@ class Docs:
     """The documents of one or several shards, numbered through: ids, and where passages and tokens start.
 
     ``passage_starts_D1`` and ``token_starts_P1`` have one entry more than there are docs and passages; ``docs_S1`` and
-    ``passages_S1`` say at which document and passage each shard starts, and the end. Takes 8 bytes per document and per
-    passage and the ids themselves in memory.
+    ``passages_S1`` say at which document and passage each shard starts, and the end. ``is_hidden_D`` is None, or says
+    which documents no search may find. Takes 8 bytes per document and per passage and the ids themselves in memory.
     """
 
     def __init__(self, directories: Sequence[Path]):
@@ -80,9 +81,36 @@ class Docs:
         self.passages_S1 = offsets(np.array([len(counts) for counts in tokens]))
         self.passage_starts_D1 = offsets(np.concatenate([table["passages"].to_numpy() for table in tables]))
         self.token_starts_P1 = offsets(np.concatenate(tokens))
+        self.is_hidden_D: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.docs_S1[-1])
+
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """Hide the documents with these ids, given shard by shard; ids that a shard lacks are passed over."""
+        hidden = [pc.is_in(own, value_set=some.cast(own.type)) for own, some in zip(self._ids, ids, strict=True)]
+        is_hidden_D = np.concatenate([mask.to_numpy(zero_copy_only=False) for mask in hidden])
+        self.is_hidden_D = is_hidden_D if is_hidden_D.any() else None
+
+    @property
+    def count(self) -> int:
+        """How many documents are not hidden."""
+        return len(self) - (0 if self.is_hidden_D is None else int(np.count_nonzero(self.is_hidden_D)))
+
+    @property
+    def living(self) -> IntArray:
+        """The numbers of the documents that are not hidden."""
+        return np.arange(len(self)) if self.is_hidden_D is None else np.flatnonzero(~self.is_hidden_D)
+
+    def ids(self, docs: IntArray) -> Iterator[pa.Array]:
+        """The ids of documents, given by their ascending numbers, shard by shard."""
+        for shard, rows in _by_shard(docs, self.docs_S1):
+            yield self._ids[shard].take(pa.array(rows))
+
+    def passages_of(self, docs: IntArray) -> IntArray:
+        """The passages of ``docs``, given by their ascending numbers."""
+        firsts = self.passage_starts_D1[docs]
+        return ranges(firsts, self.passage_starts_D1[docs + 1] - firsts)
 
     def names(self, docs: IntArray) -> list[str]:
         """The ids of documents, given by their numbers."""
@@ -93,6 +121,14 @@ class Docs:
     def of_passages(self, passages: IntArray) -> IntArray:
         """The document of each passage."""
         return np.searchsorted(self.passage_starts_D1, passages, side="right") - 1
+
+    def token_blocks(self, docs: IntArray, size: int = 1 << 16) -> Iterator[IntArray]:
+        """The tokens of ``docs``, given by their ascending numbers, in blocks of about ``size``, ascending."""
+        passages = self.passages_of(docs)
+        firsts = self.token_starts_P1[passages]
+        lengths = self.token_starts_P1[passages + 1] - firsts
+        for first, last in blocks(offsets(lengths), size):
+            yield ranges(firsts[first:last], lengths[first:last])
 
     def count_tokens(self, docs: IntArray) -> IntArray:
         """The number of tokens of each of ``docs``."""
@@ -159,6 +195,15 @@ class DocsWriter:
         """Add documents of an index that has no tokens."""
         self._ids.write_batch(pa.record_batch([ids, pa.array(passages_D, pa.int32())], schema=self.schema))
         self.docs += len(ids)
+
+    def copy(self, docs: Docs, kept: IntArray) -> None:
+        """Add documents of other shards, given by their ascending numbers."""
+        for ids in docs.ids(kept):
+            self.append_ids(ids, np.diff(docs.passage_starts_D1)[kept[self.docs : self.docs + len(ids)]])
+        passages = docs.passages_of(kept)
+        tokens_P = np.diff(docs.token_starts_P1)[passages] if len(docs.token_starts_P1) > 1 else passages[:0]
+        self._tokens.append(tokens_P)
+        self.tokens += int(tokens_P.sum())
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import ShardPlan
-from pipelines.indexes.files import DocsWriter, Inversion, NpyAppender, blocks, load_npy, offsets
+from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, Stack, blocks, load_npy, offsets
 from pipelines.indexes.plaid.cells import POINTS
 from pipelines.indexes.plaid.codec import BLOCK, HELDOUT, Codec, Training, train
 from pipelines.indexes.plaid.shard import CODES, LIST_BYTES, LISTS, RESIDUALS, choose_code_type, describe
@@ -46,6 +46,21 @@ class PlaidBuilder:
         docs = _compress(plan.parts, codec, directory)
         _write_lists(directory, len(codec.centroids_CN))
         return {**docs.facts, **describe(directory, type(self.config).version)}
+
+    def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
+        """See ``Builder.merge``."""
+        docs, codec = Docs(sources), Codec.load(sources[0])
+        codec.save(directory)
+        with DocsWriter(directory) as written:
+            written.copy(docs, kept)
+        for name, kind in ((CODES, choose_code_type(len(codec.centroids_CN))), (RESIDUALS, "|u1")):
+            rows_T = Stack([load_npy(source / name) for source in sources])
+            with NpyAppender(directory / name, kind) as copied:
+                copied.append(rows_T.slice(0, 0))  # where nothing is kept, the width is
+                for tokens in docs.token_blocks(kept):
+                    copied.append(rows_T.take(tokens))
+        _write_lists(directory, len(codec.centroids_CN))
+        return {**written.facts, **describe(directory, type(self.config).version)}
 
 
 class TrainCodec:

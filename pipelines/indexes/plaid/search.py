@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.indexes.base import Query, Ranking, SearchOptions, check_dim, read_lang
-from pipelines.indexes.files import Docs
+from pipelines.indexes.files import Docs, Stack
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.indexes.plaid.depth import Depth, Level
@@ -65,11 +66,24 @@ class PlaidGroup:
         )
         self._tables = kernels.CodecTables(self.codec.centroids_CN, self.codec.weights_of_byte.view(np.float64))
         self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self._files], axis=0)
-        self.passages = int(self.docs.passages_S1[-1])
+        self.passages = self.living = int(self.docs.passages_S1[-1])  # all, and those that are not hidden
+        self.is_hidden_P: np.ndarray | None = None
+
+    def hide(self, ids: Sequence[pa.Array]) -> None:
+        """See ``ShardGroup.hide``. Reads the codes of all tokens, to know which cells hold one that is left."""
+        self.docs.hide(ids)
+        if self.docs.is_hidden_D is None:
+            return
+        self.is_hidden_P = np.repeat(self.docs.is_hidden_D, np.diff(self.docs.passage_starts_D1))
+        self.living = self.passages - int(self.is_hidden_P.sum())
+        codes_T = Stack([codes for codes, *_ in self._files])
+        self.is_filled_C = np.zeros_like(self.is_filled_C)
+        for tokens in self.docs.token_blocks(self.docs.living):
+            self.is_filled_C[codes_T.take(tokens)] = True
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
         """See ``ShardGroup.search``."""
-        depth = Depth.of(options, self.passages, len(self.docs), self.share, self.levels)
+        depth = Depth.of(options, self.living, self.docs.count, self.share, self.levels)
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
@@ -81,6 +95,10 @@ class PlaidGroup:
             scores = [self._score_centroids(query_QN) for query_QN in some]  # BLAS has threads of its own
             rankings += self._pool.map(partial(self._search, depth=depth, threads=1), some, scores)
         return rankings
+
+    def _leave_out_hidden(self, passages: IntArray) -> IntArray:
+        """Those of these passages that are not hidden."""
+        return passages if self.is_hidden_P is None else passages[~self.is_hidden_P[passages]]
 
     def _score_centroids(self, query_QN: FloatArray) -> FloatArray:
         """The scores of all centroids: (C, L), the query padded with tokens of zeros."""
@@ -94,10 +112,10 @@ class PlaidGroup:
         return query_NL
 
     def _search(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, threads: int) -> Ranking:
-        if not len(query_QN) or not self.passages:
+        if not len(query_QN) or not self.living:
             return []
-        if depth.is_default and self.passages <= depth.candidates:
-            passages: IntArray = np.arange(self.passages, dtype=np.int32)
+        if depth.is_default and self.living <= depth.candidates:
+            passages: IntArray = self._leave_out_hidden(np.arange(self.passages, dtype=np.int32))
         else:
             passages = _keep(*self._find(query_QN, scores_CL, depth), depth.candidates)
         if len(passages) > depth.decoded:
@@ -131,8 +149,9 @@ class PlaidGroup:
             scores_P, seen_P = np.zeros(self.passages, np.float32), np.zeros(self.passages, np.int32)
             found = np.empty(self.passages, np.int32)
             count = self._kernels.score_lists(cells_QK, gains_QK, self._shards, scores_P, seen_P, found)
-            if count >= depth.enough or probes == filled:
-                passages = np.sort(found[:count])
+            passages = self._leave_out_hidden(found[:count])
+            if len(passages) >= depth.enough or probes == filled:
+                passages = np.sort(passages)
                 return passages, scores_P[passages]
             probes = min(2 * probes, filled)
 
