@@ -228,7 +228,7 @@ def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: a path or an s3:// URI; .gz is compressed.")],
     form: Annotated[
         str,
-        typer.Option("--format", help="trec, colbert or msmarco. Default: colbert for a teacher's scores, else trec."),
+        typer.Option("--format", help="trec, colbert, msmarco or fast-plaid. Default: colbert for a teacher's scores, fast-plaid for an index of PLAID, else trec."),
     ] = "",
     sets: Sets = None,
     as_json: Json = False,

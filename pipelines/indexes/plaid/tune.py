@@ -9,7 +9,7 @@ but for ``NEARLY``: ``recall`` and ``most`` in the result say so.
 
 The questions are those that the step is given, or, without any, tokens of the collection's own passages. Which depth
 is chosen depends on no clock: counts fall, and recall decides.
-Cost per language: an exact search of ``QUESTIONS`` questions, and about 12 searches of them by the index for each top;
+Cost per language: an exact search of ``QUESTIONS`` questions, and about 9 searches of them by the index for each top;
 on the disk the vectors of one shard.
 """
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from pipelines.indexes.plaid import Plaid
     from pipelines.indexes.plaid.search import PlaidGroup
 
-QUESTIONS = 128
+QUESTIONS = 100
 TOPS = (10, 100)
 DEEPEST = (64, 16_384, 2_048)  # cells; passages scored by their cells, and decoded, for documents of one passage
 NEARLY = 0.005
 PARTS = 8  # that passages are drawn from, where there are no questions
 TOKENS = 24  # of such a passage
-STEP = 1.25  # between the numbers of passages that are tried
+STEP = 1.5  # between the numbers of passages that are tried
 
 
 def tune(
