@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import StepError
+from cluster.errors import RecipeError, StepError
+from cluster.step import Step
+from cluster.storage import Place
+from pipelines.formats import _choose_writer
+from pipelines.index import IndexConfig, build_index
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.files import offsets
@@ -22,7 +26,7 @@ from pipelines.indexes.plaid.interchange import write_fast_plaid
 from pipelines.indexes.plaid.lists import unpack_lists
 from pipelines.search import merge, open_shard, open_shards, search
 from pipelines.tables import VECTORS
-from tests.artifacts import table_artifact
+from tests.artifacts import directory_artifact, table_artifact
 from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vector_rows, vectors_artifact
 
 
@@ -269,6 +273,20 @@ def test_exported_lists_and_codes_are_those_of_the_shard(tmp_path: Path) -> None
     assert len(read["0.residuals"]) == sum(lengths)
     names = (tmp_path / "f" / "passages.tsv").read_text().splitlines()
     assert names == [name for name, passages in docs for _ in passages]
+
+
+def test_an_index_is_exported_shard_by_shard(tmp_path: Path) -> None:
+    docs = make_docs(60, passages=1)
+    build(tmp_path / "i", Plaid(centroids=16), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 20)
+    form, write = _choose_writer(Step("index", build_index, IndexConfig(index=Plaid()), {}), "")
+    assert form == "fast-plaid"
+    assert write(directory_artifact(tmp_path / "i"), Place.of(tmp_path / "out")) == 60
+    assert sorted(place.name for place in Place.of(tmp_path / "out").list()) == ["en-00000", "en-00001", "en-00002"]
+    assert (tmp_path / "out" / "en-00002" / "ivf.npy").is_file()
+    with pytest.raises(RecipeError, match="no format"):
+        _choose_writer(Step("index", build_index, IndexConfig(index=Exact()), {}), "")
+    with pytest.raises(RecipeError, match="no format"):
+        _choose_writer(Step("index", build_index, IndexConfig(index=Plaid()), {}), "trec")
 
 
 def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:
