@@ -74,13 +74,13 @@ def test_plaid_by_its_own_rule(marco) -> None:
     assigned, learnt = 2 * 128 * tokens * compared, 2 * 128 * (48 * 32_768) * learning  # 48 vectors per centroid
     assert amount.units == pytest.approx((assigned + learnt) / 1e9)
     assert amount.serial == pytest.approx(learnt / (assigned + learnt))
-    assert bytes_of_index(step, amount) == pytest.approx(2 * DOCS * 8 + tokens * (16 + 4 + 8))  # 1 bit of 128
+    assert bytes_of_index(step, amount) == pytest.approx(2 * DOCS * 8 + tokens * (16 + 2 + 2))  # 1 bit of 128
 
 
 def test_an_index_that_fits_no_worker_is_searched_in_groups(marco) -> None:
     """13.4 GB of a language in groups of 4 GB, of the lexical index of 3.3 GB in one."""
-    assert marco["search-student-shards"][1].extra["groups"] == 5
-    assert marco["search-student-shards"][1].tasks == 5 * 2  # 6,980 questions are one run
+    assert marco["search-student-shards"][1].extra["groups"] == 4
+    assert marco["search-student-shards"][1].tasks == 4 * 2  # 6,980 questions are one run
     assert marco["search-student-zh"][1].units == QUERIES  # merges what was found
     assert marco["search-bm25-shards"][1].tasks == 0
     assert marco["search-bm25-zh"][1].units == QUERIES * DOCS
