@@ -2,9 +2,10 @@
 
 For each language some questions are searched exactly, in the vectors themselves, and then by the index at one depth
 after another: for the exact top 10, and for the exact top 100. From the deepest that is tried, first the passages
-decoded are lowered by bisection, then the passages scored by their cells, then the cells probed; each may give up a third of what the deepest search finds above the wanted. Where even the deepest finds
-less than is wanted (the bits of the residuals allow no more), the depth is that which keeps what the deepest finds
-but for ``NEARLY``: ``recall`` and ``most`` in the result say so.
+decoded are lowered by bisection, then the passages scored by their cells, then the cells probed; each may give up a
+third of what the deepest search finds above the wanted. Where even the deepest finds less than is wanted (the bits of
+the residuals allow no more), the depth is that which keeps what the deepest finds but for ``NEARLY``: ``recall`` and
+``most`` in the result say so.
 
 The questions are those that the step is given, or, without any, tokens of the collection's own passages. Which depth
 is chosen depends on no clock: counts fall, and recall decides. It need not be the cheapest: that few passages are
