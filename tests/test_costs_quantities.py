@@ -69,7 +69,7 @@ def test_plaid_by_its_own_rule(marco) -> None:
     assert 2**15 < 16 * (2 * DOCS * DOC_TOKENS / 89) ** 0.5 < 2**16
     assert amount.extra["centroids"] == 32_768
     tokens = 2 * DOCS * DOC_TOKENS
-    compared = 1.4 * (256 + 8 * 32_768 / 256)  # 256 groups, of which 8 are visited
+    compared = 1.4 * (256 + 12 * 32_768 / 256)  # 256 groups, of which 12 are visited
     learning = 4 * (256 + 128) + compared  # four rounds of each level, and once more among all
     assigned, learnt = 2 * 128 * tokens * compared, 2 * 128 * (48 * 32_768) * learning  # 48 vectors per centroid
     assert amount.units == pytest.approx((assigned + learnt) / 1e9)

@@ -14,7 +14,7 @@ from pipelines.indexes.files import offsets
 from pipelines.vectors import FloatArray, IntArray
 
 FLAT = 1024
-VISITED = 8  # groups of centroids that a vector is compared with
+VISITED = 12  # groups of centroids that a vector is compared with
 VISITED_LEARNING = 4  # the same, in the last round of k-means
 POINTS = 48  # vectors per centroid that k-means sees at most
 BLOCK = 1 << 15  # vectors compared at a time: those that visit a group fill a product
