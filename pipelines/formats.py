@@ -7,6 +7,7 @@
     qrels      trec (the default), msmarco
     docs       msmarco: a collection
     queries    msmarco
+    index      fast-plaid: of PLAID, a directory for each shard
 
 Nothing is computed and no Ray is started: one pass over the parts (``pipelines.export``).
 """
@@ -21,12 +22,15 @@ from cluster.errors import RecipeError, StepError
 from cluster.step import Step
 from cluster.storage import Place
 from pipelines import export
+from pipelines.index import IndexConfig
+from pipelines.indexes.plaid import Plaid
+from pipelines.indexes.plaid.interchange import export_fast_plaid
 from pipelines.ingest import IngestConfig
 from pipelines.scored import STEP
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
 from pipelines.verbs import Report, load_plan
 
-COLBERT, TREC, MSMARCO = "colbert", "trec", "msmarco"
+COLBERT, TREC, MSMARCO, FAST_PLAID = "colbert", "trec", "msmarco", "fast-plaid"
 Writer = Callable[[Artifact, Place], int]
 
 
@@ -45,7 +49,7 @@ WRITERS: Mapping[str, Mapping[str, Writer]] = {  # by table and format; a table'
     DOCS.name: {MSMARCO: _of_tables(export.write_msmarco_collection)},
     QUERIES.name: {MSMARCO: _of_tables(export.write_msmarco_queries)},
 }
-FORMATS = tuple(dict.fromkeys(name for of_table in WRITERS.values() for name in of_table))
+FORMATS = (*dict.fromkeys(name for of_table in WRITERS.values() for name in of_table), FAST_PLAID)
 
 
 def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[str]) -> Report:
@@ -66,10 +70,11 @@ def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[st
         )
     place = Place.of(file)
     lines = write(artifact, place)
-    data: dict[str, Any] = {"step": step.id, "format": form, "file": place.redacted, "lines": lines}
+    counted = "passages" if form == FAST_PLAID else "lines"
+    data: dict[str, Any] = {"step": step.id, "format": form, "file": place.redacted, counted: lines}
     data["rejected"] = sum(reject.count for reject in artifact.manifest.rejects.values())
     left_out = f"; {data['rejected']:,} rejected records are not in it" if data["rejected"] else ""
-    page = f"{step.id} as {form}: {lines:,} lines in {place.redacted}{left_out}"
+    page = f"{step.id} as {form}: {lines:,} {counted} in {place.redacted}{left_out}"
     return Report(data, page)
 
 
@@ -84,6 +89,8 @@ def _choose_one(wanted: str, steps: Sequence[Step]) -> Step:
 
 def _choose_writer(step: Step, form: str) -> tuple[str, Writer]:
     """The format that is asked for, or the table's default, and what writes it."""
+    if isinstance(step.config, IndexConfig) and isinstance(step.config.index, Plaid) and form in ("", FAST_PLAID):
+        return FAST_PLAID, export_fast_plaid
     of_table = WRITERS.get(step.table.name, {}) if step.table else {}
     if not of_table:
         made = f"a table of {step.table.name}" if step.table else "a directory of files"

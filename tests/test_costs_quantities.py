@@ -69,18 +69,18 @@ def test_plaid_by_its_own_rule(marco) -> None:
     assert 2**15 < 16 * (2 * DOCS * DOC_TOKENS / 89) ** 0.5 < 2**16
     assert amount.extra["centroids"] == 32_768
     tokens = 2 * DOCS * DOC_TOKENS
-    compared = 1.4 * (256 + 16 * 32_768 / 256)  # 256 groups, of which 16 are visited
+    compared = 1.4 * (256 + 12 * 32_768 / 256)  # 256 groups, of which 12 are visited
     learning = 4 * (256 + 128) + compared  # four rounds of each level, and once more among all
     assigned, learnt = 2 * 128 * tokens * compared, 2 * 128 * (48 * 32_768) * learning  # 48 vectors per centroid
     assert amount.units == pytest.approx((assigned + learnt) / 1e9)
     assert amount.serial == pytest.approx(learnt / (assigned + learnt))
-    assert bytes_of_index(step, amount) == pytest.approx(2 * DOCS * 8 + tokens * (16 + 4 + 8))  # 1 bit of 128
+    assert bytes_of_index(step, amount) == pytest.approx(2 * DOCS * 8 + tokens * (16 + 2 + 2))  # 1 bit of 128
 
 
 def test_an_index_that_fits_no_worker_is_searched_in_groups(marco) -> None:
     """13.4 GB of a language in groups of 4 GB, of the lexical index of 3.3 GB in one."""
-    assert marco["search-student-shards"][1].extra["groups"] == 5
-    assert marco["search-student-shards"][1].tasks == 5 * 2  # 6,980 questions are one run
+    assert marco["search-student-shards"][1].extra["groups"] == 4
+    assert marco["search-student-shards"][1].tasks == 4 * 2  # 6,980 questions are one run
     assert marco["search-student-zh"][1].units == QUERIES  # merges what was found
     assert marco["search-bm25-shards"][1].tasks == 0
     assert marco["search-bm25-zh"][1].units == QUERIES * DOCS

@@ -2,8 +2,8 @@
 
 import itertools
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import StepError
+from cluster.errors import RecipeError, StepError
+from cluster.step import Step
+from cluster.storage import Place
+from pipelines.formats import _choose_writer
+from pipelines.index import IndexConfig, build_index
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.files import offsets
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.codec import Codec, Training, learn_buckets, pack, train, unpack
 from pipelines.indexes.plaid.depth import Depth
+from pipelines.indexes.plaid.interchange import write_fast_plaid
 from pipelines.indexes.plaid.lists import unpack_lists
 from pipelines.search import merge, open_shard, open_shards, search
 from pipelines.tables import VECTORS
-from tests.artifacts import table_artifact
+from tests.artifacts import directory_artifact, table_artifact
 from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vector_rows, vectors_artifact
 
 
@@ -254,24 +259,54 @@ def test_shards_by_themselves_find_as_much_as_the_group(tmp_path: Path) -> None:
     assert apart > one - 0.02
 
 
+def test_exported_lists_and_codes_are_those_of_the_shard(tmp_path: Path) -> None:
+    docs = make_docs(50, passages=2)
+    place = build(tmp_path / "i", Plaid(centroids=16), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
+    (tmp_path / "f").mkdir()
+    assert write_fast_plaid((place / "shards" / "en-00000").path, tmp_path / "f") == sum(len(p) for _, p in docs)
+    read = {name: np.load(tmp_path / "f" / f"{name}.npy") for name in ("0.codes", "0.residuals", "ivf", "ivf_lengths")}
+    lengths = json.loads((tmp_path / "f" / "doclens.0.json").read_text())
+    assert lengths == [len(passage) for _, passages in docs for passage in passages]
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    expected = [sorted(set(owner[read["0.codes"] == cell].tolist())) for cell in range(16)]
+    assert [p.tolist() for p in np.split(read["ivf"], np.cumsum(read["ivf_lengths"])[:-1])] == expected
+    assert len(read["0.residuals"]) == sum(lengths)
+    names = (tmp_path / "f" / "passages.tsv").read_text().splitlines()
+    assert names == [name for name, passages in docs for _ in passages]
+
+
+def test_an_index_is_exported_shard_by_shard(tmp_path: Path) -> None:
+    docs = make_docs(60, passages=1)
+    build(tmp_path / "i", Plaid(centroids=16), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 3)}}, 20)
+    form, write = _choose_writer(Step("index", build_index, IndexConfig(index=Plaid()), {}), "")
+    assert form == "fast-plaid"
+    assert write(directory_artifact(tmp_path / "i"), Place.of(tmp_path / "out")) == 60
+    assert sorted(place.name for place in Place.of(tmp_path / "out").list()) == ["en-00000", "en-00001", "en-00002"]
+    assert (tmp_path / "out" / "en-00002" / "ivf.npy").is_file()
+    with pytest.raises(RecipeError, match="no format"):
+        _choose_writer(Step("index", build_index, IndexConfig(index=Exact()), {}), "")
+    with pytest.raises(RecipeError, match="no format"):
+        _choose_writer(Step("index", build_index, IndexConfig(index=Plaid()), {}), "trec")
+
+
 def test_fast_plaid_opens_our_shards(tmp_path: Path) -> None:
-    """Theirs reads ours and finds the same. Skipped where it is not installed: it pins another torch than ours."""
-    pytest.importorskip("fast_plaid")
+    """Theirs reads what we export and finds the same. Skipped where no environment has it: it pins another torch."""
+    if not (python := os.environ.get("BABELRAY_FAST_PLAID_PYTHON")):
+        pytest.skip("BABELRAY_FAST_PLAID_PYTHON names no Python with fast-plaid: see tests/fast_plaid_environment.py")
     docs = make_docs(300, dim=32, passages=1)
     place = build(tmp_path / "i", Plaid(centroids=64), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs)}})
     queries = [unit(q).astype(np.float32) for q in make_queries(docs, 5)]
     np.save(tmp_path / "queries.npy", np.stack(queries))
-    ours = find(place, queries, k=5, probes=64, candidates=4096)  # before theirs: it moves codes into files of its own
-    shard = (place / "shards" / "en-00000").path
-    for file, kind in ((shard / "0.codes.npy", np.int32), (shard / "ivf.npy", np.int64)):  # ours are narrower
-        np.save(file, np.load(file).astype(kind))
+    ours = find(place, queries, k=5, probes=64, candidates=4096)
+    (tmp_path / "f").mkdir()
+    write_fast_plaid((place / "shards" / "en-00000").path, tmp_path / "f")
     script = (
         "import sys, json, numpy, torch; from fast_plaid import search\n"
         "index = search.FastPlaid(index=sys.argv[1], device='cpu')\n"
         "found = index.search(torch.from_numpy(numpy.load(sys.argv[2])), top_k=5, n_ivf_probe=64, n_full_scores=4096)\n"
         "print(json.dumps(found))"
     )
-    command = [sys.executable, "-c", script, str(shard), str(tmp_path / "queries.npy")]
+    command = [python, "-c", script, str(tmp_path / "f"), str(tmp_path / "queries.npy")]
     theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     for one, other in zip(ours, theirs, strict=True):
         assert [n for n, _ in one] == [docs[number][0] for number, _ in other]

@@ -41,12 +41,12 @@ def bytes_of(step: Step, amount: Amount) -> float:
 
 
 def bytes_of_index(step: Step, amount: Amount) -> float:
-    """Bytes of an index: of PLAID a code of 4 bytes, the residual and an entry of 8 bytes in a list for each token."""
+    """Bytes of an index: of PLAID a code of 2 bytes, the residual and about 2 bytes in a list for each token."""
     kind, tokens = index_kind(step), amount.rows * amount.tokens
     dim = amount.bytes / 2
     per_doc = amount.rows * ID_BYTES
     if kind == "plaid":
-        return per_doc + tokens * (dim * step.config.index.bits / 8 + 4 + 8)  # type: ignore[attr-defined]
+        return per_doc + tokens * (dim * step.config.index.bits / 8 + 2 + 2)  # type: ignore[attr-defined]
     if kind == "bm25":
         return per_doc + tokens * TERMS_PER_TOKEN * 8
     return per_doc + tokens * dim * (2 if kind == "exact" else 4)

@@ -25,8 +25,8 @@ class Plaid(Component):
         buckets: of residual components: lloyd minimises the squared error, quantiles is the rule of the papers.
         sample_tokens: largest sample for k-means, in vectors (2 GiB of float32 at dim 128).
         seed: of the sample and of k-means.
-        recall: part of the exact top documents that a search is to find. The default depth of the index is then the
-            cheapest that does, found by trying (see ``pipelines.indexes.plaid.tune``). None takes the usual depth.
+        recall: part of the exact top documents that a search is to find. The default depth of the index is then one
+            that does, found by trying (see ``pipelines.indexes.plaid.tune``). None takes the usual depth.
     """
 
     version: ClassVar[int] = 3  # k-means group by group, packed lists, shards that say what they are

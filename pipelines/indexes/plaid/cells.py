@@ -14,7 +14,8 @@ from pipelines.indexes.files import offsets
 from pipelines.vectors import FloatArray, IntArray
 
 FLAT = 1024
-VISITED = 16  # groups of centroids that a vector is compared with
+VISITED = 12  # groups of centroids that a vector is compared with
+VISITED_LEARNING = 4  # the same, in the last round of k-means
 POINTS = 48  # vectors per centroid that k-means sees at most
 BLOCK = 1 << 15  # vectors compared at a time: those that visit a group fill a product
 
@@ -81,7 +82,7 @@ def learn_centroids(vectors_TN: FloatArray, count: int, iterations: int, seed: i
             for g in np.flatnonzero(counts_G)
         ]
     )
-    return _round(_move(centroids_CN, some_TN, Cells(centroids_CN).assign(some_TN)))
+    return _round(_move(centroids_CN, some_TN, Cells(centroids_CN, VISITED_LEARNING).assign(some_TN)))
 
 
 def _cluster(vectors_TN: FloatArray, count: int, iterations: int, seed: int) -> tuple[FloatArray, IntArray]:

@@ -1,15 +1,16 @@
-"""Choosing the depth of a finished index by trying: the cheapest that finds a wanted part of the exact ranking.
+"""Choosing the depth of a finished index by trying: a shallow one that finds a wanted part of the exact ranking.
 
 For each language some questions are searched exactly, in the vectors themselves, and then by the index at one depth
 after another: for the exact top 10, and for the exact top 100. From the deepest that is tried, first the passages
-decoded are lowered by bisection, then the passages scored by their cells, then the cells probed, in the order of what
-each costs; each may give up a third of what the deepest search finds above the wanted. Where even the deepest finds
-less than is wanted (the bits of the residuals allow no more), the depth is that which keeps what the deepest finds
-but for ``NEARLY``: ``recall`` and ``most`` in the result say so.
+decoded are lowered by bisection, then the passages scored by their cells, then the cells probed; each may give up a
+third of what the deepest search finds above the wanted. Where even the deepest finds less than is wanted (the bits of
+the residuals allow no more), the depth is that which keeps what the deepest finds but for ``NEARLY``: ``recall`` and
+``most`` in the result say so.
 
 The questions are those that the step is given, or, without any, tokens of the collection's own passages. Which depth
-is chosen depends on no clock: counts fall, and recall decides.
-Cost per language: an exact search of ``QUESTIONS`` questions, and about 12 searches of them by the index for each top;
+is chosen depends on no clock: counts fall, and recall decides. It need not be the cheapest: that few passages are
+decoded may take many cells.
+Cost per language: an exact search of ``QUESTIONS`` questions, and about 9 searches of them by the index for each top;
 on the disk the vectors of one shard.
 """
 
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
     from pipelines.indexes.plaid import Plaid
     from pipelines.indexes.plaid.search import PlaidGroup
 
-QUESTIONS = 128
+QUESTIONS = 100
 TOPS = (10, 100)
 DEEPEST = (64, 16_384, 2_048)  # cells; passages scored by their cells, and decoded, for documents of one passage
 NEARLY = 0.005
 PARTS = 8  # that passages are drawn from, where there are no questions
 TOKENS = 24  # of such a passage
-STEP = 1.25  # between the numbers of passages that are tried
+STEP = 1.5  # between the numbers of passages that are tried
 
 
 def tune(
