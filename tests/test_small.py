@@ -8,13 +8,14 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from artifacts import table_artifact
-from cluster.errors import RecipeError
+from cluster.errors import RecipeError, StepError
 from pipelines.plan import plan
 from pipelines.recipe import load
 from pipelines.sources import Bitext, Parallel
 from pipelines.students import Corpus
 from pipelines.tables import DOCS, VECTORS
 from pipelines.training.config import TrainingRun
+from pipelines.training.data import check_data, find_needs
 from pipelines.training.losses import TeacherVectors
 from pipelines.training.objectives import build_objective
 from pipelines.training.objectives.base import Pass
@@ -122,6 +123,13 @@ def test_a_student_learns_the_teachers_vectors_in_both_languages(inputs):
         cosines = np.concatenate(student.encode_docs(texts)) @ teacher.T
         assert (cosines.argmax(1) == np.arange(len(texts))).all()
         assert np.diag(cosines).mean() > 0.8
+
+
+def test_a_training_takes_documents_and_vectors_and_nothing_else(inputs):
+    data = inputs["data"]
+    check_data(data, find_needs(LOSS), ["main"])
+    with pytest.raises(StepError, match="this loss reads docs, vectors, got docs"):
+        check_data({"main": {"docs": data["main"]["docs"]}}, find_needs(LOSS), ["main"])
 
 
 def test_another_width_is_told(inputs, tmp_path, student):
