@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_transplant.py DIR [--pieces 30000]
 
 DIR has the layout that the recipe ``small`` names. The student is built from the translated sentences of Tatoeba,
-TICO-19 and LibreOffice's help. Measured are, without the documents of any training question:
+TICO-19 and LibreOffice's help; XQuAD and the test sentences are in none of it. Measured are:
 
     XQuAD     nDCG@20 of 100 English dev questions of fold 0 among the first 400 characters (Chinese: 150) of 100
               paragraphs of each language, the relevant ones among them; by language, and in one pool
