@@ -8,13 +8,14 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from artifacts import table_artifact
-from cluster.errors import RecipeError
+from cluster.errors import RecipeError, StepError
 from pipelines.plan import plan
 from pipelines.recipe import load
 from pipelines.sources import Bitext, Parallel
 from pipelines.students import Corpus
 from pipelines.tables import DOCS, VECTORS
 from pipelines.training.config import TrainingRun
+from pipelines.training.data import check_data, find_needs
 from pipelines.training.losses import TeacherVectors
 from pipelines.training.objectives import build_objective
 from pipelines.training.objectives.base import Pass
@@ -55,6 +56,13 @@ def config_of(**changes):
     return CONFIG.model_copy(update={"loss": LOSS, **changes})
 
 
+def gradient_of(student):
+    """The gradient of all parameters; the pooler of BERT has none."""
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in student.model.parameters()]
+    )
+
+
 def test_the_loss_and_its_gradient_are_those_of_torch(inputs, student):
     loss, share, found = gradients_of(make_loop(config_of(), student, inputs))
     entries = [group[0] for group in share.groups]
@@ -65,9 +73,9 @@ def test_the_loss_and_its_gradient_are_those_of_torch(inputs, student):
     own = torch.tensor([ids.index(e.query_id) for e in entries])
     logits = normalize(vectors, dim=-1) @ normalize(teacher, dim=-1).T / LOSS.temperature
     expected = (1 - cosine_similarity(vectors, teacher[own])).mean() + LOSS.contrast * cross_entropy(logits, own)
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     expected.backward()
-    theirs = torch.cat([p.grad.flatten() for p in student.model.parameters()])
+    theirs = gradient_of(student)
     student.model.zero_grad()
     assert_same_gradient(found, theirs, 1e-4)
 
@@ -87,7 +95,7 @@ def test_workers_and_pieces_share_the_loss_of_the_whole_batch(inputs, student, p
             pieces=pieces,
         )  # fmt: skip
         total += float(objective.backward(share, step))
-    parts = torch.cat([p.grad.flatten() for p in student.model.parameters()])
+    parts = gradient_of(student)
     student.model.zero_grad()
     assert len(texts) == CONFIG.batch
     assert total == pytest.approx(whole, rel=1e-5)
@@ -115,6 +123,13 @@ def test_a_student_learns_the_teachers_vectors_in_both_languages(inputs):
         cosines = np.concatenate(student.encode_docs(texts)) @ teacher.T
         assert (cosines.argmax(1) == np.arange(len(texts))).all()
         assert np.diag(cosines).mean() > 0.8
+
+
+def test_a_training_takes_documents_and_vectors_and_nothing_else(inputs):
+    data = inputs["data"]
+    check_data(data, find_needs(LOSS), ["main"])
+    with pytest.raises(StepError, match="this loss reads docs, vectors, got docs"):
+        check_data({"main": {"docs": data["main"]["docs"]}}, find_needs(LOSS), ["main"])
 
 
 def test_another_width_is_told(inputs, tmp_path, student):
@@ -149,6 +164,6 @@ def test_no_language_that_transfer_is_measured_with_is_trained():
 
 def test_the_teacher_must_give_vectors():
     with pytest.raises(RecipeError, match="reads the vectors of a teacher: add"):
-        load("sts-small", ["train.loss.kind=vectors"])
+        load("sts-small", ["source.path=x", "train.loss.kind=vectors"])
     with pytest.raises(RecipeError, match="set .score. to scorer.kind = dense"):
         plan(load("small-bitext", ["score.scorer.kind=cross_encoder", "score.scorer.model=minilm"]))

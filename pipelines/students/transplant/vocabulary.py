@@ -5,8 +5,8 @@ otherwise is not added. A run of Chinese characters is one word, which WordPiece
 knows, as dictionaries have been used for segmentation; its pieces are learnt from words (jieba), and each is there both
 at the beginning of a run and inside it. Japanese and Thai letters are parted from Chinese characters.
 
-BPE, and not the library's trainer of WordPiece, which breaks ties at random; and with a letter that begins a word, since
-BPE with a prefix inside words numbers its letters at random.
+BPE, and not the library's trainer of WordPiece, which breaks ties at random; and with a letter that begins a word,
+since BPE with a prefix inside words numbers its letters at random.
 """
 
 import json

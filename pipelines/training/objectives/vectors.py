@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cluster.artifact import Artifact
+from cluster.artifact import Artifact, read_part
 from cluster.errors import RecipeError
 from pipelines.docstore import Docstore
 from pipelines.precision import Precision
@@ -31,7 +31,7 @@ from pipelines.training.mixture import Sample, divide_examples
 from pipelines.training.objectives.base import Sampler, Share, seed_of
 from pipelines.training.objectives.distil import ByQuery
 from pipelines.training.objectives.texts import TokenRows, embed
-from pipelines.vectors import stream_vectors
+from pipelines.vectors import read_vectors
 
 
 class Targets:
@@ -39,7 +39,7 @@ class Targets:
 
     def __init__(self, artifact: Artifact):
         self.name = artifact.name
-        parts = list(stream_vectors(artifact.parts))
+        parts = [rows for part in artifact.parts for rows in read_vectors(read_part(part))]
         self._ids = [row_id for part in parts for row_id in part.ids.to_pylist()]
         self._at = {row_id: at for at, row_id in enumerate(self._ids)}
         # without passage_length a text is one passage, and of a dense teacher a passage is one vector
