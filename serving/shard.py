@@ -48,8 +48,13 @@ class Shard(Part):
         self.check_fingerprint(fingerprint)
         return search(self.shard, [query], options)[0]
 
-    def read_texts(self, fingerprint: str, ids: list[str]) -> list[tuple[str, str]]:
-        """Read the title and the text of each document, in the order of ``ids``."""
+    def read_texts(
+        self, fingerprint: str, ids: list[str], max_chars: int | None = None
+    ) -> list[tuple[str, str]] | None:
+        """Read the title and the text of each document, in the order of ``ids``; None where they are longer together
+        than ``max_chars``."""
         self.check_fingerprint(fingerprint)
         rows = [self.docstore.row(doc_id) for doc_id in ids]
-        return [(row["title"] or "", row["text"]) for row in rows]
+        texts = [(row["title"] or "", row["text"]) for row in rows]
+        is_long = max_chars is not None and sum(len(title) + len(text) for title, text in texts) > max_chars
+        return None if is_long else texts

@@ -121,18 +121,18 @@ def test_the_parts_of_a_server_find_what_the_whole_finds(kind: str, tmp_path: Pa
     assert about.documents == before.documents + 3
     query = "currency w1 moved" if kind == "words" else encode_text("w1 moved").astype(np.float32)
     options = SearchOptions(k=8)
-    shards = [Shard(served.snapshot, part) for part in list_parts(served.snapshot) if part.lang == "en"]
-    found = [shard.search(query, options) for shard in shards]
+    shards = [Shard("f", (served.snapshot, part)) for part in list_parts(served.snapshot) if part.lang == "en"]
+    found = [shard.search("f", query, options) for shard in shards]
     assert merge(found, 8) == rank(served.snapshot, [query], options)[0]
     for shard, ranking in zip(shards, found, strict=True):
-        for name, (_, text) in zip(ranking, shard.read_texts([name for name, _ in ranking]), strict=True):
+        for name, (_, text) in zip(ranking, shard.read_texts("f", [name for name, _ in ranking]) or [], strict=True):
             assert text == served.snapshot.open_docs("en").row(name[0])["text"]
     application(served)  # binds without a running Ray
     growing.compact()
     served = Served(served.recipe, served.system, served.index, served.docs)
     assert {s.name for s in describe(served, Limits()).shards} <= {s.name for s in before.shards}
-    (shard, *_) = [Shard(served.snapshot, part) for part in list_parts(served.snapshot) if part.lang == "en"]
-    assert shard.search(query, options)
+    (shard, *_) = [Shard("f", (served.snapshot, part)) for part in list_parts(served.snapshot) if part.lang == "en"]
+    assert shard.search("f", query, options)
 
 
 def test_pruning_removes_what_was_added_to_indexes_that_go(tmp_path: Path) -> None:

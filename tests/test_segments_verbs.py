@@ -46,7 +46,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     directory_artifact((place / trained.id).path)
     for system in (STUDENT, "bm25"):
         step = plan.indexes[name, system]
-        inputs: dict[str, Any] = {role: dict[str, Any]() for role in step.inputs}
+        inputs: dict[str, Any] = {role: dict[str, Any]() for role in step.inputs if role != "questions"}
         for lang, made in step.inputs.get("vectors", {}).items():
             encode = Encode(made.config, {"student": trained.artifact(place)})
             rows = [VECTORS.conform(encode(table)).to_pylist() for table in docs[lang].tables()]
