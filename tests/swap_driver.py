@@ -15,6 +15,7 @@ from cluster.errors import BabelrayError
 from conftest import free_port
 from pipelines.indexes import Bm25
 from pipelines.tables import DOCS
+from serving.access import OPEN_TO_ALL
 from serving.app import Scale, Served
 from serving.messages import Limits
 from serving.swap import Server
@@ -135,4 +136,4 @@ def _serve(served: Served, port: int) -> None:
     from serving.__main__ import run_server
 
     os.environ.pop("RAY_ADDRESS", None)
-    run_server(served, (Scale(cpus=0.01), LIMITS), ("127.0.0.1", port), replace=False)
+    run_server(served, (Scale(cpus=0.01), LIMITS), ("127.0.0.1", port), OPEN_TO_ALL, replace=False)

@@ -145,7 +145,7 @@ class Interrupted(HereBackend):
 
     async def answer(self, request):
         if request.query == "gone":
-            raise UnavailableError(["shard-fa-00000"], [])
+            raise UnavailableError(["shard-fa-00000"], [], 0.0)
         if request.query == "late":
             await asyncio.sleep(60)
         return await super().answer(request)
