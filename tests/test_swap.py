@@ -10,7 +10,9 @@ import pytest
 
 from cluster.errors import RecipeError, StepError
 from pipelines.indexes.base import SearchOptions
-from pipelines.search import open_shards, pool, search
+from pipelines.search import open_shards, search
+from pipelines.segments.parts import list_parts
+from serving.arrange import share_ties
 from serving.catalog import ForeignError
 from serving.shard import Shard
 from serving_apps import wait_until_ready
@@ -50,7 +52,7 @@ def search_offline(served, query):
     found = {
         lang: search(open_shards(served.index.place, lang), [query], SearchOptions(k=K))[0] for lang in served.docs
     }
-    return [(key, pytest.approx(score, rel=1e-5)) for key, score in pool(found, K)]
+    return [(f"{hit.lang}:{hit.doc_id}", pytest.approx(hit.score, rel=1e-5)) for hit in share_ties(found, query)][:K]
 
 
 class Load:
@@ -180,7 +182,7 @@ def test_half_sent_bodies_hang_no_search_and_probes_answer(running):
 
 def test_a_part_refuses_a_call_for_another_fingerprint(systems):
     served = systems[0]
-    shard = Shard("aaa", (served.index.place, "en-00000", served.docs["en"].place))
+    shard = Shard("aaa", (served.snapshot, list_parts(served.snapshot)[0]))
     assert shard.search("aaa", "copper", SearchOptions(k=3))
     for call in (
         lambda: shard.search("bbb", "copper", SearchOptions(k=3)),

@@ -126,7 +126,7 @@ def test_a_recipe_measures_recall_by_the_questions_that_chose_its_student(tmp_pa
     def index_of(*sets: str):
         return plan(load("atlas", [f"root={tmp_path}", *sets])).indexes["atlas", STUDENT]
 
-    plain, tuned = index_of(), index_of("index.recall=0.97")
+    plain, tuned = index_of('index={kind="plaid"}'), index_of('index={kind="plaid", recall=0.97}')
     assert set(plain.inputs) == {"vectors"}
     questions = tuned.inputs["questions"]
     assert questions.inputs["rows"].config.split == "dev"
