@@ -117,6 +117,7 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
         about=experiment.about,
         measures=experiment.measures,
         trials=tuple(TrialKey(variant=t.trial.variant, fold=t.trial.fold, seed=t.trial.seed) for t in trials),
+        asked_of=_list_asked(trials),
         grid=experiment.describe_grid() if experiment.grid else None,
         effects=experiment.effects,
         compare=tuple(experiment.compare.values()),
@@ -126,6 +127,13 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
     )
     report = Step(f"report-{experiment.name}", write_report, config, inputs, verb="evaluate")
     return ExperimentPlan(experiment, trials, report, Place.of(roots.pop()))
+
+
+def _list_asked(trials: Sequence[PlannedTrial]) -> dict[str, str]:
+    """The evaluation set of each set that is one of its languages of questions."""
+    names = {name for one in trials for name in one.evaluations}
+    of = {name: one.plan.collections[name].of for one in trials for name in one.plan.collections}
+    return {name: of[name] for name in sorted(names & of.keys()) if of[name] != name}
 
 
 def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) -> PlannedTrial:
