@@ -56,3 +56,7 @@ def test_the_plan_says_which_sets_ask_the_same_questions(tmp_path: Path) -> None
     assert plan_experiment(experiment, sets).report.config.asked_of == {"xquad-de": "xquad", "xquad-en": "xquad"}
     experiment = Experiment(name="x", base="xquad", variants={"a": {}})
     assert plan_experiment(experiment, sets).report.config.asked_of == {}
+    own = {f"evaluate.own-{lang}": {"split": "test", "languages": [lang], "query_lang": lang} for lang in ("de", "es")}
+    own["evaluate.dev"] = {"split": "dev", "languages": ["de"], "query_lang": "es"}
+    experiment = Experiment(name="x", base="xquad", set=own, sets=["own-de", "own-es", "dev"], variants={"a": {}})
+    assert plan_experiment(experiment, sets).report.config.asked_of == {"own-de": "own-de", "own-es": "own-de"}

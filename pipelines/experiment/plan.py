@@ -24,6 +24,8 @@ from pipelines.plan import STUDENT, Plan
 from pipelines.plan.steps import config_of
 from pipelines.recipe import Recipe, load
 from pipelines.sources import IrDatasets
+from pipelines.sources.parallel import Parallel
+from pipelines.sources.squad import Squad
 from pipelines.toml import format_value
 
 
@@ -130,10 +132,25 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
 
 
 def _list_asked(trials: Sequence[PlannedTrial]) -> dict[str, str]:
-    """The evaluation set of each set that is one of its languages of questions."""
-    names = {name for one in trials for name in one.evaluations}
-    of = {name: one.plan.collections[name].of for one in trials for name in one.plan.collections}
-    return {name: of[name] for name in sorted(names & of.keys()) if of[name] != name}
+    """The evaluation set of each set whose questions others have too, in another language: what a set is asked in
+    several languages for, and sets of one parallel source and split that are asked in different languages."""
+    found: dict[str, str] = {}
+    for one in trials:
+        asked: dict[str, dict[str, str]] = {}  # by collection of questions: the set that each language makes
+        for name in one.evaluations:
+            if name not in one.plan.collections:
+                continue  # sentence pairs
+            collection = one.plan.collections[name]
+            assert collection.queries is not None  # what has no questions has no evaluation
+            config = config_of(collection.queries)
+            if name != collection.of:
+                found[name] = collection.of
+            elif isinstance(config.source, Parallel | Squad):
+                asked.setdefault(fingerprint([config.source, config.split]), {}).setdefault(config.lang, name)
+        for of_questions in asked.values():
+            if len(of_questions) > 1:
+                found |= dict.fromkeys(of_questions.values(), min(of_questions.values()))
+    return found
 
 
 def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) -> PlannedTrial:
