@@ -81,13 +81,16 @@ class JoinTranslations:
     """RowWork: DOCS of the source language -> DOCS of the target language, the same ids in the same order.
 
     ``inputs["translations"]`` is the DOCS artifact of the target language. Memory stays flat: its texts are
-    memory-mapped. A row that was rejected before keeps its reason; one without a translation is rejected.
+    memory-mapped. A row that was rejected before keeps its reason; one without a translation is rejected. Where the
+    translator says so, translations are damaged (``translators.damage``), with words of others of them.
     """
 
     def __init__(self, config: TranslateConfig, inputs: Mapping[str, Artifact]) -> None:
         from pipelines.docstore import Docstore
 
-        self._config = config
+        if config.translator.kind != "parallel":
+            raise TypeError("translations are made by the other translators, not joined: use Translate")
+        self._config, self._damage = config, config.translator.damage
         self._translations = Docstore.open(inputs["translations"])
         self.facts: dict[str, int] = {}
 
@@ -106,7 +109,12 @@ class JoinTranslations:
         if position < 0:
             return {"reject": "no translation"}
         row = self._translations.row_at(position)
-        return {"title": row["title"], "text": row["text"]}
+        if self._damage.is_none:
+            return {"title": row["title"], "text": row["text"]}
+        drawn = self._damage.draw(row["doc_id"], self._config.target_lang)
+        other = self._translations.row_at(drawn.choose_other(position, len(self._translations)))["text"]
+        text = drawn.apply(row["text"], other)
+        return {"title": row["title"] and drawn.apply(row["title"], other), "text": text}
 
 
 def do_rest(

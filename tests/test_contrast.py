@@ -103,6 +103,24 @@ def test_infonce_is_the_library_s_loss_and_gradient(corpus, apart, student, kind
     assert_same_gradient(found, expected, 1e-5)
 
 
+def test_without_negatives_of_its_own_a_query_has_those_of_the_batch(corpus, apart):
+    """One way, the relevant passage: the library's loss on pairs."""
+    made = DENSE.build(corpus, 0)
+    loss, share, found = gradients_of(loop_of(made, apart, InfoNce(temperature=0.25), **APART | {"ways": 1}))
+    assert {len(entry.doc_ids) for group in share.groups for entry in group} == {1}
+    library = dense_losses.MultipleNegativesRankingLoss(made.model, scale=4.0)
+    expected_loss, expected = oracle_of(made, library, share, Corpus.open(apart["data"]))
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert_same_gradient(found, expected, 1e-5)
+
+
+def test_one_way_needs_the_negatives_of_the_batch():
+    assert TrainConfig(student=PLAIN, loss=InfoNce(), ways=1).draw.ways == 1
+    for loss in (InfoNce(in_batch=False), KullbackLeibler()):
+        with pytest.raises(ValidationError, match=r"ways = 1 .*expected at least 2, or a loss on labels with in_batch"):
+            TrainConfig(student=PLAIN, loss=loss, ways=1)
+
+
 @pytest.mark.parametrize(
     "kind", [dense_losses.MultipleNegativesRankingLoss, dense_losses.CachedMultipleNegativesRankingLoss]
 )

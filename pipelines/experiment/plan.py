@@ -24,6 +24,8 @@ from pipelines.plan import STUDENT, Plan
 from pipelines.plan.steps import config_of
 from pipelines.recipe import Recipe, load
 from pipelines.sources import IrDatasets
+from pipelines.sources.parallel import Parallel
+from pipelines.sources.squad import Squad
 from pipelines.toml import format_value
 
 
@@ -117,6 +119,7 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
         about=experiment.about,
         measures=experiment.measures,
         trials=tuple(TrialKey(variant=t.trial.variant, fold=t.trial.fold, seed=t.trial.seed) for t in trials),
+        asked_of=_list_asked(trials),
         grid=experiment.describe_grid() if experiment.grid else None,
         effects=experiment.effects,
         compare=tuple(experiment.compare.values()),
@@ -126,6 +129,28 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
     )
     report = Step(f"report-{experiment.name}", write_report, config, inputs, verb="evaluate")
     return ExperimentPlan(experiment, trials, report, Place.of(roots.pop()))
+
+
+def _list_asked(trials: Sequence[PlannedTrial]) -> dict[str, str]:
+    """The evaluation set of each set whose questions others have too, in another language: what a set is asked in
+    several languages for, and sets of one parallel source and split that are asked in different languages."""
+    found: dict[str, str] = {}
+    for one in trials:
+        asked: dict[str, dict[str, str]] = {}  # by collection of questions: the set that each language makes
+        for name in one.evaluations:
+            if name not in one.plan.collections:
+                continue  # sentence pairs
+            collection = one.plan.collections[name]
+            assert collection.queries is not None  # what has no questions has no evaluation
+            config = config_of(collection.queries)
+            if name != collection.of:
+                found[name] = collection.of
+            elif isinstance(config.source, Parallel | Squad):
+                asked.setdefault(fingerprint([config.source, config.split]), {}).setdefault(config.lang, name)
+        for of_questions in asked.values():
+            if len(of_questions) > 1:
+                found |= dict.fromkeys(of_questions.values(), min(of_questions.values()))
+    return found
 
 
 def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) -> PlannedTrial:

@@ -5,13 +5,15 @@ cells.tsv      the means by variant, language and measure, for a spreadsheet
 report.html    one page that needs no network
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from statistics import fmean
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 
 from cluster.artifact import Artifact
 from cluster.component import NOT_CONTENT, Component
+from cluster.errors import StepError
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.experiment.claims import AxisClaim, Claim, Correction, Grid
@@ -33,12 +35,16 @@ class TrialKey(Component):
 
 
 class ReportConfig(Component):
-    """What is reported. The inputs ``evaluations.SET.N`` and ``trainings.N`` are those of ``trials[N]``."""
+    """What is reported. The inputs ``evaluations.SET.N`` and ``trainings.N`` are those of ``trials[N]``.
+
+    ``asked_of`` names the evaluation set of each SET that is one of its languages of questions: a question that is
+    asked in several languages is one question, whose value is the mean over these languages."""
 
     name: str
     about: str = ""
     measures: tuple[str, ...]
     trials: tuple[TrialKey, ...]
+    asked_of: dict[str, str] = {}
     compare: tuple[Claim, ...] = ()
     correction: Correction = "holm"
     grid: Grid | None = None
@@ -71,24 +77,46 @@ def write_report(config: ReportConfig, inputs: Mapping[str, Any], out: Place, fa
 
 
 def read_scores(config: ReportConfig, evaluations: Mapping[str, Mapping[str, Artifact]]) -> Iterator[Scores]:
-    """The values of every question by variant, measure and language, those of all sets and folds together."""
+    """The values of every question by variant, measure and language, those of all sets and folds together.
+
+    Raises:
+        StepError: trials asked a question in different languages; it names variant, measure and question.
+    """
     seeds = tuple(dict.fromkeys(trial.seed for trial in config.trials))
-    found: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
-    for set_name, of_set in evaluations.items():
+    sets = {config.asked_of.get(name, name) for name in evaluations}
+    found: dict[tuple[str, str, str], dict[str, dict[str, dict[str, float]]]] = {}
+    for name, of_set in evaluations.items():
+        set_name = config.asked_of.get(name, name)
         for number, artifact in of_set.items():
             trial = config.trials[int(number)]
             for row in pq.read_table(artifact.directory() / "per_query.parquet").to_pylist():
                 if row["measure"] not in config.measures:
                     continue
                 of_questions = found.setdefault((trial.variant, row["measure"], row["lang"]), {})
-                question = trial.question(set_name if len(evaluations) > 1 else "", row["query_id"])
-                of_questions.setdefault(question, {})[trial.seed] = row["value"]
+                question = trial.question(set_name if len(sets) > 1 else "", row["query_id"])
+                of_questions.setdefault(question, {}).setdefault(trial.seed, {})[name] = row["value"]
+    _check_asked(found)
     for (variant, measure, lang), of_questions in found.items():
         values = {
-            question: tuple(by_seed[seed] for seed in seeds if seed in by_seed)
+            question: tuple(fmean(by_seed[seed].values()) for seed in seeds if seed in by_seed)
             for question, by_seed in of_questions.items()
         }
         yield Scores(variant=variant, measure=measure, lang=lang, seeds=seeds, values=values)
+
+
+def _check_asked(found: Mapping[tuple[str, str, str], Mapping[str, Mapping[str, Mapping[str, float]]]]) -> None:
+    """Raise where a question's mean would be over other languages in one trial than in another."""
+    first: dict[tuple[str, str, str], Set[str]] = {}
+    for (variant, measure, lang), of_questions in found.items():
+        for question, by_seed in of_questions.items():
+            for seed, by_name in by_seed.items():
+                expected = first.setdefault((measure, lang, question), by_name.keys())
+                if by_name.keys() != expected:
+                    raise StepError(
+                        f"{variant}{f', seed {seed}' if seed else ''}, {measure} in {lang}, question {question}: "
+                        f"expected to be asked as in the other trials ({', '.join(sorted(expected))}), got "
+                        f"{', '.join(sorted(by_name))}: evaluate all variants with the same evaluate.NAME.query_lang"
+                    )
 
 
 def read_curves(config: ReportConfig, trainings: Mapping[str, Artifact]) -> Iterator[Curve]:

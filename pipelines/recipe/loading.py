@@ -11,6 +11,7 @@ import difflib
 import itertools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
+    *path, last = _split(key)
     table = tree
     for name in path:
         table = table.setdefault(name, {})
@@ -202,4 +203,13 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
             raise RecipeError(f"--set {key}: {name} is a value, not a table with keys below it")
     if last == "kind" and table.get("kind") not in (None, value):
         table.clear()
-    table[last] = value
+    table[last] = deepcopy(value)  # a later key may reach into it, and the caller's stays as it is
+
+
+def _split(key: str) -> list[str]:
+    """The names of a key. Below ``over`` and ``tied`` of a mixture's member stands a whole key of that member's recipe:
+    ``mix.of.NAME.over.languages.original`` ends in ``languages.original``."""
+    parts = key.split(".")
+    if parts[:2] == ["mix", "of"] and parts[3:4] in (["over"], ["tied"]):
+        return [*parts[:4], *filter(None, [".".join(parts[4:])])]
+    return parts

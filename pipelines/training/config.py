@@ -62,12 +62,15 @@ class TrainConfig(Component):
     ``batch`` counts queries, of all workers together; round_robin_entries makes ``languages`` entries of each. With
     ``meta`` it counts meta-tasks.
     ``lr_groups`` gives parameters whose name contains the key another learning rate.
-    ``ways`` passages of each query are drawn: 6, or 2 where round_robin_entries repeats them in every language.
+    ``ways`` passages of each query are drawn: 6, or 2 where round_robin_entries repeats them in every language. 1 is
+    the relevant passage alone, whose negatives are the passages of the batch's other queries.
     ``examples`` bounds the queries that are learnt from, of all data sets of a mixture together: each gives as many as
     any other, and what a small one lacks the others give, so that mixtures of few and of many members are compared at
     equal size. Which they are is drawn by ``seed``; more of them hold the fewer ones.
     ``consistency`` weighs the language-consistency term of round-robin batches (``losses.language_consistency``). With
     n languages the released code has (n − 1) / ((n + 1) · ways): 0.25 for three languages and two ways.
+    ``repetition`` changes nothing but the artifact: equal trainings with other numbers are made apart and compared,
+    with another number of workers say.
     """
 
     student: AnyStudent
@@ -81,7 +84,7 @@ class TrainConfig(Component):
     steps: int = Field(200_000, ge=1)
     examples: int | None = Field(None, ge=1)
     batch: int = Field(64, ge=1)
-    ways: int = Field(default_factory=lambda chosen: 2 if chosen["mixing"] == "round_robin_entries" else 6, ge=2)
+    ways: int = Field(default_factory=lambda chosen: 2 if chosen["mixing"] == "round_robin_entries" else 6, ge=1)
     pool: int = Field(50, ge=2)
     lr: float = Field(5e-6, gt=0)
     lr_groups: dict[str, float] = {}
@@ -102,12 +105,18 @@ class TrainConfig(Component):
     # most these steps and those that were taken while the last one was stored
     checkpoint_every: Speed = Speed(1000)
     seed: int = Field(12345, ge=0, lt=2**63)
+    repetition: int = Field(0, ge=0)
     resources: TrainResources = TrainResources()
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
         if self.ways > self.pool:
             raise ValueError(f"ways = {self.ways} passages cannot be drawn from a pool of {self.pool}")
+        if self.ways == 1 and not getattr(self.loss, "in_batch", False):
+            raise ValueError(
+                f"ways = 1 is a passage alone, and loss.kind = {self.loss.kind} compares it with no others: expected "
+                "at least 2, or a loss on labels with in_batch = true"
+            )
         if self.consistency and self.mixing != "round_robin_entries":
             raise ValueError("consistency compares languages within a query: it needs mixing = round_robin_entries")
         if self.consistency and self.loss.reads != "scores":
