@@ -166,14 +166,15 @@ function showStatus({ results, took_ms: took }) {
   const parts = Object.entries(took).filter(([name]) => name !== "total").map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
   const found = results.length ? `${results.length} ${results.length === 1 ? "result" : "results"}` : "Nothing found";
   const advice = results.length ? "" : chosen().length ? " Try more languages." : " Try other words.";
-  $("status").textContent = `${found} in ${took.total.toFixed(1)} ms (${parts.join(", ")}).${advice}`;
+  const stages = parts.length ? ` (${parts.join(", ")})` : "";
+  $("status").textContent = `${found} in ${took.total.toFixed(1)} ms${stages}.${advice}`;
 }
 
 // Add a card for each result. A later page of an index with clusters may repeat a document of an earlier one.
 function addCards(results) {
   const shown = new Set(cards.map((card) => card.id));
   const best = cards[0]?.best ?? results[0]?.score;
-  const onSwitch = (card) => { words.explainLanguage(card); countLanguages(); };
+  const onSwitch = (card) => words.explainLanguage(card);
   const added = results.filter(({ doc_id: id }) => !shown.has(id)).map((result) => new Card(result, languages, best, onSwitch));
   cards.push(...added);
   $("results").append(...added.map((card) => card.item));

@@ -13,7 +13,7 @@ const segmenter = globalThis.Intl?.Segmenter && new Intl.Segmenter(undefined, { 
 const nameKey = (lang, id) => `${lang}:${id}`;
 
 export class Words {
-  // `line` gets the question's words, `list` the words that they matched. `dirs` maps a language to its direction.
+  // `line` is the section of the question's words, `list` the place in it of the words that they matched.
   constructor(line, list) {
     this.line = line;
     this.list = list;
