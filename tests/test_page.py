@@ -177,5 +177,5 @@ def test_page_loads_nothing_from_other_hosts(url):
     assert not [link for link in LinkParser.found if "//" in link]
     for file in PAGE.glob("*.*s"):
         source = httpx.get(f"{url}/page/{file.name}").raise_for_status().text
-        assert not re.findall(r"https?://|url\(|@import|import\(", source)
+        assert not re.findall(r"https?://|\burl\(|@import|import\(", source)
         assert all(name.startswith("./") for name in re.findall(r"\bfrom \"(.+?)\"", source))

@@ -93,7 +93,9 @@ def open_browser(profile: Path) -> Iterator[Browser]:
         answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
         assert answer.status_code == 200, answer.text
         session = answer.json()["value"]["sessionId"]
-        yield Browser(client, session)
+        browser = Browser(client, session)
+        browser.devtools("Emulation.setFocusEmulationEnabled", enabled=True)  # as of a window that is in front
+        yield browser
         client.delete(f"/session/{session}")
     process.terminate()
     process.wait(30)

@@ -109,7 +109,7 @@ export class Words {
     const items = [...best.values()].slice(0, LISTED).map(({ text, lang }) =>
       Object.assign(document.createElement("bdi"), { textContent: text, lang }),
     );
-    this.list.replaceChildren(...items);
+    this.list.replaceChildren(...items.flatMap((item, index) => (index ? [" · ", item] : [item])));
   }
 
   // The words of a card that the tokens of a word of the question matched.
