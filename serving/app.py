@@ -250,6 +250,7 @@ def describe(served: Served, limits: Limits) -> Info:
         documents=sum(documents.values()),
         shards=shards,
         limits=limits,
+        examples=list(served.examples),
         passage_length=served.passages[0],
         passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},

@@ -172,7 +172,8 @@ class ShardInfo(_Message):
 
 
 class Info(_Message):
-    """Description of the served system. ``model`` names the student's artifact; it is null for an index of words."""
+    """Description of the served system. ``model`` names the student's artifact; it is null for an index of words.
+    ``examples`` are the recipe's example queries."""
 
     recipe: str
     system: str
@@ -184,6 +185,7 @@ class Info(_Message):
     documents: int
     shards: list[ShardInfo]
     limits: Limits
+    examples: list[str] = []
     passage_length: int = 180  # tokens of the windows in which the encoder reads a document …
     passage_stride: int = 90  # … and from the start of one to the start of the next
     max_k: int = MAX_K

@@ -1,9 +1,6 @@
-"""The search page in headless Chromium, driven over the HTTP protocol of WebDriver."""
+"""The search page in a browser, served by Ray Serve."""
 
 import re
-import shutil
-import subprocess
-import time
 from html.parser import HTMLParser
 from urllib.parse import quote
 
@@ -11,16 +8,11 @@ import httpx
 import pytest
 
 import serving_apps
-from conftest import free_port
+from serving.api import PAGE
+from webdriver import KEYS, open_browser
 
 # importing Ray Data warns about a deprecated setting of its own
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,900", "--no-first-run"),
-    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12: the JSON key of an element's reference
-KEYS = {"down": "\ue015", "up": "\ue013", "escape": "\ue00c"}  # WebDriver §17.4.2
 
 
 @pytest.fixture(scope="module")
@@ -28,61 +20,10 @@ def url(served):
     return served.url("words")
 
 
-class Browser:
-    """A WebDriver session with the few commands that the tests need."""
-
-    def __init__(self, client, session):
-        self.client, self.path = client, f"/session/{session}"
-
-    def send(self, path, **body):
-        answer = self.client.post(self.path + path, json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["value"]
-
-    def open(self, address):
-        self.send("/url", url=address)
-
-    def run(self, script):
-        return self.send("/execute/sync", script=script, args=[])
-
-    def wait_until(self, script):
-        """Wait at most 30 s until an expression is true. Returns its value."""
-        deadline = time.monotonic() + 30
-        while not (value := self.run(f"return {script}")):
-            assert time.monotonic() < deadline, (
-                f"{script} did not come true on {self.run('return document.body.innerText')}"
-            )
-        return value
-
-    def type(self, selector, text):
-        element = self.send("/element", using="css selector", value=selector)[ELEMENT]
-        self.send(f"/element/{element}/value", text=text)
-
-    def press(self, key):
-        actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
-        self.send("/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    driver = shutil.which("chromedriver")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not driver or not chromium:
-        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
-    port = free_port()
-    process = subprocess.Popen([driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    flags = [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]
-    wanted = {"goog:chromeOptions": {"binary": chromium, "args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}
-    with httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", timeout=60, transport=httpx.HTTPTransport(retries=20)
-    ) as client:
-        answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
-        assert answer.status_code == 200, answer.text
-        session = answer.json()["value"]["sessionId"]
-        yield Browser(client, session)
-        client.delete(f"/session/{session}")
-    process.terminate()
-    process.wait(30)
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 RESULTS = """[...document.querySelectorAll("#results li")].map(item => ({
@@ -103,7 +44,7 @@ def test_typing_a_question_shows_results_in_their_language_and_direction(browser
     assert (first["lang"], first["dir"], first["side"], first["tag"]) == ("fa", "rtl", "rtl", "fa Persian")
     assert (first["title"], first["text"]) == serving_apps.TEXTS["fa"][0][0]
     assert float(first["score"]) > 0
-    answer = httpx.post(f"{url}/search", json={"query": "پایتخت ایران"}).json()["results"]
+    answer = httpx.post(f"{url}/search", json={"query": "پایتخت ایران", "collapse": True}).json()["results"]
     assert [r["text"] for r in results] == [r["text"] for r in answer]
     status = browser.run('return document.querySelector("#status").innerText')
     assert status.startswith(f"{len(answer)} result")
@@ -205,7 +146,7 @@ def test_every_control_has_a_name_and_the_console_is_empty(browser, url):
     browser.send("/se/log", type="browser")  # discard the messages of earlier tests
     browser.open(f"{url}/?q=currency")
     browser.wait_until('document.querySelector("#results li")')
-    unnamed = """return [...document.querySelectorAll("input, button")]
+    unnamed = """return [...document.querySelectorAll("input, textarea, button")]
         .filter(e => !e.labels?.[0]?.textContent.trim() && !e.textContent.trim()).map(e => e.outerHTML)"""
     assert browser.run(unnamed) == []
     assert browser.send("/se/log", type="browser") == []
@@ -221,7 +162,7 @@ def test_long_text_is_expanded_by_its_button(browser, url):
 
 
 def test_page_loads_nothing_from_other_hosts(url):
-    """Every address in the three files is relative, and the content policy forbids other hosts."""
+    """Every address in its files is relative, and the content policy forbids other hosts."""
 
     class LinkParser(HTMLParser):
         found: list[str] = []
@@ -234,5 +175,7 @@ def test_page_loads_nothing_from_other_hosts(url):
     LinkParser().feed(answer.text)
     assert LinkParser.found
     assert not [link for link in LinkParser.found if "//" in link]
-    for name in ("style.css", "search.js"):
-        assert not re.findall(r"https?://|url\(|@import|import\s", httpx.get(f"{url}/page/{name}").text)
+    for file in PAGE.glob("*.*s"):
+        source = httpx.get(f"{url}/page/{file.name}").raise_for_status().text
+        assert not re.findall(r"https?://|\burl\(|@import|import\(", source)
+        assert all(name.startswith("./") for name in re.findall(r"\bfrom \"(.+?)\"", source))

@@ -1,5 +1,9 @@
-// The search page: query field, language filter, and results in the direction of their script. The state is in the
-// address (?q=…&lang=fa&lang=ru&k=20), so that a search can be bookmarked and the back button works.
+// The search page: question, language filter, and a card for each document found. The state is in the address
+// (?q=…&lang=fa&lang=ru&k=20), so that a search can be bookmarked and the back button works.
+
+import { Card } from "./card.js";
+import { call, hasKey, setKey, toCurl } from "./server.js";
+import { Words } from "./words.js";
 
 const TYPING_PAUSE_MS = 350; // without a keystroke before a search starts
 const $ = (id) => document.getElementById(id);
@@ -7,58 +11,80 @@ const copy = (id) => $(id).content.firstElementChild.cloneNode(true);
 const number = new Intl.NumberFormat("en");
 
 let languages = new Map(); // code → {code, name, autonym, dir, documents}
+let maxResults = 1000; // of a search, those that are skipped among them
 let running = null; // AbortController of the current search
 let pause = null; // timer that starts a search after a typing pause
+let request = null; // the last one that was answered
+let cards = []; // those that are shown
+let words = null; // the words of the question
 
 const chosen = () => [...document.querySelectorAll("[name=lang]:checked")].map((box) => box.value);
 
-async function call(path, options) {
-  const response = await fetch(path, options);
-  const isJson = (response.headers.get("content-type") || "").includes("json");
-  if (!isJson) throw new Error(`The server answered ${response.status}: ${(await response.text()).slice(0, 200)}`);
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.error || `The server answered ${response.status}`);
-  return body;
-}
-
-async function start() {
+function start() {
+  words = new Words($("question"), $("matched"));
   document.addEventListener("keydown", onKey);
   $("form").addEventListener("submit", (event) => { event.preventDefault(); search({ push: true }); });
-  $("query").addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(search, TYPING_PAUSE_MS); });
+  $("query").addEventListener("input", () => { fitQuery(); clearTimeout(pause); pause = setTimeout(search, TYPING_PAUSE_MS); });
+  $("key").addEventListener("submit", (event) => { event.preventDefault(); giveKey(); });
+  $("more").addEventListener("click", showMore);
+  $("curl").addEventListener("click", copyCurl);
   window.addEventListener("popstate", readAddress);
-  window.addEventListener("resize", offerMore);
+  window.addEventListener("resize", () => { fitQuery(); cards.forEach((card) => card.offerMore()); });
+  return load();
+}
+
+async function load() {
   try {
     showInfo(await call("info"));
   } catch (error) {
-    return showProblem("The server does not answer", error.message);
+    return showError("The server does not answer", error);
   }
-  readAddress();
+  return readAddress();
 }
 
 function showInfo(info) {
   languages = new Map(info.languages.map((language) => [language.code, language]));
+  maxResults = info.max_k;
   const amount = `${number.format(info.documents)} documents in ${languages.size} ${languages.size === 1 ? "language" : "languages"}`;
   document.title = `${info.recipe} · babelray`;
   $("about").textContent = `${info.recipe} · ${info.kind} · ${amount}`;
   $("count").textContent = amount;
   $("version").textContent = `babelray ${info.versions.babelray}`;
   $("query").maxLength = info.limits.max_query_chars;
-  for (const language of languages.values()) {
-    const chip = copy("chip");
-    chip.title = `${language.autonym} · ${number.format(language.documents)} documents`;
-    chip.querySelector("input").value = language.code;
-    chip.querySelector("input").addEventListener("change", () => search());
-    chip.querySelector(".name").textContent = language.name;
-    chip.querySelector(".code").textContent = language.code;
-    $("chips").append(chip);
-  }
+  if (info.kind === "bm25" || info.model_type?.embedding) words.isPossible = false; // no vector for each token
+  $("chips").replaceChildren(...info.languages.map(toChip));
+  $("examples").replaceChildren(...info.examples.map(toExample));
+}
+
+function toChip(language) {
+  const chip = copy("chip");
+  chip.title = `${language.autonym} · ${number.format(language.documents)} documents`;
+  chip.querySelector("input").value = language.code;
+  chip.querySelector("input").addEventListener("change", () => search());
+  chip.querySelector(".name").textContent = language.name;
+  chip.querySelector(".code").textContent = language.code;
+  return chip;
+}
+
+function toExample(text) {
+  const item = copy("example");
+  const button = item.querySelector("button");
+  button.textContent = text;
+  button.addEventListener("click", () => {
+    $("query").value = text;
+    fitQuery();
+    $("query").focus();
+    search({ push: true });
+  });
+  return item;
 }
 
 function readAddress() {
   const address = new URLSearchParams(location.search);
   $("query").value = address.get("q") || "";
+  fitQuery();
   for (const box of document.querySelectorAll("[name=lang]")) box.checked = address.getAll("lang").includes(box.value);
-  search({ keep: true });
+  return search({ keep: true });
 }
 
 function writeAddress(query, push) {
@@ -70,6 +96,12 @@ function writeAddress(query, push) {
   history[push ? "pushState" : "replaceState"](null, "", target);
 }
 
+// The field is as high as its text.
+function fitQuery() {
+  $("query").style.height = "auto";
+  $("query").style.height = `${$("query").scrollHeight}px`;
+}
+
 async function search({ push = false, keep = false } = {}) {
   clearTimeout(pause);
   running?.abort();
@@ -77,90 +109,145 @@ async function search({ push = false, keep = false } = {}) {
   const query = $("query").value.trim();
   if (!keep) writeAddress(query, push);
   $("problem").hidden = true;
+  $("key").hidden = true;
   $("welcome").hidden = Boolean(query);
-  if (!query) {
-    $("results").replaceChildren();
-    $("status").textContent = "";
-    return;
-  }
-  running = new AbortController();
-  $("results").setAttribute("aria-busy", "true");
+  if (!query) return showNothing();
   const k = Number(new URLSearchParams(location.search).get("k")) || 10;
-  const request = { query, k, ...(chosen().length && { languages: chosen() }) };
+  const wanted = { query, k, offset: 0, collapse: true, ...(chosen().length && { languages: chosen() }) };
+  running = new AbortController();
+  const answer = await ask(wanted);
+  if (!answer) return;
+  words.clear();
+  showStatus(answer);
+  cards = [];
+  $("results").replaceChildren();
+  addCards(answer.results);
+}
+
+async function showMore() {
+  const shown = cards.length;
+  $("more").disabled = true;
+  const answer = await ask({ ...request, offset: request.offset + request.k });
+  $("more").disabled = false;
+  if (!answer) return;
+  addCards(answer.results);
+  cards[shown]?.item.querySelector("article").focus();
+}
+
+// Send a search. Returns nothing where it failed, which is then shown, or where a newer one replaced it.
+async function ask(wanted) {
+  const mine = running;
+  $("results").setAttribute("aria-busy", "true");
   try {
-    const answer = await call("search", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(request),
-      signal: running.signal,
-    });
-    showAnswer(answer);
+    const answer = await call("search", wanted, mine.signal);
+    if (mine.signal.aborted) return null;
+    request = wanted;
+    return answer;
   } catch (error) {
-    if (error.name === "AbortError") return; // a newer search replaced this one and shows its own answer
-    showProblem("This search could not be done", error.message);
+    if (mine.signal.aborted) return null;
+    showError("This search could not be done", error);
+    return null;
+  } finally {
+    if (running === mine) $("results").removeAttribute("aria-busy");
   }
-  $("results").removeAttribute("aria-busy");
 }
 
 // The status is emptied, never hidden: screen readers announce only changes in a region that is already rendered.
-function showAnswer({ results, took_ms: took }) {
+function showNothing() {
+  cards = [];
+  words.clear();
+  $("results").replaceChildren();
+  $("status").textContent = "";
+  $("after").hidden = true;
+  countLanguages();
+}
+
+function showStatus({ results, took_ms: took }) {
   const parts = Object.entries(took).filter(([name]) => name !== "total").map(([name, ms]) => `${name} ${ms.toFixed(1)}`);
   const found = results.length ? `${results.length} ${results.length === 1 ? "result" : "results"}` : "Nothing found";
   const advice = results.length ? "" : chosen().length ? " Try more languages." : " Try other words.";
-  $("status").textContent = `${found} in ${took.total.toFixed(1)} ms (${parts.join(", ")}).${advice}`;
-  $("results").replaceChildren(...results.map(toItem));
-  offerMore();
+  const stages = parts.length ? ` (${parts.join(", ")})` : "";
+  $("status").textContent = `${found} in ${took.total.toFixed(1)} ms${stages}.${advice}`;
 }
 
-function toItem(result) {
-  const language = languages.get(result.lang) || { code: result.lang, name: "", dir: "auto" };
-  const item = copy("result");
-  item.querySelector(".rank").textContent = result.rank;
-  item.querySelector(".tag .code").textContent = language.code;
-  item.querySelector(".tag .name").textContent = language.name;
-  item.querySelector(".score").textContent = result.score.toFixed(3);
-  item.querySelector(".id").textContent = result.doc_id;
-  const title = item.querySelector("h2");
-  const text = item.querySelector(".text");
-  title.textContent = result.title;
-  title.hidden = !result.title;
-  text.textContent = result.text;
-  text.classList.add("short");
-  for (const element of [title, text]) Object.assign(element, { lang: language.code, dir: language.dir });
-  const more = item.querySelector(".more");
-  more.addEventListener("click", () => {
-    const short = text.classList.toggle("short");
-    more.textContent = short ? "Show all" : "Show less";
-    more.setAttribute("aria-expanded", String(!short));
-  });
-  return item;
+// Add a card for each result. A later page of an index with clusters may repeat a document of an earlier one.
+function addCards(results) {
+  const shown = new Set(cards.map((card) => card.id));
+  const best = cards[0]?.best ?? results[0]?.score;
+  const onSwitch = (card) => words.explainLanguage(card);
+  const added = results.filter(({ doc_id: id }) => !shown.has(id)).map((result) => new Card(result, languages, best, onSwitch));
+  cards.push(...added);
+  $("results").append(...added.map((card) => card.item));
+  added.forEach((card) => card.offerMore());
+  $("after").hidden = !cards.length;
+  $("command").hidden = true;
+  $("more").hidden = results.length < request.k || request.offset + 2 * request.k > maxResults;
+  countLanguages();
+  if (added.length) words.explain(request, cards, running.signal);
 }
 
-function offerMore() {
-  for (const text of document.querySelectorAll(".text.short")) {
-    text.parentElement.querySelector(".more").hidden = text.scrollHeight <= text.clientHeight + 1;
+// Count on each chip the texts that the cards have in its language.
+function countLanguages() {
+  const langs = cards.flatMap((card) => card.readings.map(({ lang }) => lang));
+  for (const chip of document.querySelectorAll(".chip")) {
+    const amount = langs.filter((lang) => lang === chip.querySelector("input").value).length;
+    chip.querySelector(".found").hidden = !amount;
+    chip.querySelector(".amount").textContent = amount;
   }
 }
 
-function showProblem(title, sentence) {
+async function copyCurl() {
+  const command = toCurl("search", request);
+  try {
+    await navigator.clipboard.writeText(command);
+    $("copied").textContent = "Copied.";
+  } catch { // browsers let pages write to the clipboard only over HTTPS and on this machine
+    $("copied").textContent = "The browser does not let this page copy; here it is.";
+    $("command").textContent = command;
+    $("command").hidden = false;
+  }
+  setTimeout(() => { $("copied").textContent = ""; }, 4000);
+}
+
+function showError(title, error) {
+  showNothing();
+  if (error.status === 401) return askForKey();
   const heading = Object.assign(document.createElement("h2"), { textContent: title });
-  const reason = Object.assign(document.createElement("p"), { textContent: sentence });
+  const reason = Object.assign(document.createElement("p"), { textContent: error.message });
   $("problem").replaceChildren(heading, reason);
   $("problem").hidden = false;
-  $("status").textContent = "";
-  $("results").replaceChildren();
+}
+
+function askForKey() {
+  $("wrong").hidden = !hasKey();
+  setKey("");
+  $("welcome").hidden = true;
+  $("key").hidden = false;
+  $("secret").focus();
+}
+
+function giveKey() {
+  setKey($("secret").value.trim());
+  $("secret").value = "";
+  $("key").hidden = true;
+  $("query").focus();
+  load();
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const articles = [...document.querySelectorAll("#results article")];
-  const at = articles.indexOf(document.activeElement);
-  const inQuery = document.activeElement === $("query");
-  if (event.key === "/" && !inQuery) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const articles = cards.map((card) => card.item.querySelector("article"));
+  const active = document.activeElement;
+  const at = articles.indexOf(active);
+  const [inQuery, inField] = [active === $("query"), active.matches("input:not([type=checkbox]), textarea")];
+  const atEnd = inQuery && active.selectionStart === active.value.length; // elsewhere, the key moves between its lines
+  if (event.key === "/" && !inField) {
     $("query").select();
+  } else if (event.key === "Enter" && inQuery && !event.shiftKey) {
+    $("form").requestSubmit();
   } else if (event.key === "Escape" && !inQuery) {
     $("query").focus();
-  } else if (event.key === "ArrowDown" && articles.length && (inQuery || at >= 0)) {
+  } else if (event.key === "ArrowDown" && articles.length && (atEnd || at >= 0)) {
     articles[Math.min(at + 1, articles.length - 1)].focus();
   } else if (event.key === "ArrowUp" && at >= 0) {
     (articles[at - 1] || $("query")).focus();
