@@ -1,6 +1,7 @@
 """Writers of an index killed at random beside a reader: no document lost, none twice, none found after its deletion."""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -60,6 +61,6 @@ def check_leftovers(growing: GrowingIndex) -> None:
     assert [path.name for path in (live / "lists").path.glob("*")] == [f"{state.number:08d}.json"]
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(int(os.environ.get("BABELRAY_KILLS", 60)), marks=pytest.mark.slow)])
 def test_killed_writers_lose_nothing(kills: int, tmp_path: Path) -> None:
     kill_writers(tmp_path, kills, seed=kills)
