@@ -19,7 +19,7 @@ RUN useradd --create-home --uid 1000 ray
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 MALLOC_ARENA_MAX=2 \
     RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 \
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:list_middlewares
-WORKDIR /opt/babelray
+WORKDIR /srv/babelray
 
 # The lock first: this layer is made anew only when it or pyproject.toml changes. As a constraint it gives the versions,
 # while the extras say what is installed: nothing of dev.
@@ -28,19 +28,19 @@ ARG PIP_EXTRA_INDEX_URL=""
 # gcs and azure beside these for roots on gs:// and abfs://
 ARG EXTRAS=demo,gates,lora,nmt,datasets
 COPY requirements.lock pyproject.toml README.md ./
-RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --constraint requirements.lock ".[${EXTRAS}]" \
-    && /opt/venv/bin/pip uninstall --yes babelray
+RUN python -m venv /srv/venv \
+    && /srv/venv/bin/pip install --constraint requirements.lock ".[${EXTRAS}]" \
+    && /srv/venv/bin/pip uninstall --yes babelray
 
 FROM dependencies AS installed
 COPY cluster cluster
 COPY pipelines pipelines
 COPY serving serving
-RUN /opt/venv/bin/pip install --no-deps .
+RUN /srv/venv/bin/pip install --no-deps .
 
 FROM base AS cpu
-COPY --from=installed /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
+COPY --from=installed /srv/venv /srv/venv
+ENV PATH=/srv/venv/bin:$PATH
 WORKDIR /home/ray
 USER 1000:1000
 # of its user, so that a volume that is mounted here is too
