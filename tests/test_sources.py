@@ -174,6 +174,15 @@ def test_parallel_fold_splits_queries_judgements_and_strictly_the_training_docum
     assert sorted(source.ids("docs")) == sorted(["a1", "a2", "b1", "c1"] * 2)
 
 
+def test_parallel_reads_questions_as_texts_of_their_own_split(tmp_path):
+    source = Parallel(path=write(tmp_path, PARALLEL | {"queries.de.tsv": "qa\ta!\nqb\tb!\nqc\tc!\n"}), texts="questions")
+    assert rows(source.docs("de", "train")) == [{"doc_id": "qa", "lang": "de", "title": "", "text": "a!"}]
+    assert rows(source.queries("de", "train")) == [{"query_id": "qa", "lang": "de", "text": "a!"}]
+    assert rows(source.qrels("de", "test")) == [{"query_id": "qc", "doc_id": "qc", "relevance": 1}]
+    assert sorted(source.ids("docs")) == sorted(["qa", "qb", "qc"] * 2)
+    assert [file.name for file in source.files("docs", "de", "train")] == ["queries.de.tsv", "splits/fold0.tsv"]
+
+
 def test_parallel_says_which_splits_folds_and_languages_it_has(tmp_path):
     path = write(tmp_path, PARALLEL)
     assert len(rows(Parallel(path=path).queries("en", "all"))) == 3

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from cluster.component import Component
 from cluster.errors import RecipeError
 from pipelines.experiment.claims import Axis, AxisClaim, Claim, Correction, Grid, GridPoint
+from pipelines import recipe
 from pipelines.recipe import STUDENT
 from pipelines.recipe.explain import explain
 from pipelines.recipe.loading import find_file, read_toml
@@ -144,7 +145,10 @@ def names() -> list[str]:
 
 
 def is_experiment(name: str) -> bool:
-    """Whether a name or a path is that of an experiment's file, which names a ``base``, and not of a recipe's."""
+    """Whether a name or a path is that of an experiment's file, which names a ``base``, and not of a recipe's. A name
+    that both have is the recipe's; the experiment is then named by its path."""
+    if name in recipe.names():
+        return False
     if name in names():
         return True
     return Path(name).is_file() and "base" in read_toml(Path(name))

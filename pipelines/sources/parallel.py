@@ -20,7 +20,7 @@ from cluster.errors import RecipeError, StepError
 from cluster.storage import Place
 from pipelines.sources.base import Entry
 from pipelines.sources.files import File, TableName, find, find_any, list_names
-from pipelines.sources.records import read_docs, read_qrels, read_queries
+from pipelines.sources.records import make_doc, make_judgement, read_docs, read_qrels, read_queries
 from pipelines.sources.splits import BUCKETS, SPLITS, HashedBy, split_by_hash
 
 
@@ -34,6 +34,8 @@ class Parallel(Component):
     searches all documents.
 
     ``context`` adds the third column, where a document has one, after its text: an answer is read with its paragraph.
+    ``texts = "questions"`` reads the questions as documents, each relevant to itself: in another language, to its
+    translation.
     """
 
     kind: Literal["parallel"] = "parallel"
@@ -41,9 +43,13 @@ class Parallel(Component):
     fold: int = Field(0, ge=0)
     strict: bool = True
     context: bool = False
+    texts: Literal["documents", "questions"] = "documents"
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
-        """The documents in ``lang``; under ``strict``, those of "train" alone that belong to no other split."""
+        """The documents in ``lang``; under ``strict``, those of "train" alone that belong to no other split. Or the
+        split's questions, where those are the texts."""
+        if self.texts == "questions":
+            return (_as_document(entry, lang) for entry in self.queries(lang, split))
         collection, *deciding = self.files("docs", lang, split)
         entries = read_docs(collection, lang, columns=(2, 3), with_last=self.context)
         if not deciding:
@@ -61,6 +67,9 @@ class Parallel(Component):
 
     def qrels(self, lang: str, split: str) -> Iterator[Entry]:
         """The judgements of the split's questions, and of any question that the fold does not know."""
+        if self.texts == "questions":
+            yield from map(_judge_itself, self.queries(lang, split))
+            return
         file, *deciding = self.files("qrels", lang, split)
         split_of = self._split_lookup(split, deciding)
         for entry in read_qrels(file):
@@ -71,7 +80,7 @@ class Parallel(Component):
         """See ``FileSource``: the records first, then what decides the split."""
         root = Place.of(self.path)
         deciding = self._deciding(split)
-        if table == "queries":
+        if table == "queries" or self.texts == "questions":
             return [find(root, f"queries.{lang}.tsv"), *deciding]
         if table == "qrels":
             return [self._judgements(lang) or find(root, "qrels.tsv"), *deciding]
@@ -86,13 +95,14 @@ class Parallel(Component):
 
     def ids(self, table: TableName) -> Iterator[str]:
         """See ``FileSource``."""
-        kinds, key = (("collection", "candidates"), "doc_id") if table == "docs" else (("queries",), "query_id")
+        is_docs = table == "docs" and self.texts == "documents"
+        kinds, key = (("collection", "candidates"), "doc_id") if is_docs else (("queries",), "query_id")
         root = Place.of(self.path)
         for name in list_names(root):
             kind, _, lang = name.removesuffix(".tsv").partition(".")
             if kind in kinds and lang:
                 file = find(root, name)
-                entries = read_docs(file, lang, (2, 3)) if table == "docs" else read_queries(file, lang)
+                entries = read_docs(file, lang, (2, 3)) if is_docs else read_queries(file, lang)
                 yield from (entry.row[key] for entry in entries if entry.row)
 
     def hashed_by(self) -> HashedBy:
@@ -152,6 +162,18 @@ class Parallel(Component):
         fold = _read_pairs(deciding[0])
         groups = {group[query] for query, part in fold.items() if part == "train" and query in group}
         return lambda doc_id: group.get(doc_id) in groups
+
+
+def _as_document(question: Entry, lang: str) -> Entry:
+    """The question as a document of its id."""
+    return make_doc(question.where, question.row["query_id"], question.row["text"], lang) if question.row else question
+
+
+def _judge_itself(question: Entry) -> Entry:
+    """The judgement that a question's document is the one of its id."""
+    if not question.row:
+        return question
+    return make_judgement(question.where, question.row["query_id"], question.row["query_id"], 1)
 
 
 def _read_pairs(file: File) -> dict[str, str]:
