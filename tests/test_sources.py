@@ -175,7 +175,8 @@ def test_parallel_fold_splits_queries_judgements_and_strictly_the_training_docum
 
 
 def test_parallel_reads_questions_as_texts_of_their_own_split(tmp_path):
-    source = Parallel(path=write(tmp_path, PARALLEL | {"queries.de.tsv": "qa\ta!\nqb\tb!\nqc\tc!\n"}), texts="questions")
+    files = PARALLEL | {"queries.de.tsv": "qa\ta!\nqb\tb!\nqc\tc!\n"}
+    source = Parallel(path=write(tmp_path, files), texts="questions")
     assert rows(source.docs("de", "train")) == [{"doc_id": "qa", "lang": "de", "title": "", "text": "a!"}]
     assert rows(source.queries("de", "train")) == [{"query_id": "qa", "lang": "de", "text": "a!"}]
     assert rows(source.qrels("de", "test")) == [{"query_id": "qc", "doc_id": "qc", "relevance": 1}]

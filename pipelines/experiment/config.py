@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.component import Component
 from cluster.errors import RecipeError
-from pipelines.experiment.claims import Axis, AxisClaim, Claim, Correction, Grid, GridPoint
 from pipelines import recipe
+from pipelines.experiment.claims import Axis, AxisClaim, Claim, Correction, Grid, GridPoint
 from pipelines.recipe import STUDENT
 from pipelines.recipe.explain import explain
 from pipelines.recipe.loading import find_file, read_toml
