@@ -129,7 +129,7 @@ def run_server(
     else:
         tell("Ray starts")
         os.environ.update(make_environment(limits, scale.gateways))
-    session.connect()
+    session.connect(with_data=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
     from ray import serve as ray_serve
 
