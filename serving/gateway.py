@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import OPEN_TO_ALL, Access, guard
 from serving.admission import Admission, Readiness
-from serving.generation import Generation, find_catalog, open_generation
+from serving.generation import Generation, open_generation
 from serving.messages import Limits
 from serving.observe import Meters, Observer, open_access_log
 
@@ -131,25 +131,25 @@ class Gateway:
                 if await self._open(name):
                     break
             if self.current and self.current.name == wanted[0]:
-                await self._follow(wanted[0])
+                await self._follow(self.current)
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self, name: str) -> None:
-        """Change to every new list of the index, until cancelled."""
+    async def _follow(self, current: Generation) -> None:
+        """Change to every new list of the index that is served, until cancelled."""
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
-                newest = (await find_catalog(name)).edition
+                newest = await current.find_newest()
             except Exception as error:  # a part that does not answer now is seen by the health check
-                log.warning("%s was not asked for its newest list: %s", name, error)
+                log.warning("%s did not name its newest list: %s", current.name, error)
                 continue
-            if self.current and newest != self.current.edition:
-                await self._open(name)
+            if newest != current.edition and await self._open(current.name):
+                current = self.current or current
 
     async def _open(self, name: str) -> bool:
         """Serve the application ``name`` when it passes its check. Returns whether it did."""
         try:
-            generation = await open_generation(name, self.meters)
+            generation = await open_generation(name, self.meters, self.current)
             await generation.check_examples()
         except Exception as error:  # whatever it is, the next try may find the application whole
             self.failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

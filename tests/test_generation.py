@@ -23,7 +23,7 @@ from tests.growing import write_parts
 class Handle:
     """A handle of a deployment, as Serve gives it, whose replica is in this process; counts the calls of each way."""
 
-    def __init__(self, replica: Any, calls: dict[bool, int], by_reference: bool = True):
+    def __init__(self, replica: Any, calls: dict[bool, int], by_reference: bool = False):
         self.replica, self.calls, self.by_reference = replica, calls, by_reference
 
     def options(self, _by_reference: bool) -> "Handle":
