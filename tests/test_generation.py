@@ -1,7 +1,7 @@
 """How parts answer together, without Ray: the same whatever shares a process, and by the edition that was asked for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +11,12 @@ import pytest
 from pipelines.segments.growing import GrowingIndex
 from serving import opened
 from serving.app import Served
-from serving.catalog import ForeignError
+from serving.catalog import ENCODER, ForeignError, Part
 from serving.generation import FEW, Generation
 from serving.messages import Limits, SearchAnswer, SearchRequest
 from serving.served import Layout
 from serving.shard import Shards
-from serving_apps import TEXTS, make_words_system
+from serving_apps import TEXTS, make_lexical_system, make_words_system
 from tests.growing import write_parts
 
 
@@ -57,7 +57,7 @@ def open_parts(served: Served, most_bytes: float) -> dict[str, Shards]:
     return {group: Shards(layout, group) for group in layout.groups}
 
 
-def make_generation(parts: dict[str, Shards], calls: dict[bool, int] | None = None) -> Generation:
+def make_generation(parts: Mapping[str, Part], calls: dict[bool, int] | None = None) -> Generation:
     """A generation of the newest edition of these parts."""
     catalog = asyncio.run(next(iter(parts.values())).describe())
     counted = {True: 0, False: 0} if calls is None else calls
@@ -97,6 +97,24 @@ def test_an_answer_is_the_same_whatever_shares_a_process(served: Served, request
     documents = {lang: [doc for part in parts for doc in part] for lang, parts in TEXTS.items()}
     for result in found[0].results:
         assert (result.title, result.text) == documents[result.lang][int(result.doc_id[1:])]
+
+
+def test_an_encoder_that_holds_the_shards_answers_as_one_that_does_not(tmp_path: Path) -> None:
+    from serving.encoder import Encoder
+
+    served = make_lexical_system(tmp_path)
+    shared, apart = (Layout.plan(served, Limits(), most, with_encoder=True) for most in (1e9, 0))
+    assert (list(shared.groups), shared.is_shared, apart.is_shared) == ([ENCODER], True, False)
+    generations = [
+        make_generation({ENCODER: Encoder(shared)}),
+        make_generation({ENCODER: Encoder(apart), **{group: Shards(apart, group) for group in apart.groups}}),
+    ]
+    for options in ({"k": 4}, {"k": 20, "languages": ["en", "fa"]}, {"k": FEW + 1, "collapse": True}):
+        one, other = (answer(generation, "the currency of Russia", **options) for generation in generations)
+        assert one.results
+        assert [(r.doc_id, r.lang, r.text) for r in one.results] == [(r.doc_id, r.lang, r.text) for r in other.results]
+        assert set(one.took_ms) == set(other.took_ms) == {"encode", "search", "texts", "total"}
+        assert all(ms > 0 for name, ms in one.took_ms.items() if name != "texts")
 
 
 def test_shards_share_a_process_up_to_the_bytes_that_it_may_hold(served: Served) -> None:
