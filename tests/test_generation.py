@@ -102,12 +102,18 @@ def test_an_answer_is_the_same_whatever_shares_a_process(served: Served, request
 def test_an_encoder_that_holds_the_shards_answers_as_one_that_does_not(tmp_path: Path) -> None:
     from serving.encoder import Encoder
 
+    class Unbatched(Encoder):
+        """Encodes queries one by one: Serve gathers them in its own replicas alone."""
+
+        async def encode_batch(self, text: str) -> Any:  # type: ignore[override]
+            return self.model.encode_queries([text])[0]
+
     served = make_lexical_system(tmp_path)
     shared, apart = (Layout.plan(served, Limits(), most, with_encoder=True) for most in (1e9, 0))
     assert (list(shared.groups), shared.is_shared, apart.is_shared) == ([ENCODER], True, False)
     generations = [
-        make_generation({ENCODER: Encoder(shared)}),
-        make_generation({ENCODER: Encoder(apart), **{group: Shards(apart, group) for group in apart.groups}}),
+        make_generation({ENCODER: Unbatched(shared)}),
+        make_generation({ENCODER: Unbatched(apart), **{group: Shards(apart, group) for group in apart.groups}}),
     ]
     for options in ({"k": 4}, {"k": 20, "languages": ["en", "fa"]}, {"k": FEW + 1, "collapse": True}):
         one, other = (answer(generation, "the currency of Russia", **options) for generation in generations)
