@@ -27,10 +27,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 CONFIG_HEADER = """\
 # A config file of Ray Serve: serve deploy FILE (with RAY_DASHBOARD_ADDRESS naming the cluster's dashboard).
 # Every node needs babelray installed; the recipe's file and its paths must be places that all of them reach.
-# args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, cpus: 1}
+# args may also hold  scale: {gateways: 2, encoders: 2, encoder_gpus: 1, shard_replicas: 2, shard_gb: 8, cpus: 1}
 #                and  limits: {max_query_chars: 2000, timeout_s: 10}.
 # access says who may ask: hosts, names under which the server answers ("*" for all), keys (their SHA-256), origins.
-# A single shard is sized under  deployments: [{name: shard-…, num_replicas: 3}] ; GET /info lists their names.
+# A group of shards is sized under  deployments: [{name: shards-0, num_replicas: 3}] ; GET /info names it as their part.
 # To serve something else later without losing a request: babelray serve OTHER --print-config --replace < this file,
 # deploy what it prints, and when GET /readyz names the new application deploy babelray serve OTHER --print-config.
 """
@@ -129,7 +129,7 @@ def run_server(
     else:
         tell("Ray starts")
         os.environ.update(make_environment(limits, scale.gateways))
-    session.connect()
+    session.connect(with_data=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends containers and services, as Ctrl-C does
     from ray import serve as ray_serve
 

@@ -3,50 +3,38 @@
     babelray                 gateway: it stays, and sends users to one of
     babelray-<fingerprint>
       ├─ encoder             one model, queries in batches (none where the index is searched with words)
-      └─ shard-<name> …      one deployment per shard of the index, each sized and healed on its own
+      └─ shards-<number> …   groups of the shards of the index, each sized and healed on its own
+
+Where one replica of each is wanted and all shards fit one, the encoder holds them, and a search is one call.
 
 What is served next comes up as another ``babelray-<fingerprint>`` beside the one that runs. A config file for
 ``serve deploy`` names ``serving.app:build_gateway`` and ``serving.app:build`` and gives them ``Scale`` and
 ``ServeArgs``; ``python -m serving RECIPE --print-config`` prints one.
 """
 
-import json
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pyarrow.fs import FileSelector
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application, Deployment
 
-from cluster.artifact import Artifact
 from cluster.errors import RecipeError
 from cluster.storage import Place
-from pipelines import languages
-from pipelines.encoder import EncoderConfig
-from pipelines.indexes.base import SearchOptions
-from pipelines.segments.lists import newest_number
-from pipelines.segments.parts import list_parts
-from pipelines.segments.snapshot import Snapshot
 from serving.access import OPEN_TO_ALL, Access
-from serving.catalog import Catalog, take_fingerprint
+from serving.catalog import ENCODER, take_fingerprint
 from serving.encoder import Encoder
-from serving.encoder_calls import ENCODER
 from serving.gateway import Gateway
-from serving.messages import Info, LanguageInfo, Limits, ShardInfo
-from serving.shard import Shard
+from serving.messages import Limits
+from serving.served import Layout, Served, describe
+from serving.shard import Shards
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
 NAME = "babelray"
-SHARD = "shard-"  # what the name of a shard's deployment begins with
 HEALTH_CHECK_S = 2  # how soon a dead replica is known to be one; Serve's default is 10
-ZSTD_FACTOR = 3  # texts in memory are not compressed, as they are in an artifact
 
 
 class _Settings(BaseModel):
@@ -56,15 +44,17 @@ class _Settings(BaseModel):
 class Scale(_Settings):
     """How many replicas of each deployment, and what each takes.
 
-    ``cpus`` are Ray's logical ones: they place replicas and hold back no thread. The small default lets a laptop of two
-    cores serve a dozen shards. A shard also reserves as memory its bytes and those of its texts, so that a node gets no
-    more than it can map.
+    Shards that follow one another share a replica, up to ``shard_gb`` gigabytes of their files and texts. Where that is
+    all of them, and one replica is wanted and no GPU, the encoder holds them. Several replicas of the same shards stand
+    on different nodes. ``cpus`` are Ray's logical ones: they place replicas and hold back no thread. A group of shards
+    also reserves as memory its bytes and those of its texts, so that a node gets no more than it can map.
     """
 
     gateways: int = Field(1, ge=1)
     encoders: int = Field(1, ge=1)
     encoder_gpus: float = Field(0, ge=0)
     shard_replicas: int = Field(1, ge=1)
+    shard_gb: float = Field(4, gt=0)
     cpus: float = Field(0.1, ge=0)
 
 
@@ -83,48 +73,6 @@ class GatewayArgs(_Settings):
 
     access: Access = Access()
     cpus: float = Field(0.1, ge=0)
-
-
-@dataclass(frozen=True)
-class Served:
-    """The artifacts behind one application. ``encoder`` is None where the index is searched with words; ``student`` is
-    None where the encoder is a ready checkpoint."""
-
-    recipe: str
-    system: str
-    index: Artifact
-    docs: Mapping[str, Artifact]
-    encoder: EncoderConfig | None = None
-    student: Artifact | None = None
-    options: SearchOptions = field(default_factory=SearchOptions)
-    examples: tuple[str, ...] = ()
-    passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
-
-    @cached_property
-    def snapshot(self) -> Snapshot:
-        """The index with what was added to it and without what was deleted, as it was when this was first asked for."""
-        return Snapshot.newest(self.index.place, self.docs)
-
-    @property
-    def model(self) -> str | None:
-        """The name of the student's artifact, or what identifies the ready checkpoint."""
-        ready = self.encoder.model if self.encoder else None
-        return self.student.name if self.student else (ready.content if ready else None)
-
-    def fingerprint(self, limits: Limits) -> str:
-        """The fingerprint of all that an answer depends on, from names and the number of the index's newest list: no
-        artifact needs to be there."""
-        encoder = self.encoder.model_dump(mode="json") if self.encoder else None
-        return take_fingerprint(
-            {
-                "served": [self.recipe, self.system, self.index.name, self.model, encoder],
-                "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
-                "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
-                "passages": self.passages,
-                "list": newest_number(self.index.place),
-                "software": version("babelray"),
-            }
-        )
 
 
 def build(args: ServeArgs) -> Application:
@@ -186,100 +134,38 @@ def find(recipe: "Recipe", system: str) -> Served:
 def application(served: Served, scale: Scale | None = None, limits: Limits | None = None) -> Application:
     """Bind the parts to the artifacts. Raises StepError where one is not complete.
 
-    The root is the encoder, or a shard where there is none: no process does nothing but hold the others together.
+    The root is the encoder, or a group of shards where there is none: no process does nothing but hold the others
+    together.
     """
     scale, limits = scale or Scale(), limits or Limits()
-    about, fingerprint = describe(served, limits), served.fingerprint(limits)
-    catalog = Catalog(fingerprint, about, served.options, served.examples, has_encoder=served.encoder is not None)
-    parts = {f"{SHARD}{part.name}": part for part in list_parts(served.snapshot)}
-    shards = [
-        (
-            _deploy(
-                Shard, shard.name, scale.shard_replicas, num_cpus=scale.cpus, memory=shard.bytes + shard.text_bytes
-            ),
-            (served.snapshot, parts[shard.name]),
-        )
-        for shard in about.shards
-    ]
+    about = describe(served, limits)
+    is_small = scale.encoders == scale.shard_replicas == 1 and not scale.encoder_gpus
+    layout = Layout.plan(served, limits, scale.shard_gb * 1e9, with_encoder=is_small)
+    sizes = {shard.name: shard.bytes + shard.text_bytes for shard in about.shards}
+    memory = {name: sum(sizes[shard] for shard in shards) for name, shards in layout.groups.items()}
+    groups = {
+        name: _deploy(Shards, name, scale.shard_replicas, num_cpus=scale.cpus, memory=memory[name])
+        for name in layout.groups
+        if name != ENCODER
+    }
     if served.encoder:
-        encoder = _deploy(Encoder, ENCODER, scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus)
-        others = [shard.bind(fingerprint, files) for shard, files in shards]
-        return encoder.bind(catalog, served.encoder, served.student, scale.encoder_gpus, others)
-    (root, root_files), *rest = shards
-    return root.bind(fingerprint, root_files, catalog, [shard.bind(fingerprint, files) for shard, files in rest])
+        takes = {"num_cpus": scale.cpus, "num_gpus": scale.encoder_gpus, "memory": memory.get(ENCODER, 0)}
+        encoder = _deploy(Encoder, ENCODER, scale.encoders, **takes)
+        return encoder.bind(layout, scale.encoder_gpus, [group.bind(layout, name) for name, group in groups.items()])
+    (name, root), *rest = groups.items()
+    return root.bind(layout, name, [group.bind(layout, other) for other, group in rest])
 
 
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
-    """A deployment of one of the three classes; ``takes`` is what a replica of it takes, in Ray's resources."""
-    return serve.deployment(
+    """A deployment of one of the three classes; ``takes`` is what a replica of it takes, in Ray's resources.
+
+    Replicas of shards stand on different nodes, so that the loss of one leaves the others.
+    """
+    deployment = serve.deployment(
         name=name,
         num_replicas=replicas,
         max_ongoing_requests=part.ONGOING,
         health_check_period_s=HEALTH_CHECK_S,
         ray_actor_options=takes,
     )(part)
-
-
-def describe(served: Served, limits: Limits) -> Info:
-    """What ``GET /info`` says. Raises StepError where the index, the student or a language's documents are missing."""
-    for artifact in (served.index, served.student, *served.docs.values()):
-        _ = artifact and artifact.manifest  # it is complete, or this raises and says what to run
-    index = json.loads((served.index.place / "index.json").read())
-    documents = served.snapshot.state.count()
-    codes = served.snapshot.langs
-    if missing := [code for code in codes if code not in served.docs]:
-        raise RecipeError(f"expected documents for every language of {served.index.name}, got none for {missing}")
-    shards = _shards(served.snapshot)
-    return Info(
-        recipe=served.recipe,
-        system=served.system,
-        model=served.model,
-        index=served.index.name,
-        kind=index["kind"],
-        dim=index.get("dim"),
-        languages=[
-            LanguageInfo(
-                code=code,
-                name=languages.name(code),
-                autonym=languages.autonym(code),
-                dir="rtl" if languages.is_rtl(code) else "ltr",
-                documents=documents[code],
-            )
-            for code in codes
-        ],
-        documents=sum(documents.values()),
-        shards=shards,
-        limits=limits,
-        examples=list(served.examples),
-        passage_length=served.passages[0],
-        passage_stride=served.passages[1],
-        versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},
-    )
-
-
-def _shards(snapshot: Snapshot) -> list[ShardInfo]:
-    """The parts of an index. The texts of a language are shared out by documents, since a part is asked for its own
-    alone."""
-    parts = list_parts(snapshot)
-    first = snapshot.state.segments[0]
-    per_doc = {
-        lang: ZSTD_FACTOR * _bytes(snapshot.docs_of(first.name, lang)) / max(1, docs)
-        for lang, docs in first.docs.items()
-    }
-    return [
-        ShardInfo(
-            name=f"{SHARD}{part.name}",
-            lang=part.lang,
-            docs=part.docs,
-            passages=part.passages,
-            bytes=part.bytes,
-            text_bytes=round(per_doc[part.lang] * part.docs),
-        )
-        for part in parts
-    ]
-
-
-def _bytes(artifact: Artifact) -> int:
-    """Bytes of an artifact's files, by one listing."""
-    filesystem, path = artifact.place.filesystem()
-    return sum(file.size or 0 for file in filesystem.get_file_info(FileSelector(path)))
+    return deployment.options(max_replicas_per_node=1) if part is Shards and replicas > 1 else deployment

@@ -4,17 +4,24 @@ An encoder and shards are one application, ``babelray-<fingerprint>``. The finge
 documents, how they are searched, the limits of a request, and the version of the software: two that differ in any of
 these run beside each other under different names, and no answer can be made from both. Every call carries the
 fingerprint, and a part that serves another one refuses the call.
+
+An index grows while it is served, so an answer is named by an edition: the fingerprint, and the number of the list of
+segments that was searched, ``1f0c5a2b7d9e+3``; the fingerprint alone where nothing was ever added or deleted.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.indexes.base import SearchOptions
 from serving.messages import Info
 
+if TYPE_CHECKING:
+    from serving.served import Layout
+
+ENCODER = "encoder"  # the name of its deployment
 LENGTH = 12  # characters of a fingerprint: 2^48 of them
 
 
@@ -22,12 +29,11 @@ LENGTH = 12  # characters of a fingerprint: 2^48 of them
 class Catalog:
     """What the gateway must know of the parts before it asks them anything.
 
-    ``examples`` are the recipe's example queries: a new application answers them before users are sent to it.
+    ``examples`` are the recipe's example queries: a new edition answers them before users are sent to it.
     """
 
-    fingerprint: str
+    edition: str
     info: Info
-    options: SearchOptions
     examples: tuple[str, ...]
     has_encoder: bool
 
@@ -50,33 +56,44 @@ def name_parts(server: str, fingerprint: str) -> str:
     return f"{server}-{fingerprint}"
 
 
-class Part:
-    """A replica that serves one fingerprint: the encoder or a shard.
+def name_edition(fingerprint: str, number: int) -> str:
+    """Name what is answered from the list of an index's segments that has this number."""
+    return f"{fingerprint}+{number}" if number else fingerprint
 
-    One part of each application, its root, also has the ``catalog``, and the handles of the ``others``: Serve makes an
-    application of a deployment and of those whose handles it is given.
+
+class Part:
+    """A replica that serves one fingerprint: the encoder or shards.
+
+    One part of each application, its root, has the handles of the ``others``: Serve makes an application of a
+    deployment and of those whose handles it is given.
     """
 
-    def __init__(self, fingerprint: str, catalog: Catalog | None = None, others: Sequence[Any] = ()):
-        self.fingerprint = fingerprint
-        self.catalog = catalog
+    def __init__(self, layout: "Layout", others: Sequence[Any] = ()):
+        self.layout = layout
         self.others = others
+        self.catalog: Catalog | None = None
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise ForeignError for a call that is meant for another fingerprint."""
-        if fingerprint != self.fingerprint:
+    def read_number(self, edition: str) -> int:
+        """The number of the list of segments that an edition means. Raises ForeignError for a call that is meant for
+        another fingerprint."""
+        fingerprint, _, number = edition.partition("+")
+        if fingerprint != self.layout.fingerprint:
             raise ForeignError(
-                f"this part serves {self.fingerprint} and was asked for {fingerprint}: "
+                f"this part serves {self.layout.fingerprint} and was asked for {fingerprint}: "
                 "a gateway and parts of two applications were mixed"
             )
+        return int(number or 0)
 
     async def describe(self) -> Catalog:
-        """Return the catalog. Raises ForeignError from a part that is not the root of its application."""
-        if self.catalog is None:
-            raise ForeignError("only the root of an application has its catalog")
+        """Describe the newest edition: the index may have grown."""
+        return await asyncio.to_thread(self._describe)
+
+    def _describe(self) -> Catalog:
+        if self.catalog is None or self.catalog.edition != self.layout.find_newest():
+            self.catalog = self.layout.make_catalog()
         return self.catalog
 
-    async def ping(self, fingerprint: str) -> bool:
+    async def ping(self, edition: str) -> bool:
         """Return True: the replica runs, and has opened what it serves."""
-        self.check_fingerprint(fingerprint)
+        self.read_number(edition)
         return True

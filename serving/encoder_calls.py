@@ -11,10 +11,10 @@ from typing import Any
 
 from serving.admission import arrival
 from serving.calls import gather
+from serving.catalog import ENCODER
 from serving.encoding import Encoded, EncoderFacts, Passages, Scored, Task, TokenMatch
 from serving.messages import Info
 
-ENCODER = "encoder"  # the name of its deployment
 TEXTS_PER_CALL = 32
 
 
@@ -22,7 +22,7 @@ class EncoderCalls:
     """The part of a ``Backend`` that needs nothing but the encoder. A generation inherits it."""
 
     info: Info
-    fingerprint: str
+    edition: str
     parts: Mapping[str, Any]
     _facts: EncoderFacts | None = None
 
@@ -59,7 +59,7 @@ class EncoderCalls:
         return arrival.get(time.perf_counter()) + self.info.limits.timeout_s
 
     async def _ask(self, method: str, deadline: float, *arguments: Any) -> Any:
-        call = getattr(self.parts[ENCODER].options(_by_reference=True), method).remote(self.fingerprint, *arguments)
+        call = getattr(self.parts[ENCODER].options(_by_reference=True), method).remote(self.edition, *arguments)
         return (await gather({ENCODER: call}, deadline))[ENCODER]
 
 

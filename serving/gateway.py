@@ -8,10 +8,13 @@ applications of parts to serve, best first:
 A gateway changes to the first one as soon as all its parts answer and it has answered the recipe's example queries. The
 change is one assignment: a request that has begun is answered by the parts that it began with, and the next one by the
 new ones. What cannot be opened is tried again every second, and the gateway goes on with what it serves.
+
+In the same way it changes to another list of the index's segments, once the parts have opened it beside the one before.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -26,13 +29,14 @@ from serving.generation import Generation, open_generation
 from serving.messages import Limits
 from serving.observe import Meters, Observer, open_access_log
 
-SERVES = b"x-babelray-serves"  # the header of a response that names the fingerprint that made it
+SERVES = b"x-babelray-serves"  # the header of a response that names the edition that made it
 # those that are counted apart
 ROUTES = (
     *("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json"),
     *("/encode", "/embed", "/rerank", "/v1/embeddings", "/v1/models", "/v1/rerank", "/v2/rerank"),
 )
 RETRY_S = 1.0  # between two tries to open what is to be served
+FOLLOW_S = 2.0  # between two looks for a new list of the index's segments
 log = logging.getLogger("ray.serve")
 
 
@@ -79,14 +83,14 @@ class Gateway:
         if generation is None:
             raise RuntimeError("a request was admitted before there was anything to answer it")
 
-        async def send_with_fingerprint(message: Message) -> None:
+        async def send_with_edition(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (SERVES, generation.fingerprint.encode())]
+                message["headers"] = [*message.get("headers", ()), (SERVES, generation.edition.encode())]
             await send(message)
 
         generation.in_flight += 1
         try:
-            await generation.app(scope, receive, send_with_fingerprint)
+            await generation.app(scope, receive, send_with_edition)
         finally:
             generation.in_flight -= 1
 
@@ -103,13 +107,15 @@ class Gateway:
             return Readiness(False, f"the server starts{f' ({why})' if why else ''}")
         gone = sorted(name for name, state in self.current.states.items() if state == "gone")
         reason = f"{', '.join(gone)}: gone, being restarted" if gone else ""
-        return Readiness(not gone, reason, self.current.fingerprint)
+        return Readiness(not gone, reason, self.current.edition)
 
     async def report(self) -> Report:
         """Report what is served, and what is still being answered."""
         self.former = [generation for generation in self.former if generation.in_flight]
         known = [*self.former, *([self.current] if self.current else [])]
-        in_flight = {generation.name: generation.in_flight for generation in known}
+        in_flight = Counter[str]()
+        for generation in known:
+            in_flight[generation.name] += generation.in_flight
         return Report(self.current.name if self.current else None, in_flight, dict(self.failures), self.is_ending)
 
     async def end(self) -> None:
@@ -125,13 +131,25 @@ class Gateway:
                 if await self._open(name):
                     break
             if self.current and self.current.name == wanted[0]:
-                return
+                await self._follow(self.current)
             await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, current: Generation) -> None:
+        """Change to every new list of the index that is served, until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                newest = await current.find_newest()
+            except Exception as error:  # a part that does not answer now is seen by the health check
+                log.warning("%s did not name its newest list: %s", current.name, error)
+                continue
+            if newest != current.edition and await self._open(current.name):
+                current = self.current or current
 
     async def _open(self, name: str) -> bool:
         """Serve the application ``name`` when it passes its check. Returns whether it did."""
         try:
-            generation = await open_generation(name, self.meters)
+            generation = await open_generation(name, self.meters, self.current)
             await generation.check_examples()
         except Exception as error:  # whatever it is, the next try may find the application whole
             self.failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,20 +1,21 @@
-"""What a gateway serves at a time: the parts of one fingerprint, and how they answer a search together.
+"""What a gateway serves at a time: one edition of the parts of one application, and how they answer a search together.
 
-    query → encoder → every shard → merge → the shards that found the results read their texts
+    query → encoder → every group of shards → merge → texts that have not come with what was found
+    query → encoder that holds the shards
 
 A generation holds no model and no documents. It asks the parts of its own application alone, and every call carries its
-fingerprint. An answer is whole, or the status is 503 and the error names the part that did not answer; a request may
-allow answers without some shards, and then the answer says so. Each stage gets a share of the time that is left, so the
-stage that is named is the one that was late. Cost, besides encoding and searching: three calls one after another
-(encoder, shards, texts), 1 to 2 ms each.
+edition: the fingerprint, and the list of the index's segments. An answer is whole, or the status is 503 and the error
+names the part that did not answer; a request may allow answers without some shards, and then the answer says so. Each
+stage gets a share of the time that is left, so the stage that is named is the one that was late. Cost, besides encoding
+and searching: one call, or two one after another where encoder and shards are apart, 1 to 2 ms each.
 """
 
 import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
@@ -22,48 +23,56 @@ from serving.admission import arrival
 from serving.api import build_app
 from serving.arrange import Found, Placed, arrange
 from serving.calls import collect, gather, gather_some
-from serving.catalog import Catalog, CheckError
-from serving.encoder_calls import ENCODER, EncoderCalls
-from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, Translation
+from serving.catalog import ENCODER, Catalog, CheckError
+from serving.encoder_calls import EncoderCalls
+from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, ShardInfo, Translation
 from serving.observe import Meters
+
+if TYPE_CHECKING:
+    from serving.opened import Name, PartAnswer, Text
 
 PING_S = 1.0  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
 # of the time that a request has left, what a stage may take: it leaves some to those that follow
 ENCODE_SHARE, SEARCH_SHARE = 0.5, 0.9
-BY_VALUE = 700_000  # characters of the texts of a shard: at most 4 bytes each, in a gRPC message of at most 4 MiB
+FEW = 20  # texts that a part sends with what it found, where others were asked too
+OPEN_S = 600.0  # how long replicas may take to open an edition: a node may have to copy what was added
 CHECK_K = 3  # results of an example query
 log = logging.getLogger("ray.serve")
 
 
-class Hit(NamedTuple):
-    """A document of an answer, with its translations where they are collapsed, and the shard that found each."""
+async def open_generation(name: str, meters: Meters, former: "Generation | None" = None) -> "Generation":
+    """Open the newest edition of the application ``name``, with the handles of ``former`` where that is another one of
+    it: each handle that has been used has tasks of its own for as long as the process runs.
 
-    placed: Placed
-    shards: Mapping[Found, str]
+    Raises RayServeException when there is no application of this name.
+    """
+    known = former.parts if former and former.name == name else {}
+    asked = next(iter(known.values()), None) or await asyncio.to_thread(serve.get_app_handle, name)  # which waits
+    catalog = await _describe(asked)
+    names = {shard.part for shard in catalog.info.shards} | ({ENCODER} if catalog.has_encoder else set())
+    # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
+    parts = {
+        part: known.get(part)
+        or serve.get_deployment_handle(part, name, _check_exists=False).options(_by_reference=False)
+        for part in sorted(names)
+    }
+    return Generation(name, catalog, parts, meters)
 
 
-async def open_generation(name: str, meters: Meters) -> "Generation":
-    """Ask the application ``name`` for its catalog. Raises RayServeException when there is none of this name."""
-    handle = await asyncio.to_thread(serve.get_app_handle, name)  # it asks Serve's controller, and waits
-    catalog = await asyncio.wait_for(handle.describe.remote(), Limits().timeout_s)
-    names = [shard.name for shard in catalog.info.shards] + ([ENCODER] if catalog.has_encoder else [])
-    handles = {part: serve.get_deployment_handle(part, name, _check_exists=False) for part in names}
-    return Generation(name, catalog, handles, meters)
+async def _describe(handle: Any) -> Catalog:
+    catalog: Catalog = await asyncio.wait_for(handle.describe.remote(), Limits().timeout_s)
+    return catalog
 
 
 class Generation(EncoderCalls):
-    """The parts of one application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
+    """An edition of an application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
 
-    def __init__(self, name: str, catalog: Catalog, handles: Mapping[str, Any], meters: Meters):
+    def __init__(self, name: str, catalog: Catalog, parts: Mapping[str, Any], meters: Meters):
         self.name, self.catalog, self.meters = name, catalog, meters
-        self.fingerprint, self.info, self.options = catalog.fingerprint, catalog.info, catalog.options
-        # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
-        self.parts = {part: handle.options(_by_reference=False) for part, handle in handles.items()}
-        # Long texts by reference: a gRPC message holds at most 4 MiB, and a thousand long documents are larger.
-        self.text_shards = dict(handles)
-        self.shard_lang = {shard.name: shard.lang for shard in self.info.shards}
-        self.shard_docs = {shard.name: shard.docs for shard in self.info.shards}
+        self.edition, self.info = catalog.edition, catalog.info
+        self.parts = dict(parts)
+        self.is_shared = any(shard.part == ENCODER for shard in self.info.shards)
         self.states: dict[str, PartStatus] = dict.fromkeys(self.parts, "ok")
         self.in_flight = 0
         self.app = build_app(self, self.info)
@@ -76,91 +85,91 @@ class Generation(EncoderCalls):
         """
         start = time.perf_counter()
         end = arrival.get(start) + self.info.limits.timeout_s
+        asked = [shard for shard in self.info.shards if not request.languages or shard.lang in request.languages]
         query: Any = request.query
-        if self.catalog.has_encoder:
-            call = self.parts[ENCODER].encode.remote(self.fingerprint, request.query)
+        if self.catalog.has_encoder and not self.is_shared:
+            call = self.parts[ENCODER].encode.remote(self.edition, request.query)
             query = (await gather({ENCODER: call}, _share(end, ENCODE_SHARE)))[ENCODER]
         encoded = time.perf_counter()
-        names = [n for n, lang in self.shard_lang.items() if not request.languages or lang in request.languages]
-        best, missing = await self._search(query, request, names, _share(end, SEARCH_SHARE))
+        found, missing = await self._search(query, request, {shard.part for shard in asked}, end)
+        encoded += sum(one.encode_s for one in found.values())
         searched = time.perf_counter()
-        results, lost = await self._add_texts(best, request, end)
+        results, lost = await self._add_texts(found, request, end)
         done = time.perf_counter()
         durations = {"search": searched - encoded, "texts": done - searched, "total": done - start}
         if self.catalog.has_encoder:
             durations = {"encode": encoded - start, **durations}
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in durations.items()}
-        self.meters.count_search(took_ms, {self.shard_lang[name] for name in names}, len(results))
+        self.meters.count_search(took_ms, {shard.lang for shard in asked}, len(results))
         missing = sorted({*missing, *lost})
-        coverage = self._cover(names, missing)
+        coverage = _cover(asked, missing)
         return SearchAnswer(query=request.query, results=results, took_ms=took_ms, coverage=coverage, missing=missing)
 
-    def _cover(self, names: Iterable[str], missing: list[str]) -> float:
-        """The share of the documents of the shards ``names`` that are not in those of ``missing``."""
-        docs = sum(self.shard_docs[name] for name in names)
-        return 1 - sum(self.shard_docs[name] for name in missing) / docs if docs else 1.0
-
     async def _search(
-        self, query: Any, request: SearchRequest, names: list[str], deadline: float
-    ) -> tuple[list[Hit], list[str]]:
-        """Search the shards ``names``. Returns the documents of the page that is asked for, and the shards missing."""
+        self, query: Any, request: SearchRequest, names: set[str], end: float
+    ) -> tuple[dict[str, "PartAnswer"], list[str]]:
+        """Search the parts ``names``. Returns what each found, and those that did not answer.
+
+        A part that is asked alone returns the page with its texts. Of several, each returns the texts of its own best,
+        if these are few: most of them are not needed, and a second call to those that are costs more.
+        """
+        depth = request.offset + request.k
+        is_alone, with_texts = len(names) == 1, len(names) == 1 or depth <= FEW
+        asked = request if is_alone else request.model_copy(update={"offset": 0, "k": depth})
+        calls = {n: self.parts[n].search.remote(self.edition, query, asked, with_texts) for n in names}
+        return await gather_some(calls, _share(end, SEARCH_SHARE), request.allow_partial)
+
+    async def _add_texts(
+        self, found: Mapping[str, "PartAnswer"], request: SearchRequest, deadline: float
+    ) -> tuple[list[Result], list[str]]:
+        """Arrange the page and add title, text and rank. Returns the results, and the parts that did not answer.
+
+        A document whose text has not come with it is read by the part that found it, so that the memory-mapped pages
+        of a part hold few texts of others.
+        """
         from pipelines.search import merge
 
         depth = request.offset + request.k
-        options = self.options.model_copy(update={"k": depth} | ({"probes": request.probes} if request.probes else {}))
-        calls = {n: self.parts[n].search.remote(self.fingerprint, query, options) for n in names}
-        rankings, missing = await gather_some(calls, deadline, request.allow_partial)
-        by_lang, shard_of = defaultdict(list), dict[tuple[str, str], str]()
-        for name, ranking in rankings.items():
-            by_lang[self.shard_lang[name]].append(ranking)
-            shard_of |= {(self.shard_lang[name], doc_id): name for doc_id, _ in ranking}
-        page = arrange({lang: merge(parts, depth) for lang, parts in by_lang.items()}, request)
-        hits = [Hit(one, {hit: shard_of[hit.lang, hit.doc_id] for hit in (one.best, *one.others)}) for one in page]
-        return hits, missing
-
-    async def _add_texts(
-        self, best: list[Hit], request: SearchRequest, deadline: float
-    ) -> tuple[list[Result], list[str]]:
-        """Add title, text and rank to the hits. Returns the results, and the shards that did not answer.
-
-        Each document is read by the shard that found it, so that a shard's memory-mapped pages hold few texts of other
-        shards.
-        """
-        ids = defaultdict(list)
-        for found, shard in (item for hit in best for item in hit.shards.items()):
-            ids[shard].append(found.doc_id)
-        texts, missing = await self._read_texts(ids, deadline, request.allow_partial)
-        rows = {(n, doc_id): row for n, found in texts.items() for doc_id, row in zip(ids[n], found, strict=True)}
-        read = [hit for hit in best if hit.shards[hit.placed.best] in texts]
+        by_lang, held = defaultdict(list), dict["Name", str]()
+        texts: dict[Name, Text] = {}
+        for part, one in found.items():
+            texts |= one.texts
+            for lang, ranking in one.rankings.items():
+                by_lang[lang].append(ranking)
+                held |= {(lang, doc_id): part for doc_id, _ in ranking}
+        page = arrange({lang: merge(rankings, depth) for lang, rankings in by_lang.items()}, request)
+        names = [(hit.lang, hit.doc_id) for placed in page for hit in (placed.best, *placed.others)]
+        left = defaultdict(list)
+        for name in names:
+            if name not in texts:
+                left[held[name]].append(name)
+        # By reference: a gRPC message holds at most 4 MiB, and a thousand long documents are larger.
+        by_reference = {part: self.parts[part].options(_by_reference=True) for part in left}
+        calls = {part: handle.read_texts.remote(self.edition, left[part]) for part, handle in by_reference.items()}
+        read, missing = await gather_some(calls, deadline, request.allow_partial) if calls else ({}, [])
+        for some in read.values():
+            texts |= some
+        shown = [placed for placed in page if (placed.best.lang, placed.best.doc_id) in texts]
         first = request.offset + 1
-        return [_build_result(rank, hit, rows, request.collapse) for rank, hit in enumerate(read, first)], missing
+        return [_build_result(rank, one, texts, request.collapse) for rank, one in enumerate(shown, first)], missing
 
-    async def _read_texts(
-        self, ids: Mapping[str, list[str]], deadline: float, allow_partial: bool
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Read titles and texts of documents by shard: by value, and where they are too long for that by reference."""
-        calls = {name: self.parts[name].read_texts.remote(self.fingerprint, i, BY_VALUE) for name, i in ids.items()}
-        texts, missing = await gather_some(calls, deadline, allow_partial)
-        if long := [name for name, found in texts.items() if found is None]:
-            calls = {name: self.text_shards[name].read_texts.remote(self.fingerprint, ids[name]) for name in long}
-            found, late = await gather_some(calls, deadline, allow_partial)
-            texts = {name: of for name, of in texts.items() if of is not None} | found
-            missing = [*missing, *late]
-        return texts, missing
+    async def find_newest(self) -> str:
+        """Ask a part for the newest edition of this application."""
+        return (await _describe(next(iter(self.parts.values())))).edition
 
     async def check_parts(self) -> dict[str, PartStatus]:
         """Return the status of every part as it was at the last health check, at most about ``REFRESH_S`` ago."""
         return dict(self.states)
 
     async def check_examples(self) -> None:
-        """Ping every part and answer the recipe's example queries.
+        """Let every replica open this edition, and answer the recipe's example queries.
 
         Raises:
             UnavailableError: a part did not answer.
             CheckError: there are documents, and no example query finds any.
         """
-        calls = {name: handle.ping.remote(self.fingerprint) for name, handle in self.parts.items()}
-        await gather(calls, time.perf_counter() + self.info.limits.timeout_s)
+        opened = [handle.broadcast("ping", self.edition).results_async() for handle in self.parts.values()]
+        await asyncio.wait_for(asyncio.gather(*opened), OPEN_S)
         found = 0
         for example in self.catalog.examples:
             query = example[: self.info.limits.max_query_chars]
@@ -183,7 +192,7 @@ class Generation(EncoderCalls):
         A ping waits behind searches, so a late answer alone proves nothing: a part with a running replica is "busy",
         one without is "gone".
         """
-        calls = {name: handle.ping.remote(self.fingerprint) for name, handle in self.parts.items()}
+        calls = {name: handle.ping.remote(self.edition) for name, handle in self.parts.items()}
         answers = await collect(calls, time.perf_counter() + PING_S)
         running = await asyncio.to_thread(_list_running, self.name) if answers.late else set()
         states: dict[str, PartStatus] = dict.fromkeys(self.parts, "ok")
@@ -191,16 +200,22 @@ class Generation(EncoderCalls):
         return states | dict.fromkeys(answers.gone, "gone")
 
 
-def _build_result(rank: int, hit: Hit, rows: Mapping[tuple[str, str], tuple[str, str]], is_collapsed: bool) -> Result:
-    """The result of a hit. ``rows`` hold title and text by shard and document."""
+def _cover(asked: Sequence[ShardInfo], missing: list[str]) -> float:
+    """The share of the documents of the shards ``asked`` that are not in parts of ``missing``."""
+    docs = sum(shard.docs for shard in asked)
+    return 1 - sum(shard.docs for shard in asked if shard.part in missing) / docs if docs else 1.0
+
+
+def _build_result(rank: int, placed: Placed, texts: Mapping["Name", "Text"], is_collapsed: bool) -> Result:
+    """The result of a document."""
 
     def read(found: Found) -> dict[str, Any]:
-        title, text = rows[hit.shards[found], found.doc_id]
+        title, text = texts[found.lang, found.doc_id]
         return {"lang": found.lang, "score": found.score, "title": title, "text": text}
 
-    others = [found for found in hit.placed.others if (hit.shards[found], found.doc_id) in rows]
+    others = [found for found in placed.others if (found.lang, found.doc_id) in texts]
     translations = [Translation(**read(found)) for found in others] if is_collapsed else None
-    return Result(rank=rank, doc_id=hit.placed.best.doc_id, **read(hit.placed.best), translations=translations)
+    return Result(rank=rank, doc_id=placed.best.doc_id, **read(placed.best), translations=translations)
 
 
 def _list_running(app: str) -> set[str]:

@@ -160,10 +160,12 @@ class ShardInfo(_Message):
     """A shard of the index.
 
     ``passages`` counts the windows that its documents were split into; ``bytes`` is the size of its files, and
-    ``text_bytes`` about the size of its documents' texts, which are not among them.
+    ``text_bytes`` about the size of its documents' texts, which are not among them. ``part`` is the deployment that
+    holds it.
     """
 
     name: str
+    part: str = ""
     lang: str
     docs: int
     passages: int

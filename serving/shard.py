@@ -1,60 +1,44 @@
-"""The shard deployment: searches one part of the index, mostly a shard, and reads the texts of its documents.
+"""The deployment of shards: searches those that it holds, and reads the texts of their documents.
 
-A search takes two calls: ``search`` on every shard returns ids and scores, a few kilobytes however long the documents
-are; ``read_texts`` returns title and text of the final results only. The process maps its files into memory and does
-not import torch, so a replica needs little more memory than its shard. Both methods are plain functions, which Serve
-runs in threads, so that the event loop stays free for health checks.
+A search is one call: what each language found, and the texts of the best. The process maps its files into memory and
+does not import torch, so a replica needs little more memory than its shards. Searches run in threads, so that the event
+loop stays free for health checks.
 """
 
+import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
-
-from serving.catalog import Catalog, Part
-
-if TYPE_CHECKING:
-    from pipelines.segments.parts import SearchPart
-    from pipelines.segments.snapshot import Snapshot
+from pipelines.indexes.base import Query
+from serving.catalog import Part
+from serving.messages import SearchRequest
+from serving.opened import Name, OpenShards, PartAnswer, Text
+from serving.served import Layout
 
 
-class Shard(Part):
-    """One replica of a part of an index, as one list of its segments has it. Where there is no encoder, one shard is
-    the root of the application."""
+class Shards(Part):
+    """One replica of a group of shards. Where there is no encoder, the first group is the root of the application."""
 
     ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
-    def __init__(
-        self,
-        fingerprint: str,
-        files: tuple["Snapshot", "SearchPart"],
-        catalog: Catalog | None = None,
-        others: Sequence[Any] = (),
-    ):
-        super().__init__(fingerprint, catalog, others)
-        snapshot, part = files
-        self.shard = part.open(snapshot)
+    def __init__(self, layout: Layout, group: str, others: Sequence[Any] = ()):
+        super().__init__(layout, others)
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
-        self.docstore = part.open_docs(snapshot)
+        self.shards = OpenShards(layout, group)
 
-    def search(self, fingerprint: str, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
-        """Return the best ``options.k`` documents as (id, score), best first.
+    async def search(self, edition: str, query: Query, request: SearchRequest, with_texts: bool) -> PartAnswer:
+        """Search for what ``request`` asks.
 
-        ``query`` is a float32 array [tokens, dim], or a text for an index of words. ``options`` are SearchOptions.
+        ``query`` is a float32 array [tokens, dim], or a text for an index of words.
         """
-        from pipelines.search import search
+        return await self.shards.search(self.read_number(edition), query, request, with_texts)
 
-        self.check_fingerprint(fingerprint)
-        return search(self.shard, [query], options)[0]
+    async def read_texts(self, edition: str, names: list[Name]) -> dict[Name, Text]:
+        """Read the title and the text of each document."""
+        return await self.shards.read_texts(self.read_number(edition), names)
 
-    def read_texts(
-        self, fingerprint: str, ids: list[str], max_chars: int | None = None
-    ) -> list[tuple[str, str]] | None:
-        """Read the title and the text of each document, in the order of ``ids``; None where they are longer together
-        than ``max_chars``."""
-        self.check_fingerprint(fingerprint)
-        rows = [self.docstore.row(doc_id) for doc_id in ids]
-        texts = [(row["title"] or "", row["text"]) for row in rows]
-        is_long = max_chars is not None and sum(len(title) + len(text) for title, text in texts) > max_chars
-        return None if is_long else texts
+    async def ping(self, edition: str) -> bool:
+        """Open the edition where it is not open yet. Returns True."""
+        await asyncio.to_thread(self.shards.open, self.read_number(edition))
+        return True

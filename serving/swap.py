@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
-from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import APIType
 
@@ -55,20 +54,24 @@ def start(server: Server, served: Served, replace: bool, tell: Callable[[str], N
     old = [before.serves] if before and before.serves else []
     try:
         tell(f"{new} starts: {len(served.docs)} languages, {served.index.name}")
-        _run(parts, new, None)
+        gateways = gateway_application(server.scale, [new, *old], server.access)
+        targets = [serve.RunTarget(parts, new, None), serve.RunTarget(gateways, server.name, server.route)]
+        if old:  # the gateways that run are not told of parts that may never start
+            _run(targets[0])
+            targets = targets[1:]
+        _run(*targets)
         tell(f"{new} runs; it answers the example queries")
-        _run(gateway_application(server.scale, [new, *old], server.access), server.name, server.route)
         _wait_until_served(server, new)
     except (StepError, KeyboardInterrupt):
         if old:
-            _run(gateway_application(server.scale, old, server.access), server.name, server.route)
+            _change(server, old)
         else:
             serve.delete(server.name)
         serve.delete(new)
         raise
     for name in old:
         tell(f"{server.name} serves {new}; {name} ends")
-        _run(gateway_application(server.scale, [new], server.access), server.name, server.route)
+        _change(server, [new])
         _finish(server, name)
         serve.delete(name)
     return new
@@ -159,12 +162,18 @@ def _wait_until_served(server: Server, parts: str) -> None:
         )
 
 
-def _run(app: Application, name: str, route: str | None) -> None:
-    """Start or change an application and wait until it runs. Raises StepError with Serve's reason when it does not."""
+def _change(server: Server, serves: list[str]) -> None:
+    """Tell the gateways what to serve."""
+    _run(serve.RunTarget(gateway_application(server.scale, serves, server.access), server.name, server.route))
+
+
+def _run(*targets: serve.RunTarget) -> None:
+    """Start or change applications together and wait until they run. Raises StepError with Serve's reason when one does
+    not."""
     try:
-        serve.run(app, name=name, route_prefix=route)
+        serve.run_many(targets)
     except (RuntimeError, RayServeException) as error:
-        raise StepError(f"{name} did not start: {error}") from error
+        raise StepError(f"{', '.join(target.name for target in targets)} did not start: {error}") from error
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

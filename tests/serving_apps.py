@@ -146,6 +146,8 @@ def build_small_index(
 SYSTEMS = {"words": make_words_system, "lexical": make_lexical_system, "dense": make_dense_system}
 TIMEOUTS = {"words": 5, "lexical": 10}  # short, since tests wait for them
 LIMITS = {name: Limits(max_query_chars=200, timeout_s=TIMEOUTS.get(name, 20), queued=64) for name in SYSTEMS}
+# every way to share processes: shards apart, without and with an encoder, and an encoder that holds the shards
+SCALES = {name: Scale(cpus=0.01, shard_gb=4 if name == "lexical" else 1e-9) for name in SYSTEMS}
 
 
 @dataclass(frozen=True)
@@ -207,12 +209,11 @@ def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) ->
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "ERROR"})
-        scale = Scale(cpus=0.01)
         targets = []
         for name, system in systems.items():
             parts = name_parts(name, system.fingerprint(LIMITS[name]))
-            targets.append(serve.RunTarget(application(system, scale, LIMITS[name]), parts, None))
-            targets.append(serve.RunTarget(gateway_application(scale, [parts]), name, f"/{name}"))
+            targets.append(serve.RunTarget(application(system, SCALES[name], LIMITS[name]), parts, None))
+            targets.append(serve.RunTarget(gateway_application(SCALES[name], [parts]), name, f"/{name}"))
         serve.run_many(targets)
         for name in systems:
             wait_until_ready(f"http://127.0.0.1:{port}/{name}")

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.files import offsets
 from pipelines.indexes.plaid import Plaid
-from pipelines.indexes.plaid.codec import Codec, Training, learn_buckets, pack, train, unpack
+from pipelines.indexes.plaid.codec import KEPT, Codec, Training, learn_buckets, pack, train, unpack
 from pipelines.indexes.plaid.depth import Depth
 from pipelines.indexes.plaid.interchange import write_fast_plaid
 from pipelines.indexes.plaid.lists import unpack_lists
@@ -183,6 +184,21 @@ def test_depth_and_probes_are_the_users(tmp_path: Path) -> None:
     ]
     assert recalls[0] < recalls[1] < recalls[2]
     assert recalls[2] > 0.85
+
+
+def test_a_query_is_scored_once_for_all_who_ask_at_once() -> None:
+    """Threads get one array; what is kept is bounded, and what is gone from it is scored anew, to the same bits."""
+    codec = train(sample(), Training(64))
+    queries = [sample(8, seed=seed).T.copy() for seed in range(KEPT + 1)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(codec.score, [queries[0]] * 20))
+    assert all(scores is found[0] for scores in found)
+    np.testing.assert_array_equal(found[0], codec.centroids_CN @ queries[0])
+    for query in queries[1:]:
+        np.testing.assert_array_equal(codec.score(query), codec.centroids_CN @ query)
+    again = codec.score(queries[0])
+    assert again is not found[0]
+    np.testing.assert_array_equal(again, found[0])
 
 
 def test_threshold_that_nothing_reaches_still_answers(tmp_path: Path) -> None:

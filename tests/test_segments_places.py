@@ -1,5 +1,6 @@
 """Segments where they are kept and read: an object store, the searcher, the parts of a server, pruning."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from pipelines.search import merge, search
 from pipelines.searcher import Searcher
 from pipelines.segments.growing import GrowingIndex
 from pipelines.segments.lists import live_place, newest_list
-from pipelines.segments.parts import list_parts
 from pipelines.segments.snapshot import Snapshot
 from pipelines.segments.verbs import prune_segments
 from serving.app import Served, application, describe
-from serving.messages import Limits
-from serving.shard import Shard
+from serving.messages import Limits, SearchRequest
+from serving.opened import OpenShards
+from serving.served import Layout
 from serving_apps import make_lexical_system, make_words_system
 from tests.growing import as_docs, encode_rows, encode_text, make_growing, make_texts, rank, read_texts, write_parts
 from tests.shards import build, docs_artifact, vectors_artifact
@@ -121,18 +122,24 @@ def test_the_parts_of_a_server_find_what_the_whole_finds(kind: str, tmp_path: Pa
     assert about.documents == before.documents + 3
     query = "currency w1 moved" if kind == "words" else encode_text("w1 moved").astype(np.float32)
     options = SearchOptions(k=8)
-    shards = [Shard("f", (served.snapshot, part)) for part in list_parts(served.snapshot) if part.lang == "en"]
-    found = [shard.search("f", query, options) for shard in shards]
-    assert merge(found, 8) == rank(served.snapshot, [query], options)[0]
-    for shard, ranking in zip(shards, found, strict=True):
-        for name, (_, text) in zip(ranking, shard.read_texts("f", [name for name, _ in ranking]) or [], strict=True):
-            assert text == served.snapshot.open_docs("en").row(name[0])["text"]
+    for most_bytes in (0, 1e9):  # each shard by itself, all in one
+        layout = Layout.plan(served, Limits(), most_bytes, with_encoder=False)
+        groups = [OpenShards(layout, group) for group in layout.groups]
+        request = SearchRequest(query="w1", k=8, languages=["en"])
+        found = [asyncio.run(group.search(3, query, request, with_texts=True)) for group in groups]
+        rankings = [one.rankings["en"] for one in found if one.rankings]
+        assert len(rankings) == (3 if most_bytes == 0 else 1) + (kind == "vectors") * (most_bytes == 0)
+        assert merge(rankings, 8) == rank(served.snapshot, [query], options)[0]
+        for one in found:
+            for (lang, name), (_, text) in one.texts.items():
+                assert text == served.snapshot.open_docs(lang).row(name)["text"]
     application(served)  # binds without a running Ray
     growing.compact()
     served = Served(served.recipe, served.system, served.index, served.docs)
     assert {s.name for s in describe(served, Limits()).shards} <= {s.name for s in before.shards}
-    (shard, *_) = [Shard("f", (served.snapshot, part)) for part in list_parts(served.snapshot) if part.lang == "en"]
-    assert shard.search("f", query, options)
+    after = [asyncio.run(group.search(4, query, request, with_texts=True)) for group in groups]
+    assert [dict(one.rankings) for one in after] == [dict(one.rankings) for one in found]
+    assert asyncio.run(groups[0].search(3, query, request, with_texts=True)) == found[0]  # the list before stays open
 
 
 def test_pruning_removes_what_was_added_to_indexes_that_go(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 from cluster.errors import RecipeError, StepError
 from pipelines.indexes.base import SearchOptions
 from pipelines.search import open_shards, search
-from pipelines.segments.parts import list_parts
+from pipelines.segments.growing import GrowingIndex
+from pipelines.segments.snapshot import Snapshot
 from serving.arrange import share_ties
-from serving.catalog import ForeignError
-from serving.shard import Shard
 from serving_apps import wait_until_ready
 from swap_driver import LIMITS, make_system, small, start_driver
+from tests.growing import write_parts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
 QUERIES = ("copper road", "olive amber", "silver", "linen cedar road")
@@ -180,13 +180,55 @@ def test_half_sent_bodies_hang_no_search_and_probes_answer(running):
             half.close()
 
 
-def test_a_part_refuses_a_call_for_another_fingerprint(systems):
-    served = systems[0]
-    shard = Shard("aaa", (served.snapshot, list_parts(served.snapshot)[0]))
-    assert shard.search("aaa", "copper", SearchOptions(k=3))
-    for call in (
-        lambda: shard.search("bbb", "copper", SearchOptions(k=3)),
-        lambda: shard.read_texts("bbb", ["d0"]),
-    ):
-        with pytest.raises(ForeignError, match="serves aaa and was asked for bbb"):
-            call()
+def search_list(served, number, query):
+    """The answer that only this list of the index gives: names, scores and texts."""
+    snapshot = Snapshot.at(served.index.place, served.docs, number)
+    found = {lang: search(snapshot.open(lang), [query], SearchOptions(k=K))[0] for lang in served.docs}
+    docs = {lang: snapshot.open_docs(lang) for lang in served.docs}
+    best = share_ties(found, query)[:K]
+    return [
+        (hit.lang, hit.doc_id, pytest.approx(hit.score, rel=1e-5), docs[hit.lang].row(hit.doc_id)["text"])
+        for hit in best
+    ]
+
+
+def wait_for_edition(base, edition):
+    end = time.monotonic() + 60
+    while httpx.get(f"{base}/readyz", timeout=30).json()["serves"] != edition:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_an_index_that_grows_under_load_is_served_from_one_list_after_the_other(driver, tmp_path):
+    """Documents are added, replaced and deleted, and the index is compacted, while clients search."""
+    served = make_system(tmp_path, 3, documents=12)
+    growing = GrowingIndex(served.index.place, served.docs)
+    verbs = (
+        lambda: growing.add(write_parts(tmp_path, {"new": "copper silver silver", "d0": "olive amber amber"})),
+        lambda: growing.delete(["d3", "new"]),
+        growing.compact,
+    )
+    driver.ask("start", small(), served, True)
+    wait_until_ready(driver.base)
+    fingerprint = served.fingerprint(LIMITS)
+    editions = [fingerprint, *(f"{fingerprint}+{number}" for number in (1, 2, 3))]
+    with Load(driver.base, clients=3) as load:
+        for verb, edition in zip(verbs, editions[1:], strict=True):
+            verb()
+            wait_for_edition(driver.base, edition)
+            time.sleep(0.5)
+    assert driver.ask("list") == sorted(["babelray", name(served)])  # nothing was started anew
+    assert {status for _, status, *_ in load.answers} == {200}
+    assert {serves for _, _, serves, *_ in load.answers} == set(editions)
+    expected = {
+        (e, query): search_list(served, number, query) for number, e in enumerate(editions) for query in QUERIES
+    }
+    assert any("new" in {doc_id for _, doc_id, *_ in expected[editions[1], query]} for query in QUERIES)
+    seen = []  # when the answer of each edition came, and its number
+    for query, _, serves, answer, sent in load.answers:
+        results = answer.json()["results"]
+        assert [(r["lang"], r["doc_id"], r["score"], r["text"]) for r in results] == expected[serves, query]
+        seen.append((sent + answer.elapsed.total_seconds(), sent, editions.index(serves)))
+    for came, _, number in seen:  # who asks later is not answered from an older list
+        assert all(later >= number for _, sent, later in seen if sent > came)
+    assert driver.ask("start", small(), served, True) == name(served)  # what grew is served already

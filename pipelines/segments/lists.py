@@ -82,6 +82,13 @@ def newest_list(index: Place) -> SegmentList:
         except StorageError:
             if _list_place(index, numbers[-1]).exists():
                 raise
+    return read_list(index, 0)
+
+
+def read_list(index: Place, number: int) -> SegmentList:
+    """The list of this number; of number 0 the artifact alone. Raises StorageError where it was removed."""
+    if number:
+        return _read(index, number)
     docs: dict[str, int] = {}
     for shard in json.loads((index / "index.json").read())["shards"]:
         docs[shard["lang"]] = docs.get(shard["lang"], 0) + shard["docs"]

@@ -19,7 +19,16 @@ from pipelines.docstore import Docstore
 from pipelines.ids import hash_ids
 from pipelines.indexes import open_group
 from pipelines.indexes.base import ShardGroup
-from pipelines.segments.lists import BASE, SEGMENTS, TOMBSTONES, Segment, SegmentList, live_place, newest_list
+from pipelines.segments.lists import (
+    BASE,
+    SEGMENTS,
+    TOMBSTONES,
+    Segment,
+    SegmentList,
+    live_place,
+    newest_list,
+    read_list,
+)
 
 TOMBSTONE_SCHEMA = pa.schema([("lang", pa.string()), ("doc_id", pa.string())])
 
@@ -50,6 +59,11 @@ class Snapshot:
     def newest(cls, index: Place, docs: Mapping[str, Artifact]) -> "Snapshot":
         """The index as it is now."""
         return cls(index, docs, newest_list(index))
+
+    @classmethod
+    def at(cls, index: Place, docs: Mapping[str, Artifact], number: int) -> "Snapshot":
+        """The index as the list of this number has it. Raises StorageError where the list was removed."""
+        return cls(index, docs, read_list(index, number))
 
     @cached_property
     def shards(self) -> list[Shard]:

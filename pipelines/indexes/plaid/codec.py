@@ -13,7 +13,8 @@ N dim, W bytes per vector.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +35,7 @@ BLOCK = 1 << 14  # vectors encoded at a time: 8 MB at dim 128
 HELDOUT = 0.05  # share of the sample that k-means does not see, at most MAX_HELDOUT vectors
 MAX_HELDOUT = 50_000
 LLOYD_VALUES, LLOYD_ROUNDS = 1 << 19, 50
+KEPT = 4  # queries whose scores of all centroids are kept
 SPREAD = 0.75  # fast-plaid adds a centroid for vectors farther from theirs than this quantile of the distances
 
 
@@ -49,6 +51,8 @@ class Codec:
     weights: FloatArray
     avg_residual_N: FloatArray
     spread: float
+    _scores: dict[bytes, "Future[FloatArray]"] = field(default_factory=dict, init=False, repr=False)
+    _scoring: Lock = field(default_factory=Lock, init=False, repr=False)
 
     @property
     def bits(self) -> int:
@@ -99,6 +103,23 @@ class Codec:
                 codec = cls(centroids_CN.astype(np.float32), cutoffs, weights, avg_residual_N, float(spread[0]))
                 _loaded[content] = codec
         return codec
+
+    def score(self, query_NL: FloatArray) -> FloatArray:
+        """The scores of all centroids: (C, L). Those of the last queries are kept, since languages that share a codec
+        are asked the same query one after another; threads that ask for the same at once wait for the first."""
+        key = query_NL.tobytes()
+        with self._scoring:
+            kept = self._scores.get(key)
+            if is_first := kept is None:
+                kept = self._scores[key] = Future()
+                while len(self._scores) > KEPT:
+                    del self._scores[next(iter(self._scores))]
+        if is_first:
+            try:
+                kept.set_result(self.centroids_CN @ query_NL)
+            except BaseException as error:
+                kept.set_exception(error)
+        return kept.result()
 
     @cached_property
     def _cells(self) -> Cells:

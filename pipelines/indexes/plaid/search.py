@@ -102,7 +102,7 @@ class PlaidGroup:
 
     def _score_centroids(self, query_QN: FloatArray) -> FloatArray:
         """The scores of all centroids: (C, L), the query padded with tokens of zeros."""
-        return self.codec.centroids_CN @ self._pad(query_QN)
+        return self.codec.score(self._pad(query_QN))
 
     def _pad(self, query_QN: FloatArray) -> FloatArray:
         """The query, a token in each column: (N, L)."""
