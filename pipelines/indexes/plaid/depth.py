@@ -6,7 +6,8 @@ index that was built with a wanted ``recall`` has levels of its own, which were 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from pipelines.indexes.base import SearchOptions, share_out
 
@@ -36,6 +37,7 @@ class Depth:
         decoded: kept of those; they are scored by their decoded vectors.
         threshold: the least cosine to a query token with which a cell counts for it.
         enough: passages that must be found; 0 where the user set the probes.
+        is_limited: whether the search is limited to some documents of the group.
     """
 
     k: int
@@ -44,18 +46,30 @@ class Depth:
     decoded: int
     threshold: float
     enough: int
+    is_limited: bool = False
 
     @classmethod
     def of(
-        cls, options: SearchOptions, passages: int, docs: int, share: float, levels: Sequence[Level] = ()
+        cls,
+        options: SearchOptions,
+        passages: int,
+        docs: int,
+        share: float,
+        levels: Sequence[Level] = (),
+        part: float = 1.0,
     ) -> "Depth":
         """Resolve what the user left open by the index's ``levels``, or by ``k`` and the passages of the language, of
         which the group holds a ``share``.
 
-        Documents are returned and passages are scored: a document counts as many as it has on average.
+        Documents are returned and passages are scored: a document counts as many as it has on average. ``passages``
+        and ``docs`` are those that may be found; where they are only a ``part`` of the group's, the best k of them
+        stand among the best k / part of all, so as many cells are probed as for so many.
         """
         k, per_doc = options.k, passages / max(1, docs)
         level = choose_level(k, per_doc, passages / (share or 1.0), levels)
+        if part < 1:
+            whole = choose_level(ceil(k / max(part, 1e-9)), per_doc, passages / (share or 1.0) / max(part, 1e-9), levels)
+            level = replace(level, probes=whole.probes)
         least = round(k * per_doc)
         budget = options.candidates or level.candidates
         return cls(
@@ -65,12 +79,13 @@ class Depth:
             decoded=options.decoded or level.decoded,
             threshold=-1.0 if options.threshold is None else options.threshold,
             enough=0 if options.probes else least,
+            is_limited=part < 1,
         )
 
-    @property
-    def is_default(self) -> bool:
-        """Whether the user left the probes to us: then where everything may be a candidate, no cell is probed."""
-        return self.enough > 0
+    def scores_all(self, passages: int) -> bool:
+        """Whether all of so many passages are candidates, and no cell is probed: where they are no more than that, and
+        the user left the probes to us or limited the search to them."""
+        return passages <= self.candidates and (self.enough > 0 or self.is_limited)
 
 
 def choose_level(k: int, per_doc: float, passages: float, levels: Sequence[Level] = ()) -> Level:
