@@ -1,4 +1,4 @@
-"""Searches limited to some documents: the ranking of those alone, for every kind of index and share of the documents."""
+"""Searches limited to some documents: the ranking of those alone, for every kind of index."""
 
 from pathlib import Path
 

@@ -68,9 +68,7 @@ class ShardGroup(Protocol):
     lang: str
     docs: "Docs"
 
-    def search(
-        self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """Return for each query at most ``options.k`` (doc id, score), best first, ties by doc id.
 
         A query is a float32 matrix [tokens, dim] for a vector index (its rows need not have norm 1: a norm is a weight)

@@ -219,9 +219,7 @@ class Bm25Group:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(
-        self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """See ``ShardGroup.search``: only documents with a term of the query are found. Statistics are those of the
         language, whatever the search is limited to."""
         return [self._search(query, options.k, within) for query in queries]

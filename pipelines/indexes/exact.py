@@ -80,9 +80,7 @@ class ExactGroup:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(
-        self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """See ``ShardGroup.search``. Costs in proportion to the documents that are searched."""
         rankings: list[Ranking] = [[] for _ in queries]
         if not self.docs.count or (within is not None and not len(within)):

@@ -172,9 +172,7 @@ class FaissGroup:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(
-        self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """See ``ShardGroup.search``. A query is one vector, [1, dim]. A search ``within`` documents scores all of
         them, whatever the structure."""
         rankings: list[Ranking] = [[] for _ in queries]

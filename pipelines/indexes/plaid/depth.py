@@ -66,10 +66,10 @@ class Depth:
         stand among the best k / part of all, so as many cells are probed as for so many.
         """
         k, per_doc = options.k, passages / max(1, docs)
-        level = choose_level(k, per_doc, passages / (share or 1.0), levels)
-        if part < 1:
-            whole = choose_level(ceil(k / max(part, 1e-9)), per_doc, passages / (share or 1.0) / max(part, 1e-9), levels)
-            level = replace(level, probes=whole.probes)
+        of_lang = passages / (share or 1.0)
+        level = choose_level(k, per_doc, of_lang, levels)
+        if 0 < part < 1:
+            level = replace(level, probes=choose_level(ceil(k / part), per_doc, of_lang / part, levels).probes)
         least = round(k * per_doc)
         budget = options.candidates or level.candidates
         return cls(
@@ -81,6 +81,10 @@ class Depth:
             enough=0 if options.probes else least,
             is_limited=part < 1,
         )
+
+    def decodes_all(self, passages: int) -> bool:
+        """Whether all of so many passages are scored by their decoded vectors."""
+        return passages <= self.decoded and self.scores_all(passages)
 
     def scores_all(self, passages: int) -> bool:
         """Whether all of so many passages are candidates, and no cell is probed: where they are no more than that, and

@@ -109,9 +109,7 @@ class PlaidGroup:
         is_left_out_P = np.repeat(is_left_out_D, np.diff(self.docs.passage_starts_D1))
         return Findable(self.passages - int(np.count_nonzero(is_left_out_P)), len(docs), is_left_out_P)
 
-    def search(
-        self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
-    ) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """See ``ShardGroup.search``."""
         findable = self.living if within is None else self._limit(within)
         part = 1.0 if within is None else findable.passages / max(1, self.living.passages)
@@ -119,6 +117,8 @@ class PlaidGroup:
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
+        if depth.decodes_all(findable.passages):  # their cells' scores are not asked for
+            return [self._rank(query_QN, findable.list_all(), depth.k, self.threads) for query_QN in matrices]
         if len(matrices) == 1:
             scores_CL = self._score_centroids(matrices[0])
             return [self._search(matrices[0], scores_CL, depth, findable, self.threads)]
@@ -156,6 +156,12 @@ class PlaidGroup:
                 self._kernels.score_cells(some, self._shards, scores_CL, len(query_QN), scores)
 
             passages = _keep(passages, self._divide(score_cells, passages, threads), depth.decoded)
+        return self._rank(query_QN, passages, depth.k, threads)
+
+    def _rank(self, query_QN: FloatArray, passages: IntArray, k: int, threads: int) -> Ranking:
+        """Rank documents by their best of these passages, decoded."""
+        if not len(query_QN) or not len(passages):
+            return []
         query_NL = self._pad(query_QN)
 
         def score_decoded(some: IntArray, scores: FloatArray) -> None:
@@ -163,7 +169,7 @@ class PlaidGroup:
 
         scores_P = self._divide(score_decoded, passages, threads)
         docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
-        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), depth.k)
+        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
 
     def _find(
         self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, findable: Findable
