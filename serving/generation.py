@@ -26,6 +26,7 @@ from serving.catalog import Catalog, CheckError
 from serving.encoder_calls import ENCODER, EncoderCalls
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, Translation
 from serving.observe import Meters
+from serving.subsets import read_subset
 
 PING_S = 1.0  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
@@ -108,7 +109,8 @@ class Generation(EncoderCalls):
 
         depth = request.offset + request.k
         options = self.options.model_copy(update={"k": depth} | ({"probes": request.probes} if request.probes else {}))
-        calls = {n: self.parts[n].search.remote(self.fingerprint, query, options) for n in names}
+        subset = read_subset(request)
+        calls = {n: self.parts[n].search.remote(self.fingerprint, query, options, subset) for n in names}
         rankings, missing = await gather_some(calls, deadline, request.allow_partial)
         by_lang, shard_of = defaultdict(list), dict[tuple[str, str], str]()
         for name, ranking in rankings.items():

@@ -14,6 +14,7 @@ import numpy as np
 from serving.catalog import Catalog, Part
 
 if TYPE_CHECKING:
+    from pipelines.filters.subset import Subset
     from pipelines.segments.parts import SearchPart
     from pipelines.segments.snapshot import Snapshot
 
@@ -37,16 +38,19 @@ class Shard(Part):
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
         self.docstore = part.open_docs(snapshot)
+        self.selector = part.open_selector(snapshot, self.shard, self.docstore)
 
-    def search(self, fingerprint: str, query: np.ndarray | str, options: Any) -> list[tuple[str, float]]:
-        """Return the best ``options.k`` documents as (id, score), best first.
+    def search(
+        self, fingerprint: str, query: np.ndarray | str, options: Any, subset: "Subset | None" = None
+    ) -> list[tuple[str, float]]:
+        """Return the best ``options.k`` documents, of all or of a subset, as (id, score), best first.
 
         ``query`` is a float32 array [tokens, dim], or a text for an index of words. ``options`` are SearchOptions.
         """
         from pipelines.search import search
 
         self.check_fingerprint(fingerprint)
-        return search(self.shard, [query], options)[0]
+        return search(self.shard, [query], options, self.selector.select(subset))[0]
 
     def read_texts(
         self, fingerprint: str, ids: list[str], max_chars: int | None = None

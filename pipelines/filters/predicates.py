@@ -191,7 +191,7 @@ def _read_value(field: str, value: Any) -> Value:
             return float(value)
     except OverflowError:
         kind = None
-    if kind in ("string", "boolean") and (kind == "boolean" or _is_utf8(value)):
+    if kind in ("string", "boolean") and (kind == "boolean" or is_utf8(value)):
         made: Value = value
         return made
     raise RecipeError(
@@ -199,7 +199,8 @@ def _read_value(field: str, value: Any) -> Value:
     )
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can write a text: JSON can write half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.docstore import RowStore
 from pipelines.filters.fields import ARROW, FieldType, find_types
-from pipelines.filters.predicates import Predicate, check, find_rows, list_fields
+from pipelines.filters.predicates import Predicate, check, find_rows, is_utf8, list_fields
 from pipelines.ids import hash_ids
 from pipelines.indexes.files import Docs, ranges
 from pipelines.vectors import IntArray
@@ -93,10 +93,10 @@ class Selector:
     def _find_ids(self, ids: Sequence[str]) -> IntArray:
         """The documents with these ids, of each shard that has one; other ids are passed over."""
         hashes, order = self._by_hash
-        wanted = np.unique(hash_ids(ids))
+        known = set(filter(is_utf8, ids))
+        wanted = np.unique(hash_ids(list(known)))
         firsts = np.searchsorted(hashes, wanted)
         docs = np.sort(order[ranges(firsts, np.searchsorted(hashes, wanted, side="right") - firsts)])
-        known = set(ids)
         return docs[np.array([name in known for name in self.docs.names(docs)], bool)]
 
     def _find_rows(self, predicate: Predicate) -> np.ndarray:

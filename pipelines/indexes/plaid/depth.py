@@ -13,6 +13,7 @@ from pipelines.indexes.base import SearchOptions, share_out
 
 # Up to k: cells per query token, passages scored by their cells, passages decoded for each document returned
 DEFAULTS = ((10, (8, 1024, 12.8)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
+FEW = 256  # passages of a limited search that are decoded at once: the scores of all centroids take about as long
 USUAL = 1 << 15  # passages; of a larger collection more are scored, by the root of its size
 
 
@@ -83,8 +84,8 @@ class Depth:
         )
 
     def decodes_all(self, passages: int) -> bool:
-        """Whether all of so many passages are scored by their decoded vectors."""
-        return passages <= self.decoded and self.scores_all(passages)
+        """Whether all of so many passages are scored by their decoded vectors, and no cell by its centroid."""
+        return passages <= max(self.decoded, FEW if self.is_limited else 0) and self.scores_all(passages)
 
     def scores_all(self, passages: int) -> bool:
         """Whether all of so many passages are candidates, and no cell is probed: where they are no more than that, and
