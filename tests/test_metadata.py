@@ -1,27 +1,34 @@
 """Metadata: kept as a recipe says, absent where it says nothing, searched by in an index, its segments, over HTTP."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from cluster.artifact import Artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from collections_on_disk import write
+from pipelines.__main__ import app
 from pipelines.filters.fields import METADATA, find_types
 from pipelines.filters.subset import Subset
 from pipelines.filters.text import parse
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.bm25 import Bm25
 from pipelines.ingest import IngestConfig, IngestDocs
+from pipelines.new import write_recipe
+from pipelines.plan import plan
+from pipelines.recipe import load
 from pipelines.searcher import Searcher
 from pipelines.segments.documents import read_documents
 from pipelines.segments.growing import GrowingIndex
 from pipelines.segments.snapshot import Snapshot
 from pipelines.sources import Beir, Jsonl
+from pipelines.sources.metadata import drop_fields
 from pipelines.tables import DOCS
 from serving.app import Served
 from serving_here import ServerHere
@@ -226,3 +233,35 @@ def test_an_id_that_no_document_can_have_finds_nothing(served: Served) -> None:
     body = '{"query": "common", "ids": ["\\ud800"]}'
     answer = ServerHere(served).send("POST", "/search", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["results"]) == (200, [])
+
+
+def test_no_choice_of_fields_trains_anything_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The searched documents are indexed anew; the training of the student is the step that it was."""
+    monkeypatch.chdir(tmp_path)
+    docs = {f"docs.{lang}.jsonl": lines(*({"doc_id": f"d{i}", "text": f"{lang} {i}", "year": i} for i in range(40)))
+            for lang in ("en", "de")}  # fmt: skip
+    asked = {"queries.jsonl": lines(*({"query_id": f"q{i}", "text": f"question {i}"} for i in range(40)))}
+    judged = {"qrels.tsv": "".join(f"q{i} 0 d{i} 1\n" for i in range(40))}
+    data = write(tmp_path / "data", docs | asked | judged)
+    assert write_recipe("mine", str(data)).data["fields"] == {"year": "number"}
+    recipe = load("mine.toml")
+    kept, plain = plan(recipe), plan(recipe.model_copy(update={"source": drop_fields(recipe.source)}))
+    assert kept.training
+    assert plain.training
+    assert kept.training.train.id == plain.training.train.id
+    (searched,), (before,) = ({c.docs["de"].id for c in p.collections.values()} for p in (kept, plain))
+    assert searched != before
+    assert kept.indexes["mine", "student"].id != plain.indexes["mine", "student"].id
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--where", "year >"], "cannot read the condition 'year >': expected a number, true, false"),
+        (["--ids", "absent.txt"], "expected a file at .*absent.txt, found none"),
+    ],
+)
+def test_the_command_line_refuses_what_is_no_limit(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["search", "atlas", "money", *words])
+    assert done.exit_code == 1
+    assert re.search(message, " ".join(done.stderr.split()))
