@@ -1,6 +1,7 @@
 """Metadata: kept as a recipe says, absent where it says nothing, searched by in an index, its segments, over HTTP."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from pipelines.recipe import load
 from pipelines.searcher import Searcher
 from pipelines.segments.documents import read_documents
 from pipelines.segments.growing import GrowingIndex
+from pipelines.segments.parts import list_parts
 from pipelines.segments.snapshot import Snapshot
 from pipelines.sources import Beir, Jsonl
 from pipelines.sources.metadata import drop_fields
 from pipelines.tables import DOCS
 from serving.app import Served
+from serving.shard import Shard
 from serving_here import ServerHere
 from tests.artifacts import directory_artifact, table_artifact
 from tests.shards import build
@@ -188,6 +191,18 @@ def test_the_searcher_of_the_command_line(served: Served) -> None:
         assert {hit["doc_id"] for hit in hits} == expect(PAGES, holds)
         with pytest.raises(RecipeError, match=r"no field 'yaer': expected one of year \(number\), section \(string\)"):
             searcher.search("common", ["en"], SearchOptions(k=5), Subset(None, parse("yaer > 1")))
+
+
+def test_each_part_of_a_server_finds_its_own_documents_of_a_subset(served: Served) -> None:
+    """What the gateway sends is pickled."""
+    subset = pickle.loads(pickle.dumps(Subset(None, parse(WHERE))))
+    snapshot = served.snapshot
+    shards = [Shard("f", (snapshot, part)) for part in list_parts(snapshot)]
+    assert len(shards) == 3
+    found = [[name for name, _ in s.search("f", "common", SearchOptions(k=100), subset)] for s in shards]
+    assert all(found)
+    assert sorted(name for names in found for name in names) == sorted(expect(PAGES, holds))
+    assert sum(len(s.search("f", "common", SearchOptions(k=100))) for s in shards) == len(PAGES)
 
 
 def test_filters_and_ids_over_http(served: Served) -> None:

@@ -2,8 +2,8 @@
 
 A ``Selector`` belongs to an opened group of shards. Looking up ids reads a table of their hashes, 16 bytes for each
 document, which the first look-up makes; a predicate reads the columns of its fields, of which the first predicate makes
-a copy in the order of the index. Both cost about a microsecond for each document, once. Later, ids cost a bisection
-each, and a predicate a pass over its columns. What was selected last is kept.
+a copy in the order of the index. Later, ids cost a bisection each, and a predicate a pass over its columns (measured
+in docs/index.md). What was selected last is kept.
 """
 
 from collections.abc import Sequence
