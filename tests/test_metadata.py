@@ -198,7 +198,7 @@ def test_each_part_of_a_server_finds_its_own_documents_of_a_subset(served: Serve
     subset = pickle.loads(pickle.dumps(Subset(None, parse(WHERE))))
     snapshot = served.snapshot
     shards = [Shard("f", (snapshot, part)) for part in list_parts(snapshot)]
-    assert len(shards) == 3
+    assert len(shards) == 2
     found = [[name for name, _ in s.search("f", "common", SearchOptions(k=100), subset)] for s in shards]
     assert all(found)
     assert sorted(name for names in found for name in names) == sorted(expect(PAGES, holds))
