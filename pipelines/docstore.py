@@ -128,7 +128,8 @@ class RowStore:
         if name not in find_types(self.schema):
             return pa.nulls(len(row_ids), ARROW[kind])
         own = pa.chunked_array([ids.cast(row_ids.type) for ids in self._ids], row_ids.type)
-        values = pa.chunked_array([pc.struct_field(b.column(METADATA), name) for b in self._batches], ARROW[kind])
+        kept = [pc.struct_field(batch.column(METADATA), name).cast(ARROW[kind]) for batch in self._batches]
+        values = pa.chunked_array(kept, ARROW[kind])
         return values.combine_chunks().take(pc.index_in(row_ids, value_set=own.combine_chunks()))
 
     def _ids_at(self, positions: np.ndarray) -> list[str]:

@@ -4,8 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
-from pipelines.filters.fields import FieldType
-
 MAX_K = 1000  # also of offset + k
 MAX_QUERIES = 64  # of one request
 MAX_EXPLAINED = 100  # passages of one request whose tokens are matched: each is encoded again
@@ -195,7 +193,7 @@ class Info(_Message):
     shards: list[ShardInfo]
     limits: Limits
     examples: list[str] = []
-    fields: dict[str, FieldType] = {}
+    fields: dict[str, Literal["string", "number", "boolean", "strings"]] = {}
     passage_length: int = 180  # tokens of the windows in which the encoder reads a document …
     passage_stride: int = 90  # … and from the start of one to the start of the next
     max_k: int = MAX_K

@@ -94,14 +94,21 @@ def test_without_fields_everything_is_as_it_was(tmp_path: Path) -> None:
 
 # ---- search
 
-PAGES = {f"d{i}": {"text": f"w{i % 7} w{i % 5} w{i % 3} common", "year": 2000 + i % 20, "section": "abc"[i % 3]}
-         for i in range(60)}  # fmt: skip
+FIELDS: dict[str, Any] = {"year": "number", "section": "string", "tags": "strings"}
+
+
+def make_page(i: int) -> dict[str, Any]:
+    fields = {"year": 2000 + i % 20, "section": "abc"[i % 3], "tags": [f"t{i % 4}", "all"]}
+    return {"text": f"w{i % 7} w{i % 5} w{i % 3} common", **fields}
+
+
+PAGES = {f"d{i}": make_page(i) for i in range(60)}
 
 
 def docs_with_fields(directory: Path, pages: dict[str, Any]) -> Artifact:
     """DOCS with metadata, in two parts, through the source."""
     path = write(directory.parent / "source", {"docs.jsonl": lines(*({"doc_id": n, **p} for n, p in pages.items()))})
-    source = Jsonl(docs_path=f"{path}/docs.jsonl", metadata={"year": "number", "section": "string"})
+    source = Jsonl(docs_path=f"{path}/docs.jsonl", metadata=FIELDS)
     config = IngestConfig.of(source, "en", "all", 40, "docs")
     made = [rows for rows, _ in IngestDocs(config, {})()]
     assert [METADATA in rows.column_names for rows in made] == [True, True]
@@ -142,6 +149,8 @@ def test_a_subset_through_segments_and_tombstones(growing: GrowingIndex, tmp_pat
     def check(snapshot: Snapshot) -> None:
         assert find_all(snapshot, Subset(None, parse(WHERE))) == expect(pages, holds)
         assert find_all(snapshot, Subset(IDS)) == set(IDS) & set(pages)
+        tagged = find_all(snapshot, Subset(None, parse("tags in ('t1', 't9')")))
+        assert tagged == expect(pages, lambda _, p: "t1" in p.get("tags", []))
         both = find_all(snapshot, Subset(IDS, parse(WHERE)))
         assert both == expect(pages, holds) & set(IDS)
         assert find_all(snapshot, Subset(None, parse("not year exists"))) == expect(pages, lambda _, p: "year" not in p)
@@ -156,7 +165,7 @@ def test_a_subset_through_segments_and_tombstones(growing: GrowingIndex, tmp_pat
     file = tmp_path / "more.jsonl"
     file.write_text(lines(*({"doc_id": name, **page} for name, page in {**changed, "d13": PAGES["d13"]}.items())))
     snapshot = growing.snapshot()
-    assert snapshot.fields == {"year": "number", "section": "string"}
+    assert snapshot.fields == FIELDS
     parts = read_documents([str(file)], "en", ["en"], tmp_path / "parts", snapshot.fields)
     change = growing.add(parts)
     assert (change.added, change.replaced, change.unchanged) == (2, 1, 1)
@@ -207,7 +216,7 @@ def test_each_part_of_a_server_finds_its_own_documents_of_a_subset(served: Serve
 
 def test_filters_and_ids_over_http(served: Served) -> None:
     server = ServerHere(served)
-    assert server.info.fields == {"year": "number", "section": "string"}
+    assert server.info.fields == FIELDS
     condition = {"and": [{"field": "year", "op": ">=", "value": 2010},
                          {"field": "section", "op": "in", "value": ["a", "c"]}]}  # fmt: skip
 

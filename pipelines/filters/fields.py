@@ -44,8 +44,13 @@ def find_types(schema: pa.Schema) -> dict[str, FieldType]:
     """The fields that a table of this schema has, and their types."""
     if METADATA not in schema.names:
         return {}
-    kinds = {arrow: kind for kind, arrow in ARROW.items()}
-    return {field.name: kinds[field.type] for field in schema.field(METADATA).type}
+    return {field.name: _name_type(field.type) for field in schema.field(METADATA).type}
+
+
+def _name_type(arrow: pa.DataType) -> FieldType:
+    if pa.types.is_list(arrow):  # of items when it is made, of elements when it is read from Parquet
+        return "strings"
+    return next(kind for kind, own in ARROW.items() if own == arrow)
 
 
 def read_fields(record: Mapping[str, Any], types: FieldTypes) -> dict[str, Any]:
