@@ -118,6 +118,16 @@ def read_part(part: Place, columns: list[str] | None = None) -> pa.Table:
     return patiently(read)
 
 
+def read_schema(part: Place) -> pa.Schema:
+    """The columns of one part and their types."""
+
+    def read() -> pa.Schema:
+        with part.open() as file:
+            return pq.read_schema(file)
+
+    return patiently(read)
+
+
 def write_part(part: Place, rows: pa.Table) -> None:
     """Write one part: whole or not at all. zstd: half of snappy's bytes on text at the same read speed."""
     with part.writing() as file:

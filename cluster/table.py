@@ -5,7 +5,7 @@ a reason for a row that could not be done. A step writes a row for each row it r
 what makes each step resumable at any cluster size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,27 +27,29 @@ class Table:
     key: tuple[str, ...]
     check: Callable[[pa.Table], None] = lambda rows: None
     optional: frozenset[str] = frozenset()  # text columns that are null where rows lack them
+    free: frozenset[str] = frozenset()  # columns that an artifact may have, behind the others, of its own types
 
     @property
     def schema(self) -> pa.Schema:
         """The schema as written: the columns and ``reject``."""
         return self.columns.append(REJECT)
 
-    def of(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """Make a pyarrow table of this schema from dictionaries; a missing column is null."""
-        return pa.Table.from_pylist(rows, schema=self.schema)
+    def of(self, rows: list[dict[str, Any]], free: Sequence[pa.Field] = ()) -> pa.Table:
+        """Make a pyarrow table of this schema, and of some free columns, from dictionaries; what is missing is null."""
+        return pa.Table.from_pylist(rows, schema=pa.schema([*self.schema, *free]))
 
     def conform(self, rows: pa.Table) -> pa.Table:
         """Return ``rows`` in this schema's column order, or raise TableError. Types are never widened silently."""
         for name in sorted({REJECT.name, *self.optional} - set(rows.column_names)):
             rows = rows.append_column(pa.field(name, pa.string()), pa.nulls(len(rows), pa.string()))
+        free = sorted(self.free & set(rows.column_names))
         missing = [n for n in self.schema.names if n not in rows.column_names]
-        extra = [n for n in rows.column_names if n not in self.schema.names]
+        extra = [n for n in rows.column_names if n not in (*self.schema.names, *free)]
         if missing or extra:
             raise TableError(
                 f"table {self.name}: expected columns {self.schema.names}, missing {missing}, extra {extra}"
             )
-        rows = rows.select(self.schema.names)
+        rows = rows.select([*self.schema.names, *free])
         for field in self.schema:
             actual = rows.schema.field(field.name).type
             if actual != field.type:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.search_command import app as searching
 from pipelines.segments.commands import app as growing
 from pipelines.terminal import AnyName, Json, RecipeName, Sets, console, echo, report_errors
 
@@ -145,27 +146,6 @@ def show(
 
 @app.command()
 @report_errors
-def search(
-    recipe: RecipeName,
-    query: Annotated[str, typer.Argument(help="The query, in quotes.")],
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 10,
-    lang: Annotated[
-        list[str] | None, typer.Option("--lang", help="Only passages of this language. Repeatable.")
-    ] = None,
-    sets: Sets = None,
-    as_json: Json = False,
-) -> None:
-    """Search the index of a finished recipe with its student.
-
-    Example: `babelray search atlas "What money do people use in Iran?" -k 3 --lang fa`
-    """
-    from pipelines import verbs
-
-    echo(verbs.search(recipe, query, k, lang or [], sets or []), as_json)
-
-
-@app.command()
-@report_errors
 def evaluate(
     recipe: RecipeName,
     others: Annotated[
@@ -294,7 +274,7 @@ def prune(
     echo(verbs.prune(recipes, sets or [], dry_run), as_json)
 
 
-app.registered_commands += growing.registered_commands
+app.registered_commands += [*searching.registered_commands, *growing.registered_commands]
 
 if __name__ == "__main__":
     app(prog_name="python -m pipelines")

@@ -8,6 +8,7 @@ measures it where there are judgements. The settings of training are those of th
 import math
 
 from pipelines import languages
+from pipelines.filters.fields import METADATA
 from pipelines.sources.splits import describe_splits
 from pipelines.survey import Survey, example_queries
 from pipelines.toml import format_value
@@ -107,6 +108,9 @@ def _source(found: Survey) -> str:
     keys = found.layout.source.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
     note = describe_splits(found.layout.source) if found.queries else None
     lines = [f"{key} = {format_value(value)}" for key, value in {"kind": found.layout.source.kind, **keys}.items()]
+    if METADATA in keys:
+        kept = lines.pop(list(keys).index(METADATA) + 1)
+        lines.append(f"{kept}  # fields of documents that a search can be limited by, with --where; leave out any")
     return "\n".join(["[source]", *([f"# {note}"] if note else []), *lines])
 
 

@@ -14,12 +14,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.artifact import Artifact, read_part
 from cluster.component import fingerprint
 from cluster.errors import TableError
 from cluster.nodecache import cached
 from cluster.table import good
+from pipelines.filters.fields import ARROW, METADATA, FieldType, find_types
 from pipelines.ids import hash_ids
 from pipelines.text import join_title
 
@@ -38,6 +40,7 @@ class RowStore:
         self.name = name
         self.id_column = id_column
         reader = pa.ipc.open_file(pa.memory_map(str(directory / "rows.arrow")))
+        self.schema: pa.Schema = reader.schema
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self._ids = [batch.column(id_column) for batch in self._batches]
         self._ends = np.cumsum([len(b) for b in self._batches], dtype=np.int64)
@@ -119,6 +122,15 @@ class RowStore:
         """The id at this position."""
         self._locate(position)
         return self._ids_at(np.array([position]))[0]
+
+    def read_field(self, name: str, row_ids: pa.Array, kind: FieldType) -> pa.Array:
+        """A field of the metadata of the rows with these ids, in their order; null where there is none."""
+        if name not in find_types(self.schema):
+            return pa.nulls(len(row_ids), ARROW[kind])
+        own = pa.chunked_array([ids.cast(row_ids.type) for ids in self._ids], row_ids.type)
+        kept = [pc.struct_field(batch.column(METADATA), name).cast(ARROW[kind]) for batch in self._batches]
+        values = pa.chunked_array(kept, ARROW[kind])
+        return values.combine_chunks().take(pc.index_in(row_ids, value_set=own.combine_chunks()))
 
     def _ids_at(self, positions: np.ndarray) -> list[str]:
         numbers = np.searchsorted(self._ends, positions, side="right")

@@ -18,10 +18,12 @@ from cluster.errors import StepError, StorageError
 from cluster.table import Reject, Table
 from pipelines import languages
 from pipelines.chunks import chunk
+from pipelines.filters.fields import make_column
 from pipelines.ids import IdSet
 from pipelines.sources import AnySource
 from pipelines.sources.base import Entry
 from pipelines.sources.files import AbsentFileError, FileSource, TableName, identify
+from pipelines.sources.metadata import list_kept
 from pipelines.sources.records import BATCH, DUPLICATE, SHOWN, UNKNOWN_DOC, UNKNOWN_QUERY
 from pipelines.sources.splits import find_split_rule
 from pipelines.tables import DOCS, PAIRS, QRELS, QUERIES
@@ -96,15 +98,18 @@ class _Ingest:
                 else:
                     rejects.append(_make_reject(entry))
                 if len(rows) == size:
-                    yield self.table.of(rows), rejects
+                    yield self._make(rows), rejects
                     rows, rejects = [], []
                 elif len(rejects) == size:  # a broken file must not fill the memory
-                    yield self.table.of([]), rejects
+                    yield self._make([]), rejects
                     rejects = []
         if rows or rejects:
-            yield self.table.of(rows), rejects
+            yield self._make(rows), rejects
         if empty:
             raise StepError(self._explain_empty())
+
+    def _make(self, rows: list[dict[str, Any]]) -> pa.Table:
+        return self.table.of(rows)
 
     def _entries(self) -> Iterator[Entry]:
         read = getattr(self.config.source, self.name)
@@ -133,9 +138,12 @@ class _Ingest:
 
 
 class IngestDocs(_Ingest):
-    """A ``SourceWork`` that writes DOCS."""
+    """A ``SourceWork`` that writes DOCS, with the fields that the source keeps."""
 
     table, name = DOCS, "docs"
+
+    def _make(self, rows: list[dict[str, Any]]) -> pa.Table:
+        return self.table.of(rows, make_column(list_kept(self.config.source)))
 
 
 class IngestQueries(_Ingest):

@@ -13,10 +13,12 @@ from typing import Any
 from cluster.errors import RecipeError, StorageError
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.filters.fields import FieldType
 from pipelines.sources import AnySource, Beir, Directory, Jsonl, Mmarco, MsMarco, Parallel, Squad
 from pipelines.sources.directory import find_documents, folder_language
 from pipelines.sources.files import File, find, find_any, list_names
 from pipelines.sources.jsonl import Fields
+from pipelines.sources.metadata import propose_fields
 from pipelines.sources.msmarco import JUDGED, TRANSLATIONS
 from pipelines.sources.records import read_json_lines
 from pipelines.sources.splits import SPLITS
@@ -111,7 +113,7 @@ def _recognise_beir(root: Place, lang: str) -> Layout | None:
     corpus = find_any(root, "corpus.jsonl")
     if not corpus or "_id" not in _first_record(corpus):
         return None
-    source = Beir(path=root.uri, lang=lang)
+    source = Beir(path=root.uri, lang=lang, metadata=_propose_fields(corpus, ("_id", "title", "text", "lang")))
     queries = find_any(root, "queries.jsonl")
     spoken = _spoken(queries, "lang", lang) if queries else ()
     judged = [name.removesuffix(".tsv") for name in list_names(root, "qrels") if name.endswith(".tsv")]
@@ -153,6 +155,7 @@ def _recognise_jsonl(root: Place, lang: str) -> Layout | None:
         splits=splits,
         fields=Fields.model_validate(named),
         topics=("title", "description") if is_topic else (),
+        metadata=_propose_fields(docs.first, (*DOC_IDS, *TEXTS, "title", "lang")),
     )
     if queries and not is_topic and named["text"] not in question:
         raise RecipeError(
@@ -232,6 +235,12 @@ def _spoken(file: File, field: str, lang: str) -> tuple[str, ...]:
     records = (record for _, record in read_json_lines(file) if isinstance(record, dict))
     counts = Counter(languages.normalise(str(record.get(field) or lang)) for record in islice(records, LOOK))
     return tuple(code for code, _ in counts.most_common() if languages.is_known(code)) or (lang,)
+
+
+def _propose_fields(file: File, known: tuple[str, ...]) -> dict[str, FieldType]:
+    """The fields of documents that can be kept beside what is ``known``, as a file of them has them."""
+    records = (record for _, record in read_json_lines(file) if isinstance(record, dict))
+    return propose_fields(islice(records, LOOK), known)
 
 
 def _first_record(file: File) -> dict[str, Any]:

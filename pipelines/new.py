@@ -9,6 +9,8 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.compose import compose
+from pipelines.filters.fields import list_types
+from pipelines.sources.metadata import list_kept
 from pipelines.sources.splits import describe_splits
 from pipelines.survey import LOOK, Survey, survey
 
@@ -95,6 +97,7 @@ def _describe(path: Path, found: Survey) -> dict[str, Any]:
         "questions": found.queries,
         "judgements": found.judgements,
         "splits": found.splits,
+        "fields": dict(list_kept(found.layout.source)),
         "trains": found.is_trainable,
         "notes": find_gaps(found),
     }
@@ -116,6 +119,7 @@ def _page(path: Path, found: Survey) -> Any:
     form = "trains and measures a student" if found.is_trainable else f"{verbs} a ready encoder"
     lines = [
         *([f"questions by split: {splits}"] if splits else []),
+        *([f"fields of documents: {escape(fields)}"] if (fields := list_types(list_kept(found.layout.source))) else []),
         *(f"[yellow]•[/yellow] {escape(gap)}" for gap in find_gaps(found)),
         f"\nwrote [bold]{escape(str(path))}[/bold], which {form}. Read it, then",
         f"  babelray run {escape(str(path))}",

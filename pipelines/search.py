@@ -33,7 +33,7 @@ from cluster.table import good
 from pipelines.indexes import open_group
 from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardGroup
 from pipelines.tables import RANKINGS
-from pipelines.vectors import read_vectors
+from pipelines.vectors import IntArray, read_vectors
 
 QUERIES_PER_UNIT = 1 << 13  # a few minutes of PLAID; a group is opened once for them. Not measured on a cluster
 
@@ -184,13 +184,15 @@ def lang_of(shard: str) -> str:
     return shard.rpartition("-")[0]
 
 
-def search(shards: ShardGroup, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-    """Search for each query; one whose vectors are all zero finds nothing.
+def search(
+    shards: ShardGroup, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None
+) -> list[Ranking]:
+    """Search for each query, all documents or those ``within``; a query whose vectors are all zero finds nothing.
 
     (Its text holds no word that the encoder knows. Every document would score 0, and the first ``k`` ids would look
     like an answer.)
     """
-    found = shards.search(queries, options)
+    found = shards.search(queries, options, within)
     return [[] if _is_empty(query) else ranking for query, ranking in zip(queries, found, strict=True)]
 
 

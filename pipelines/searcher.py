@@ -14,9 +14,11 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.encoder import EncoderConfig, open_encoder
+from pipelines.filters.subset import Selector, Subset
 from pipelines.indexes.base import Query, Ranking, SearchOptions, ShardGroup
 from pipelines.search import open_shards, pool, search
 from pipelines.students import Encoder
+from pipelines.vectors import IntArray
 
 if TYPE_CHECKING:
     from pipelines.segments.snapshot import Snapshot
@@ -45,15 +47,19 @@ class Searcher:
             raise RecipeError(f"an index of kind {kind} takes {needed}: open the searcher of {index.name} so")
         self.index = index
         self.snapshot = snapshot
-        self.docs = {
+        self.docs: dict[str, Any] = {
             lang: snapshot.open_docs(lang) if snapshot else Docstore.open(artifact) for lang, artifact in docs.items()
         }
         self.encoder = encoder
         self._shards: dict[str, ShardGroup] = {}
+        self._selectors: dict[str, Selector] = {}
 
-    def search(self, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
-        """The best ``options.k`` passages over ``langs``, each with rank, doc_id, lang, score, title and text."""
-        by_lang = self._search_each(query, langs, options)
+    def search(
+        self, query: str, langs: Sequence[str], options: SearchOptions, subset: Subset | None = None
+    ) -> list[dict[str, Any]]:
+        """The best ``options.k`` passages over ``langs``, of all documents or those of ``subset``, each with rank,
+        doc_id, lang, score, title and text. Raises RecipeError where the subset does not fit the documents."""
+        by_lang = self._search_each(query, langs, options, subset)
         return self._fetch_texts(pool(by_lang, options.k))
 
     def search_spread(self, query: str, langs: Sequence[str], options: SearchOptions) -> list[dict[str, Any]]:
@@ -62,9 +68,23 @@ class Searcher:
         by_lang = self._search_each(query, langs, options.model_copy(update={"k": 1}))
         return self._fetch_texts(pool(by_lang, options.k))
 
-    def _search_each(self, query: str, langs: Sequence[str], options: SearchOptions) -> dict[str, Ranking]:
+    def _search_each(
+        self, query: str, langs: Sequence[str], options: SearchOptions, subset: Subset | None = None
+    ) -> dict[str, Ranking]:
+        within = {lang: self._select(lang, subset) for lang in langs}
         encoded: Query = self.encoder.encode_queries([query])[0] if self.encoder else query
-        return {lang: search(self._open(lang), [encoded], options)[0] for lang in langs}
+        return {lang: search(self._open(lang), [encoded], options, within[lang])[0] for lang in langs}
+
+    def _select(self, lang: str, subset: Subset | None) -> IntArray | None:
+        if subset is None:
+            return None
+        if lang not in self._selectors:
+            group, docs = self._open(lang), self.docs[lang]
+            if self.snapshot:
+                self._selectors[lang] = self.snapshot.select_from(group, docs)
+            else:
+                self._selectors[lang] = Selector(group.docs, [docs] * (len(group.docs.docs_S1) - 1))
+        return self._selectors[lang].select(subset)
 
     def _open(self, lang: str) -> ShardGroup:
         if lang not in self._shards:

@@ -1,7 +1,8 @@
 """The tables of the system, and the contract of each: its columns, its key, and what is checked where rows are written.
 
 DOCS      passages or documents of one language. ``origin`` says which stage made a translation ("1 nmt", "2 llm",
-          "1 parallel"); null where the text is as it was ingested
+          "1 parallel"); null where the text is as it was ingested. Where the recipe names fields to keep, ``metadata``
+          holds them (``pipelines.filters.fields``)
 QUERIES   questions of one language, with the same ``origin``
 QRELS     relevance judgements (TREC: 0 is judged and not relevant)
 RANKINGS  for each query its documents and their scores, best first: a selection, a teacher's, or a search result
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import TableError
 from cluster.table import Table
+from pipelines.filters.fields import METADATA
 
 ORIGIN = frozenset({"origin"})
 BEST_SCORE = 5.0  # of PAIRS: two sentences that mean the same; 0: they have nothing in common
@@ -63,6 +65,7 @@ DOCS = Table(
     "docs",
     pa.schema([(name, pa.string()) for name in ("doc_id", "lang", "title", "text", "origin")]),
     optional=ORIGIN,
+    free=frozenset({METADATA}),
     key=("doc_id",),
     check=_check_texts,
 )

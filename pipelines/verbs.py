@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster import executor
 from cluster.artifact import MANIFEST, Artifact, read_part
@@ -24,6 +24,7 @@ from pipelines.rejects import count_gated, split_samples
 
 if TYPE_CHECKING:
     from pipelines.experiment.plan import ExperimentPlan
+    from pipelines.filters.subset import Subset
 
 SHOWN_ROWS = 3
 
@@ -112,16 +113,30 @@ def _redact(override: str) -> str:
     return f"{key}{equals}{redact_secrets(value)}"
 
 
-def search(name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str]) -> Report:
-    """Search the student's index."""
+def search(
+    name: str, query: str, k: int, langs: Sequence[str], sets: Sequence[str], subset: "Subset | None" = None
+) -> Report:
+    """Search the student's index, all documents or those of ``subset``."""
     plan, root = load_plan(name, sets)
     from pipelines import report
 
-    hits = _hits(plan, root, query, k, langs)
-    return Report({"query": query, "results": hits}, report.examples_page({query: hits}))
+    hits = _hits(plan, root, Asked(query, k, langs, subset))
+    data = {"query": query, "results": hits}
+    if subset and not hits:
+        return Report(data, "nothing found: none of the documents that the search was limited to matches the query")
+    return Report(data, report.examples_page({query: hits}))
 
 
-def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> list[dict[str, Any]]:
+class Asked(NamedTuple):
+    """A search: the query, how many passages, in which languages and among which documents, None being all."""
+
+    query: str
+    k: int
+    langs: Sequence[str]
+    subset: "Subset | None"
+
+
+def _hits(plan: Plan, root: Place, asked: Asked) -> list[dict[str, Any]]:
     """Search the first evaluation set's collection, which is also what is served, with what was added to it."""
     from pipelines.searcher import Searcher, open_encoder
     from pipelines.segments.snapshot import Snapshot
@@ -129,7 +144,7 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     name, collection = next(iter(plan.collections.items()), ("", None))
     if collection is None:
         raise RecipeError(f"recipe {plan.name} indexes nothing: expected an evaluation set with documents")
-    if unknown := set(langs) - set(collection.docs):
+    if unknown := set(asked.langs) - set(collection.docs):
         raise RecipeError(f"no passages in {sorted(unknown)}; the index has {', '.join(collection.docs)}")
     docs = {lang: step.artifact(root) for lang, step in collection.docs.items()}
     student = plan.systems[STUDENT]
@@ -138,7 +153,8 @@ def _hits(plan: Plan, root: Place, query: str, k: int, langs: Sequence[str]) -> 
     encoder = open_encoder(encoder_of(plan.recipe, student), inputs)
     _ = index.manifest  # it is complete, or this raises and says what to run
     searcher = Searcher(index, docs, encoder, Snapshot.newest(index.place, docs))
-    return searcher.search(query, langs or list(docs), plan.recipe.search.model_copy(update={"k": k}))
+    options = plan.recipe.search.model_copy(update={"k": asked.k})
+    return searcher.search(asked.query, asked.langs or list(docs), options, asked.subset)
 
 
 def status(name: str, sets: Sequence[str]) -> Report:

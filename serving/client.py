@@ -63,12 +63,22 @@ def _read_as(kind: type[Body]) -> Callable[[httpx.Response], Body]:
 
 
 def _call_search(query: str, options: dict[str, Any]) -> _Call[SearchAnswer]:
-    return _Call("POST", "search", {"query": query} | options, _read_as(SearchAnswer))
+    return _Call("POST", "search", {"query": query} | _write_options(options), _read_as(SearchAnswer))
 
 
 def _call_search_all(queries: Sequence[str], options: dict[str, Any]) -> _Call[list[SearchAnswer]]:
     read = _read_as(SearchAnswers)
-    return _Call("POST", "search", {"queries": list(queries)} | options, lambda response: read(response).answers)
+    body = {"queries": list(queries)} | _write_options(options)
+    return _Call("POST", "search", body, lambda response: read(response).answers)
+
+
+def _write_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a search as JSON; a filter that is a text is read first."""
+    if not isinstance(options.get("filter"), str):
+        return options
+    from serving.subsets import write_filter  # loads pyarrow
+
+    return options | {"filter": write_filter(options["filter"])}
 
 
 def _call_encode(texts: Sequence[str], input_type: str) -> _Call[list[np.ndarray]]:
@@ -144,7 +154,8 @@ class Client:
     """A client of one server. Threads may share it.
 
     ``base`` is the address of the server, ``key`` an API key, ``timeout_s`` the seconds for one response, ``retries``
-    how often a busy server is asked again. Options of a search are the fields of ``SearchRequest``.
+    how often a busy server is asked again. Options of a search are the fields of ``SearchRequest``; ``filter`` may also
+    be a text, as ``"year >= 2020"`` (``pipelines.filters.text``), and raises RecipeError where it is none.
     """
 
     def __init__(self, base: str, key: str | None = None, timeout_s: float = TIMEOUT_S, retries: int = 2):

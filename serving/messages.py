@@ -46,6 +46,13 @@ class SearchRequest(_Message):
         description="How many clusters of the index to search: more clusters find more and take longer. The recipe's "
         "number when left out; an index without clusters ignores it.",
     )
+    ids: list[str] | None = Field(None, description="Search only the documents with these ids; all when left out.")
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Search only the documents whose metadata fulfil this condition: "
+        '{"field": "year", "op": ">=", "value": 2020} with ==, !=, <, <=, >, >=, in (a list of values) or exists (no '
+        'value), and {"and": […]}, {"or": […]}, {"not": …} of conditions. `fields` of /info are those that there are.',
+    )
     allow_partial: bool = Field(
         False,
         description="Whether an answer may lack shards that do not answer in time. It then has a `coverage` below 1 "
@@ -175,7 +182,7 @@ class ShardInfo(_Message):
 
 class Info(_Message):
     """Description of the served system. ``model`` names the student's artifact; it is null for an index of words.
-    ``examples`` are the recipe's example queries."""
+    ``examples`` are the recipe's example queries; ``fields`` those of the documents' metadata, with their types."""
 
     recipe: str
     system: str
@@ -188,6 +195,7 @@ class Info(_Message):
     shards: list[ShardInfo]
     limits: Limits
     examples: list[str] = []
+    fields: dict[str, Literal["string", "number", "boolean", "strings"]] = {}
     passage_length: int = 180  # tokens of the windows in which the encoder reads a document …
     passage_stride: int = 90  # … and from the start of one to the start of the next
     max_k: int = MAX_K

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.filters.subset import Selector
 from pipelines.indexes.base import Query, Ranking, ShardGroup
 from pipelines.search import search
 from pipelines.segments.lists import newest_number
@@ -28,6 +29,7 @@ from pipelines.segments.snapshot import SegmentDocs, Snapshot
 from serving.arrange import arrange
 from serving.messages import SearchRequest
 from serving.served import SHARD, Layout
+from serving.subsets import read_subset
 
 Name = tuple[str, str]  # language and id of a document
 Text = tuple[str, str]  # title and text
@@ -53,6 +55,7 @@ class _OpenList:
 
     shards: Mapping[str, ShardGroup]
     docs: Mapping[str, SegmentDocs]
+    selectors: Mapping[str, Selector]
     runs: Sequence[Sequence[str]]
 
 
@@ -88,11 +91,13 @@ class OpenShards:
             if self.layout.find_group(f"{SHARD}{part.name}") == self.group:
                 held.setdefault(part.lang, []).extend(part.shards)
                 passages[part.lang] += part.passages
-        return _OpenList(
-            {lang: snapshot.open(lang, {shard.name for shard in shards}) for lang, shards in held.items()},
-            {lang: snapshot.open_docs(lang, {shard.segment for shard in shards}) for lang, shards in held.items()},
-            _cut_runs(passages),
-        )
+        groups = {lang: snapshot.open(lang, {shard.name for shard in shards}) for lang, shards in held.items()}
+        docs = {lang: snapshot.open_docs(lang, {shard.segment for shard in shards}) for lang, shards in held.items()}
+        selectors = {
+            lang: snapshot.select_from(groups[lang], docs[lang], [shard.name for shard in shards])
+            for lang, shards in held.items()
+        }
+        return _OpenList(groups, docs, selectors, _cut_runs(passages))
 
     async def search(self, number: int, query: Query, request: SearchRequest, with_texts: bool) -> PartAnswer:
         """Search the languages that are asked for, each for the page and all before it; with the texts of the page."""
@@ -101,10 +106,14 @@ class OpenShards:
         probes = {"probes": request.probes} if request.probes else {}
         options = self.layout.served.options.model_copy(update={"k": depth} | probes)
         runs = [[lang for lang in run if not request.languages or lang in request.languages] for run in opened.runs]
+        subset = read_subset(request)
         loop = asyncio.get_running_loop()
 
+        def search_one(lang: str) -> Ranking:
+            return search(opened.shards[lang], [query], options, opened.selectors[lang].select(subset))[0]
+
         def search_run(langs: Sequence[str]) -> dict[str, Ranking]:
-            return {lang: search(opened.shards[lang], [query], options)[0] for lang in langs}
+            return {lang: search_one(lang) for lang in langs}
 
         def finish(found: Sequence[Mapping[str, Ranking]]) -> PartAnswer:
             rankings = {lang: ranking for some in found for lang, ranking in some.items()}

@@ -157,6 +157,7 @@ def describe(served: Served, limits: Limits) -> Info:
         shards=describe_shards(served.snapshot),
         limits=limits,
         examples=list(served.examples),
+        fields=served.snapshot.fields,
         passage_length=served.passages[0],
         passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},

@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cluster.artifact import MANIFEST, Artifact, Manifest, Part, write_part
 from cluster.storage import Place
 from cluster.table import Table
 
 
-def table_artifact(directory: Path, table: Table, *parts: list[dict[str, Any]]) -> Artifact:
+def table_artifact(directory: Path, table: Table, *parts: list[dict[str, Any]] | pa.Table) -> Artifact:
     """A table artifact whose parts hold these rows."""
     place = Place.of(directory)
     written = []
     for number, rows in enumerate(parts):
-        write_part(place / f"part-{number:05d}.parquet", table.conform(table.of(rows)))
+        write_part(
+            place / f"part-{number:05d}.parquet", table.conform(rows if isinstance(rows, pa.Table) else table.of(rows))
+        )
         written.append(Part(file=f"part-{number:05d}.parquet", rows=len(rows)))
     return _complete(place, table.name, tuple(written))
 

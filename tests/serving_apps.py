@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -16,6 +17,7 @@ from cluster.storage import Place
 from conftest import free_port
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
+from pipelines.filters.fields import FieldTypes, make_column
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Faiss, Plaid
 from pipelines.students import AnyStudent
@@ -56,21 +58,28 @@ TEXTS = {
 }
 
 
-def make_docs(root: Path) -> Documents:
-    """Write DOCS artifacts by language, a part for each inner list of TEXTS. Ids start at d0 in every language."""
+def make_docs(root: Path, fields: FieldTypes | None = None) -> Documents:
+    """Write DOCS artifacts by language, a part for each inner list of TEXTS. Ids start at d0 in every language.
+
+    The only field that ``fields`` may name is the number of the part.
+    """
     artifacts = {}
     for lang, parts in TEXTS.items():
         numbers = iter(range(100))
-        rows = [
+        rows: list[list[dict[str, Any]]] = [
             [{"doc_id": f"d{next(numbers)}", "lang": lang, "title": t, "text": x} for t, x in part] for part in parts
         ]
-        artifacts[lang] = table_artifact(root / f"docs-{lang}@0", DOCS, *rows)
+        for number, part in enumerate(rows):
+            for row in part if fields else ():
+                row["metadata"] = {"part": float(number)}
+        tables = [DOCS.of(part, make_column(fields or {})) for part in rows]
+        artifacts[lang] = table_artifact(root / f"docs-{lang}@0", DOCS, *tables)
     return artifacts
 
 
 def make_words_system(root: Path) -> Served:
-    """Build a BM25 system."""
-    collection = make_docs(root)
+    """Build a BM25 system, whose documents have a field of metadata."""
+    collection = make_docs(root, {"part": "number"})
     inputs = {"docs": collection}
     return Served("tiny", "bm25", build_small_index(root / "index-bm25@0", Bm25(), inputs), collection)
 

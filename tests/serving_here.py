@@ -11,13 +11,15 @@ import pytest
 
 from pipelines.docstore import Docstore
 from pipelines.encoder import open_encoder
-from pipelines.search import open_shards, search
+from pipelines.indexes.base import Ranking, SearchOptions
+from pipelines.search import search
 from serving import encoding
 from serving.access import OPEN_TO_ALL, Access, guard
 from serving.api import build_app
 from serving.app import Served, describe
 from serving.arrange import arrange
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+from serving.subsets import read_subset
 from serving_apps import make_minilm_system
 
 
@@ -35,10 +37,7 @@ class HereBackend:
         query: Any = self.encoder.encode_queries([request.query])[0] if self.encoder else request.query
         update = {"k": request.offset + request.k} | ({"probes": request.probes} if request.probes else {})
         options = self.served.options.model_copy(update=update)
-        found = {
-            lang: search(open_shards(self.served.index.place, lang), [query], options)[0]
-            for lang in request.languages or self.docs
-        }
+        found = {lang: self._search(lang, query, options, request) for lang in request.languages or self.docs}
         results = []
         for rank, placed in enumerate(arrange(found, request), request.offset + 1):
             best, others = self._read(placed.best), [Translation(**self._read(hit)) for hit in placed.others]
@@ -46,6 +45,12 @@ class HereBackend:
             results.append(Result(rank=rank, doc_id=placed.best.doc_id, **best, translations=translations))
         took = {"total": (time.perf_counter() - start) * 1000}
         return SearchAnswer(query=request.query, results=results, took_ms=took)
+
+    def _search(self, lang: str, query: Any, options: SearchOptions, request: SearchRequest) -> Ranking:
+        snapshot = self.served.snapshot
+        group = snapshot.open(lang)
+        within = snapshot.select_from(group, snapshot.open_docs(lang)).select(read_subset(request))
+        return search(group, [query], options, within)[0]
 
     def _read(self, hit: Any) -> dict[str, Any]:
         row = self.docs[hit.lang].row(hit.doc_id)

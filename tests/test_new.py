@@ -218,6 +218,24 @@ def test_serving_recipe_loads(tmp_path, monkeypatch, files):
     assert plan(recipe).absent == []
 
 
+def test_fields_of_documents_are_proposed_with_their_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus = lines(
+        {"_id": "d1", "text": "x", "metadata": {"year": 2020, "tags": ["a"], "url": None}, "mixed": 1},
+        {"_id": "d2", "text": "y", "metadata": {"year": 2021.5}, "mixed": "one", "open kind": True, "nested": {"a": 1}},
+        {"_id": "d3", "text": "z", "year": None, "lang": "en"},
+    )
+    done = CliRunner(env=QUIET).invoke(
+        app, ["new", "mine", "--source", write(tmp_path / "b", {"corpus.jsonl": corpus})]
+    )
+    assert "fields of documents: year (number), tags (strings), open kind (boolean)" in done.stdout, done.output
+    assert load("mine.toml").source.metadata == {"year": "number", "tags": "strings", "open kind": "boolean"}
+    docs = lines({"id": "1", "contents": "x", "title": "T", "section": "a"}, {"id": "2", "contents": "y"})
+    written = write_recipe("other", write(tmp_path / "j", {"docs.jsonl": docs}))
+    assert written.data["fields"] == {"section": "string"} == load("other.toml").source.metadata
+    assert load("mine.toml").evaluate == {}
+
+
 def test_names_and_files_that_exist_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = write(tmp_path / "data", parallel())

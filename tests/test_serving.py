@@ -105,6 +105,31 @@ def find_replicas(app, name):
     return found
 
 
+def test_ids_and_a_filter_limit_what_the_parts_search(http, lexical):
+    """The field ``part`` is 1 for the second part of English, 0 elsewhere."""
+    asked = {"query": "the currency of Russia and Иран", "k": 100}
+    whole = http.post("/search", json=asked).json()["results"]
+
+    def find(**limits):
+        answer = http.post("/search", json=asked | limits)
+        assert answer.status_code == 200, answer.text
+        return [(r["lang"], r["doc_id"], r["score"]) for r in answer.json()["results"]]
+
+    def expect(holds):
+        return [(r["lang"], r["doc_id"], r["score"]) for r in whole if holds(r["lang"], r["doc_id"])]
+
+    second = {"field": "part", "op": "==", "value": 1}
+    late = ("d3", "d4", "d5")
+    assert find(filter=second) == expect(lambda lang, name: lang == "en" and name in late) != []
+    assert find(filter={"not": second}) == expect(lambda lang, name: lang != "en" or name not in late) != []
+    assert find(ids=["d0", "d3", "none"]) == expect(lambda _, name: name in ("d0", "d3")) != []
+    assert find(ids=["d0", "d3"], filter=second) == expect(lambda lang, name: (lang, name) == ("en", "d3")) != []
+    assert find(ids=[]) == []
+    refused = lexical.post("/search", json=asked | {"filter": second})
+    assert refused.status_code == 422
+    assert "have no metadata to filter by: name the fields that are to be kept in the recipe" in refused.json()["error"]
+
+
 @pytest.mark.parametrize("query", ["the currency of Russia", "Столица Ирана", "首都 伊朗", "x"])
 @pytest.mark.parametrize(("k", "langs"), [(1, None), (3, None), (20, None), (5, ["fa", "en"]), (2, ["en"])])
 def test_search_equals_offline_search_and_merge(http_of_each, system, query, k, langs):

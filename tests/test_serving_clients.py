@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from cluster.errors import RecipeError
 from conftest import free_port
 from serving.client import AsyncClient, Client, ServerError
 from serving_here import make_minilm_server
@@ -117,6 +118,19 @@ def test_an_error_has_the_sentence_of_the_server(connect, tokens_url):
         client.search("a", k=0)
     assert raised.value.status == 422
     assert [fault.field for fault in raised.value.problem.fields] == ["k"]
+
+
+def test_a_search_is_limited_to_ids_and_by_a_filter_that_is_a_text(connect, tokens_url):
+    with connect(tokens_url) as client:
+        assert {result.doc_id for result in client.search(QUESTION, ids=["d1"]).results} == {"d1"}
+        with pytest.raises(RecipeError, match="expected a number, true, false, or a string in quotes, got the end"):
+            client.search(QUESTION, filter="year >=")
+        with pytest.raises(ServerError, match="the documents of this index have no metadata to filter by") as caught:
+            client.search(QUESTION, filter="year >= 2020 and not draft exists")
+    assert caught.value.status == 422
+    assert [fault.got for fault in caught.value.problem.fields] == [
+        '{"and": [{"field": "year", "op": ">=", "value": 2020.0}, {"not": {"field": "draft", "op": "exists"}}]}'
+    ]
 
 
 def test_a_server_that_is_not_there_is_named(connect):

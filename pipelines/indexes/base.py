@@ -68,11 +68,13 @@ class ShardGroup(Protocol):
     lang: str
     docs: "Docs"
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """Return for each query at most ``options.k`` (doc id, score), best first, ties by doc id.
 
         A query is a float32 matrix [tokens, dim] for a vector index (its rows need not have norm 1: a norm is a weight)
-        and a text for a lexical one. A query of no tokens finds nothing.
+        and a text for a lexical one. A query of no tokens finds nothing. ``within`` limits the search to some
+        documents, given by their ascending numbers, none of them hidden: they are ranked as an index of them alone
+        would rank them.
         """
 
     def hide(self, ids: Sequence[pa.Array]) -> None:

@@ -219,11 +219,12 @@ class Bm25Group:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """See ``ShardGroup.search``: only documents with a term of the query are found."""
-        return [self._search(query, options.k) for query in queries]
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
+        """See ``ShardGroup.search``: only documents with a term of the query are found. Statistics are those of the
+        language, whatever the search is limited to."""
+        return [self._search(query, options.k, within) for query in queries]
 
-    def _search(self, query: Query, k: int) -> Ranking:
+    def _search(self, query: Query, k: int, within: IntArray | None) -> Ranking:
         if not isinstance(query, str):
             raise ValueError("a bm25 index takes texts as queries, got vectors: search it with a QUERIES table")
         counts = sorted(Counter(self._analyse(query)).items())
@@ -232,7 +233,7 @@ class Bm25Group:
             postings.add_scores(counts, scores_D[first:end])
         if self.docs.is_hidden_D is not None:
             scores_D[self.docs.is_hidden_D] = 0
-        found = np.flatnonzero(scores_D)
+        found = np.flatnonzero(scores_D) if within is None else within[scores_D[within] != 0]
         return rank(self.docs, found, scores_D[found], k)
 
 

@@ -80,37 +80,50 @@ class ExactGroup:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """See ``ShardGroup.search``."""
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
+        """See ``ShardGroup.search``. Costs in proportion to the documents that are searched."""
         rankings: list[Ranking] = [[] for _ in queries]
-        if not self.docs.count:
+        if not self.docs.count or (within is not None and not len(within)):
             return rankings
+        passages = None if within is None else self.docs.passages_of(within)
+        firsts_D = self.docs.passage_starts_D1[:-1] if within is None else self._count_passages(within)[:-1]
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.vectors_TN.shape[1])
         for first, last in blocks(offsets(np.array([len(query) for query in matrices])), QUERY_TOKENS):
             numbers = [i for i in range(first, last) if len(matrices[i])]
-            scores_BP = self._scan([matrices[i] for i in numbers])
-            scores_BD = np.maximum.reduceat(scores_BP, self.docs.passage_starts_D1[:-1], axis=1)
+            scores_BP = self._scan([matrices[i] for i in numbers], passages)
+            scores_BD = np.maximum.reduceat(scores_BP, firsts_D, axis=1)
             for i, scores_D in zip(numbers, scores_BD, strict=True):
-                near = self._best(scores_D, options.k, 2 * slack(matrices[i]))
+                near = self._best(scores_D, options.k, 2 * slack(matrices[i]), within)
                 rankings[i] = rank(self.docs, near, self._rescore(matrices[i], near), options.k)
         return rankings
 
-    def _best(self, scores_D: FloatArray, k: int, slack: float) -> IntArray:
-        """As ``best``, of the documents that are not hidden."""
+    def _count_passages(self, docs: IntArray) -> IntArray:
+        """Where the passages of each of ``docs`` start among all of theirs, and the end."""
+        return offsets(self.docs.passage_starts_D1[docs + 1] - self.docs.passage_starts_D1[docs])
+
+    def _best(self, scores_D: FloatArray, k: int, slack: float, within: IntArray | None) -> IntArray:
+        """As ``best``, of the documents that are not hidden. ``scores_D`` are of all, or of those of ``within``."""
+        if within is not None:
+            return within[best(scores_D, k, slack)]
         if self.docs.is_hidden_D is None:
             return best(scores_D, k, slack)
         living = self.docs.living
         return living[best(scores_D[living], k, slack)]
 
-    def _scan(self, queries: list[FloatArray]) -> FloatArray:
-        """Score all passages against each query: (B, P), float32."""
-        starts = self.docs.token_starts_P1
+    def _scan(self, queries: list[FloatArray], passages: IntArray | None) -> FloatArray:
+        """Score passages, all or some, against each query: (B, P), float32."""
+        places = self.docs.token_starts_P1
+        starts = places if passages is None else offsets(places[passages + 1] - places[passages])
         scores_BP = np.empty((len(queries), len(starts) - 1), np.float32)
         for first, last in blocks(starts, TOKENS) if queries else ():
-            block_TN = self.vectors_TN.slice(starts[first], starts[last]).astype(np.float32)
-            scores_BP[:, first:last] = maxsim_batch(queries, block_TN, starts[first : last + 1] - starts[first])
+            if passages is None:
+                block_TN = self.vectors_TN.slice(starts[first], starts[last])
+            else:
+                block_TN = self.vectors_TN.take(take_passages(passages[first:last], places)[0])
+            block_starts = starts[first : last + 1] - starts[first]
+            scores_BP[:, first:last] = maxsim_batch(queries, block_TN.astype(np.float32), block_starts)
         return scores_BP
 
     def _rescore(self, query_QN: FloatArray, docs: IntArray) -> FloatArray:
@@ -121,7 +134,7 @@ class ExactGroup:
 
     def _rescore_block(self, query_QN: FloatArray, docs: IntArray) -> FloatArray:
         firsts = self.docs.passage_starts_D1[docs]
-        counts = self.docs.passage_starts_D1[docs + 1] - firsts
-        tokens, starts = take_passages(ranges(firsts, counts), self.docs.token_starts_P1)
+        starts_D1 = self._count_passages(docs)
+        tokens, starts = take_passages(ranges(firsts, np.diff(starts_D1)), self.docs.token_starts_P1)
         scores_P = maxsim(query_QN, self.vectors_TN.take(tokens).astype(np.float64), starts)
-        return np.maximum.reduceat(scores_P, offsets(counts)[:-1])
+        return np.maximum.reduceat(scores_P, starts_D1[:-1])

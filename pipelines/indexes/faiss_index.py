@@ -11,6 +11,7 @@ Legend: B queries, H passages found, N dim.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipelines.indexes.sample import draw, take_census
 from pipelines.vectors import FloatArray, IntArray, VectorRows, stream_vectors
 
 TRAIN_PER_CELL = 256  # faiss takes no more than this per centroid
+AT_ONCE = 1 << 14  # vectors that are read from an index to be scored
 
 
 class Faiss(Component):
@@ -164,16 +166,20 @@ class FaissGroup:
         self.parts: list[Any] = parts if self.structure == "hnsw" else _merge(parts)
         self.firsts = self.docs.passages_S1[filled]  # the first passage of each part
         self.share = share / max(1, len(self.parts))
+        self._lock = Lock()
 
     def hide(self, ids: Sequence[pa.Array]) -> None:
         """See ``ShardGroup.hide``."""
         self.docs.hide(ids)
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
-        """See ``ShardGroup.search``. A query is one vector, [1, dim]."""
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
+        """See ``ShardGroup.search``. A query is one vector, [1, dim]. A search ``within`` documents scores all of
+        them, whatever the structure."""
         rankings: list[Ranking] = [[] for _ in queries]
         if not self.parts:
             return rankings
+        if within is not None:
+            return [self._score_all(query, within, options.k) if self._is_query(query) else [] for query in queries]
         todo = np.array([i for i, query in enumerate(queries) if self._is_query(query)], np.int64)
         depth = 2 * options.k
         while len(todo):
@@ -186,6 +192,20 @@ class FaissGroup:
             todo = todo[~enough_B]
             depth *= 4
         return rankings
+
+    def _score_all(self, query: Query, docs: IntArray, k: int) -> Ranking:
+        """Rank all of ``docs``."""
+        passages = self.docs.passages_of(docs)
+        query_N = np.asarray(query, np.float32)[0]
+        scores_P = np.empty(len(passages), np.float32)
+        for part, first in zip(self.parts, self.firsts, strict=False):
+            with self._lock:
+                _map_vectors(part)
+            start, end = np.searchsorted(passages, [first, first + part.ntotal])
+            for low in range(start, end, AT_ONCE):
+                some = passages[low : min(end, low + AT_ONCE)] - first
+                scores_P[low : low + len(some)] = part.reconstruct_batch(some) @ query_N
+        return self._maxp(scores_P, passages, k)
 
     def _search_parts(
         self, vectors_BN: FloatArray, options: SearchOptions, depth: int
@@ -244,10 +264,15 @@ def _merge(parts: list[Any]) -> list[Any]:
     return [first]
 
 
-def _reconstruct(index: Any) -> FloatArray:
-    """The vectors of an index in the order in which they were added."""
+def _map_vectors(index: Any) -> None:
+    """Let an IVF note, once, where each vector is: 8 bytes each."""
     if hasattr(index, "nlist"):
         index.make_direct_map()
+
+
+def _reconstruct(index: Any) -> FloatArray:
+    """The vectors of an index in the order in which they were added."""
+    _map_vectors(index)
     return np.asarray(index.reconstruct_n(0, index.ntotal))
 
 

@@ -15,6 +15,7 @@ from pipelines.models import pin, references
 from pipelines.recipe import EvaluationSet, Recipe
 from pipelines.sources import AnySource, PairSource
 from pipelines.sources.files import TableName
+from pipelines.sources.metadata import drop_fields
 from pipelines.tables import DOCS, PAIRS, QRELS, QUERIES
 
 INGEST = {
@@ -60,7 +61,13 @@ def other_student(recipe: Recipe, name: str) -> Step:
 
 
 def ingest(recipe: Recipe, table: TableName, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
-    """A table of a source in one language."""
+    """A table of a source in one language, of documents their title and text alone: what is trained on has no use for
+    more, and is the same whatever fields a recipe keeps."""
+    return ingest_whole(recipe, table, drop_fields(source), lang, split, **inputs)
+
+
+def ingest_whole(recipe: Recipe, table: TableName, source: AnySource, lang: str, split: str, **inputs: Step) -> Step:
+    """As ``ingest``, with the fields that the source keeps of its documents."""
     work, contract = INGEST[table]
     size = recipe.run.queries_per_part if table == "queries" else recipe.run.rows_per_part
     config = IngestConfig.of(source, lang, split, size, table)
@@ -98,7 +105,7 @@ def plan_collection(recipe: Recipe, spec: EvaluationSet, query_lang: str, name: 
     """The documents, questions and judgements of an evaluation set, which is asked in one language."""
     source = spec.source or recipe.source
     codes = spec.read_docs_in(recipe.languages)
-    docs = {lang: ingest(recipe, "docs", source, lang, spec.docs_split) for lang in codes}
+    docs = {lang: ingest_whole(recipe, "docs", source, lang, spec.docs_split) for lang in codes}
     queries = ingest(recipe, "queries", source, query_lang, spec.split)
     qrels = {
         lang: ingest(recipe, "qrels", source, lang, spec.split, docs=docs[lang], queries=queries) for lang in codes
@@ -109,5 +116,5 @@ def plan_collection(recipe: Recipe, spec: EvaluationSet, query_lang: str, name: 
 def plan_documents(recipe: Recipe) -> Collection:
     """The documents of a recipe that is not measured: all that its source has in its languages."""
     return Collection(
-        {lang: ingest(recipe, "docs", recipe.source, lang, "all") for lang in recipe.languages.docs}, None, {}
+        {lang: ingest_whole(recipe, "docs", recipe.source, lang, "all") for lang in recipe.languages.docs}, None, {}
     )

@@ -22,6 +22,7 @@ from pipelines.plan.pairs import plan_pairs
 from pipelines.plan.steps import make_step, other_student, plan_collection
 from pipelines.recipe import EvaluationSet, Recipe, find_members
 from pipelines.sources import PairSource
+from pipelines.sources.metadata import drop_fields
 from pipelines.training.config import Prompts, TrainConfig, TrainingRun
 from pipelines.training.start import StartConfig, build_start
 from pipelines.training.trainer import train
@@ -69,7 +70,8 @@ def _plan_dev(recipe: Recipe, split: str) -> dict[str, Any]:
     """What chooses the best checkpoint: questions, documents and judgements, or sentence pairs by language."""
     if isinstance(recipe.source, PairSource):
         return {"pairs": plan_pairs(recipe, recipe.source, split, recipe.languages.docs)}
-    dev = plan_collection(recipe, EvaluationSet(split=split), recipe.languages.main_query)
+    dev_set = EvaluationSet(split=split, source=drop_fields(recipe.source))
+    dev = plan_collection(recipe, dev_set, recipe.languages.main_query)
     return {"queries": dev.queries, "docs": dev.docs, "qrels": dev.qrels}
 
 

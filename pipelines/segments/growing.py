@@ -19,6 +19,7 @@ import pyarrow as pa
 from cluster.artifact import Artifact, read_part, write_part
 from cluster.errors import StorageError
 from cluster.storage import Place
+from pipelines.filters.fields import METADATA
 from pipelines.segments.build import Built, Encode, build_merged, build_new
 from pipelines.segments.drift import measure_cosine
 from pipelines.segments.lists import SEGMENTS, TOMBSTONES, Segment, SegmentList, clean, commit, live_place, newest_list
@@ -72,8 +73,8 @@ class GrowingIndex:
         return Snapshot.newest(self.index, self.docs)
 
     def add(self, parts: Mapping[str, Sequence[Place]], progress: Progress = lambda done, of: None) -> Change:
-        """Add the documents of parts of DOCS by language, ids unique in a language. A document whose title and text
-        are there already is passed over; one of the same id and another text is replaced.
+        """Add the documents of parts of DOCS by language, ids unique in a language. A document whose title, text and
+        metadata are there already is passed over; one of the same id in which they are others is replaced.
 
         Raises:
             StepError: the encoder is not that of the index. Nothing is changed then.
@@ -231,14 +232,14 @@ def _compare(snapshot: Snapshot, parts: Mapping[str, Sequence[Place]]) -> _Compa
         snapshot.of_lang(lang)  # raises where the index has no such language
         docs, dead = snapshot.open_docs(lang), _dead_sets(snapshot, lang)
         for place in places:
-            rows = read_part(place).select(["doc_id", "title", "text"]).to_pylist()
+            rows = read_part(place).to_pylist()
             mask = np.ones(len(rows), bool)
             for number, found in enumerate(docs.find([row["doc_id"] for row in rows])):
                 row = rows[number]
                 if found is None or row["doc_id"] in dead[found[0]]:
                     continue
                 there = docs.stores[found[0]].row_at(found[1])
-                if ((there["title"] or ""), there["text"]) == ((row["title"] or ""), row["text"]):
+                if all((there.get(name) or "") == (row.get(name) or "") for name in ("title", "text", METADATA)):
                     mask[number] = False
                     compared.unchanged += 1
                 else:

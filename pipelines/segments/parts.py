@@ -3,6 +3,7 @@ and of each language what was added since as one more."""
 
 from dataclasses import dataclass
 
+from pipelines.filters.subset import Selector
 from pipelines.indexes.base import ShardGroup
 from pipelines.segments.snapshot import SegmentDocs, Shard, Snapshot
 
@@ -36,6 +37,10 @@ class SearchPart:
     def open(self, snapshot: Snapshot) -> ShardGroup:
         """Open its shards, to be searched as one with their share of the depth."""
         return snapshot.open(self.lang, [shard.name for shard in self.shards])
+
+    def open_selector(self, snapshot: Snapshot, group: ShardGroup, docs: SegmentDocs) -> Selector:
+        """What finds the documents of a subset among its own, given its opened shards and texts."""
+        return snapshot.select_from(group, docs, [shard.name for shard in self.shards])
 
     def open_docs(self, snapshot: Snapshot) -> SegmentDocs:
         """Open the texts of its segments."""

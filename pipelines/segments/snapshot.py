@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, read_part
+from cluster.artifact import Artifact, read_part, read_schema
 from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.docstore import Docstore
+from pipelines.filters.fields import FieldType, find_types
+from pipelines.filters.subset import Selector
 from pipelines.ids import hash_ids
 from pipelines.indexes import open_group
 from pipelines.indexes.base import ShardGroup
@@ -106,6 +108,17 @@ class Snapshot:
         """Open the texts of a language, of all segments or of those with these names."""
         chosen = [s for s in self.state.segments if s.docs.get(lang) and (segments is None or s.name in segments)]
         return SegmentDocs({s.name: Docstore.open(self.docs_of(s.name, lang)) for s in reversed(chosen)})
+
+    def select_from(self, group: ShardGroup, docs: "SegmentDocs", names: Collection[str] | None = None) -> Selector:
+        """What finds the documents of a subset in a group that ``open`` opened with these names, given its texts."""
+        shards = [shard for shard in self.of_lang(group.lang) if names is None or shard.name in names]
+        return Selector(group.docs, [docs.stores.get(shard.segment) for shard in shards])
+
+    @cached_property
+    def fields(self) -> dict[str, FieldType]:
+        """The fields of the documents' metadata, and their types."""
+        parts = [artifact.parts[0] for artifact in self.docs.values() if artifact.parts]
+        return {name: kind for part in parts for name, kind in find_types(read_schema(part)).items()}
 
     def docs_of(self, segment: str, lang: str) -> Artifact:
         """The DOCS of a segment in a language."""

@@ -33,7 +33,8 @@ def add(name: str, files: Sequence[str], lang: str, system: str, sets: Sequence[
     if lang:
         languages.check(lang)
     with TemporaryDirectory() as temp:
-        parts = read_documents(files, lang, growing.snapshot().langs, Path(temp))
+        snapshot = growing.snapshot()
+        parts = read_documents(files, lang, snapshot.langs, Path(temp), snapshot.fields)
         with Bar(console=console, transient=True) as bar:
             change = growing.add(parts, _advance(bar))
     return _report(growing, change)

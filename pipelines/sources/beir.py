@@ -1,6 +1,6 @@
 """BEIR directories: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, with an optional field ``lang``.
 
-    {"_id": "d1", "title": "…", "text": "…", "lang": "de"}
+    {"_id": "d1", "title": "…", "text": "…", "lang": "de", "metadata": {"year": 2024}}
     query-id  corpus-id  score                             (the header of the qrels)
 
 Which questions belong to a split is written in its qrels alone; they are read first and kept in 8 bytes each. Where
@@ -15,18 +15,22 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.filters.fields import KeptFields
 from pipelines.sources.base import Entry
 from pipelines.sources.files import File, TableName, find, list_names
+from pipelines.sources.metadata import add_fields
 from pipelines.sources.records import keep_judged, make_doc, make_query, read_id, read_json_lines, read_qrels
 from pipelines.sources.splits import SPLITS, HashedBy, keep_split
 
 
 class Beir(Component):
-    """A BEIR directory. A record without ``lang`` is in this component's ``lang``."""
+    """A BEIR directory. A record without ``lang`` is in this component's ``lang``; ``metadata`` names the fields of
+    documents that are kept, with their types."""
 
     kind: Literal["beir"] = "beir"
     path: Location
     lang: str = "en"
+    metadata: KeptFields = {}
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``: every split shares the corpus."""
@@ -35,7 +39,8 @@ class Beir(Component):
             if isinstance(record, Entry):
                 yield record
             elif self._is_in(record, lang):
-                yield make_doc(where, record.get("_id"), record.get("text"), lang, record.get("title"))
+                entry = make_doc(where, record.get("_id"), record.get("text"), lang, record.get("title"))
+                yield add_fields(entry, record, self.metadata)
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions in ``lang`` that have a judgement in the split; with "all", every question in ``lang``."""

@@ -18,9 +18,11 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.filters.fields import FieldTypes, KeptFields
 from pipelines.sources.base import Entry
 from pipelines.sources.documents import READERS
 from pipelines.sources.files import AbsentFileError, File, TableName, strip_compression, walk
+from pipelines.sources.metadata import add_fields
 from pipelines.sources.records import NOT_UTF8, make_doc, read_json_lines
 
 JSONL = ".jsonl"
@@ -31,13 +33,15 @@ class Directory(Component):
     name.
 
     They are in ``lang``; with ``language_folders``, in the language that the first folder of their path names by its
-    code (``de/…``), and files outside such folders are left out.
+    code (``de/…``), and files outside such folders are left out. ``metadata`` names the fields that are kept of the
+    documents of JSON lines, with their types; other files have none.
     """
 
     kind: Literal["directory"] = "directory"
     path: Location
     lang: str = "en"
     language_folders: bool = False
+    metadata: KeptFields = {}
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``, ordered by their path."""
@@ -81,7 +85,7 @@ class Directory(Component):
         """The documents of one file."""
         doc_id = file.name.partition("/")[2] if self.language_folders else file.name
         if _suffix(file) == JSONL:
-            return _read_records(file, doc_id, lang)
+            return _read_records(file, doc_id, lang, self.metadata)
         return iter([_read_document(file, doc_id, lang)])
 
     def _refuse(self, table: TableName) -> NoReturn:
@@ -116,10 +120,10 @@ def _read_document(file: File, doc_id: str, lang: str) -> Entry:
     return make_doc(file.name, doc_id, text, lang, title or (name if text else ""))
 
 
-def _read_records(file: File, doc_id: str, lang: str) -> Iterator[Entry]:
+def _read_records(file: File, doc_id: str, lang: str, types: FieldTypes) -> Iterator[Entry]:
     for number, (where, record) in enumerate(read_json_lines(file), 1):
         if isinstance(record, Entry):
             yield record
         else:
             key = record.get("doc_id", record.get("id", record.get("_id", f"{doc_id}:{number}")))
-            yield make_doc(where, key, record.get("text"), lang, record.get("title"))
+            yield add_fields(make_doc(where, key, record.get("text"), lang, record.get("title")), record, types)

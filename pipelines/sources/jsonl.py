@@ -20,8 +20,10 @@ from cluster.component import Component, Location
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.filters.fields import KeptFields
 from pipelines.sources.base import Entry, TopicField
 from pipelines.sources.files import AbsentFileError, File, TableName, strip_compression
+from pipelines.sources.metadata import add_fields
 from pipelines.sources.records import make_doc, make_judgement, make_query, read_id, read_json_lines, read_qrels
 from pipelines.sources.splits import SPLITS, HashedBy, keep_split
 
@@ -44,7 +46,8 @@ class Jsonl(Component):
 
     A record without a language is in this component's ``lang``, or in the one asked for if its path holds ``{lang}``.
     ``topics`` is for TREC topics alone: their title and description make the questions of the papers. Of several texts
-    of a topic in one language, the original or a translation by people is read, never one by a machine.
+    of a topic in one language, the original or a translation by people is read, never one by a machine. ``metadata``
+    names the fields of documents that are kept beside their text, with their types.
     """
 
     kind: Literal["jsonl"] = "jsonl"
@@ -55,6 +58,7 @@ class Jsonl(Component):
     splits: tuple[str, ...] = ()
     fields: Fields = Fields()
     topics: tuple[TopicField, ...] = ()
+    metadata: KeptFields = {}
 
     def docs(self, lang: str, split: str) -> Iterator[Entry]:
         """The documents in ``lang``."""
@@ -63,7 +67,8 @@ class Jsonl(Component):
                 yield record
             else:
                 text, title = record.get(self.fields.text), record.get(self.fields.title)
-                yield make_doc(where, _id(record, self.fields.doc_id), text, lang, title)
+                entry = make_doc(where, _id(record, self.fields.doc_id), text, lang, title)
+                yield add_fields(entry, record, self.metadata)
 
     def queries(self, lang: str, split: str) -> Iterator[Entry]:
         """The questions of the split in ``lang``."""

@@ -27,6 +27,7 @@ from serving.messages import (
 )
 from serving.problems import Phrase, refuse
 from serving.routes import ERRORS, NOT_SERVED, check_encoder, refuse_model
+from serving.subsets import check_filter, describe_filter
 
 AT_ONCE = 16  # searches of a request that run beside each other: half of what the encoder takes into one batch
 
@@ -65,6 +66,8 @@ def describe_fields(info: Info) -> dict[str, str]:
         "k": f"an integer from 1 to {MAX_K}",
         "languages": f"a list of one or more of {codes}; or null, for all",
         "probes": "an integer of at least 1; or null, for the recipe's own number",
+        "ids": "a list of document ids; or null, for all",
+        "filter": describe_filter(info),
         "offset": f"an integer from 0; offset + k is at most {MAX_K}",
         "min_score": "a number; or null, for no limit",
         "per_language": f"an integer from 1 to {MAX_K}; or null, for no limit",
@@ -81,6 +84,7 @@ async def _check(body: SearchBody, backend: Backend, info: Info) -> None:
         raise RequestValidationError([{"type": "missing", "loc": ("body", "query"), "input": None}])
     if body.query is not None and body.queries is not None:
         raise refuse(422, "queries", expected["queries"], Phrase("both"))
+    check_filter(body, info)
     if body.offset + body.k > MAX_K:
         raise refuse(422, "offset", expected["offset"], Phrase(f"{body.offset} + {body.k}"))
     if body.explain:

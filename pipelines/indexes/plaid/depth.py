@@ -6,12 +6,14 @@ index that was built with a wanted ``recall`` has levels of its own, which were 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from pipelines.indexes.base import SearchOptions, share_out
 
 # Up to k: cells per query token, passages scored by their cells, passages decoded for each document returned
 DEFAULTS = ((10, (8, 1024, 12.8)), (100, (16, 4096, 4.0)), (None, (32, 16384, 2.0)))
+FEW = 256  # passages of a limited search that are decoded at once: the scores of all centroids take about as long
 USUAL = 1 << 15  # passages; of a larger collection more are scored, by the root of its size
 
 
@@ -36,6 +38,7 @@ class Depth:
         decoded: kept of those; they are scored by their decoded vectors.
         threshold: the least cosine to a query token with which a cell counts for it.
         enough: passages that must be found; 0 where the user set the probes.
+        is_limited: whether the search is limited to some documents of the group.
     """
 
     k: int
@@ -44,18 +47,30 @@ class Depth:
     decoded: int
     threshold: float
     enough: int
+    is_limited: bool = False
 
     @classmethod
     def of(
-        cls, options: SearchOptions, passages: int, docs: int, share: float, levels: Sequence[Level] = ()
+        cls,
+        options: SearchOptions,
+        passages: int,
+        docs: int,
+        share: float,
+        levels: Sequence[Level] = (),
+        part: float = 1.0,
     ) -> "Depth":
         """Resolve what the user left open by the index's ``levels``, or by ``k`` and the passages of the language, of
         which the group holds a ``share``.
 
-        Documents are returned and passages are scored: a document counts as many as it has on average.
+        Documents are returned and passages are scored: a document counts as many as it has on average. ``passages``
+        and ``docs`` are those that may be found; where they are only a ``part`` of the group's, the best k of them
+        stand among the best k / part of all, so as many cells are probed as for so many.
         """
         k, per_doc = options.k, passages / max(1, docs)
-        level = choose_level(k, per_doc, passages / (share or 1.0), levels)
+        of_lang = passages / (share or 1.0)
+        level = choose_level(k, per_doc, of_lang, levels)
+        if 0 < part < 1:
+            level = replace(level, probes=choose_level(ceil(k / part), per_doc, of_lang / part, levels).probes)
         least = round(k * per_doc)
         budget = options.candidates or level.candidates
         return cls(
@@ -65,12 +80,17 @@ class Depth:
             decoded=options.decoded or level.decoded,
             threshold=-1.0 if options.threshold is None else options.threshold,
             enough=0 if options.probes else least,
+            is_limited=part < 1,
         )
 
-    @property
-    def is_default(self) -> bool:
-        """Whether the user left the probes to us: then where everything may be a candidate, no cell is probed."""
-        return self.enough > 0
+    def decodes_all(self, passages: int) -> bool:
+        """Whether all of so many passages are scored by their decoded vectors, and no cell by its centroid."""
+        return passages <= max(self.decoded, FEW if self.is_limited else 0) and self.scores_all(passages)
+
+    def scores_all(self, passages: int) -> bool:
+        """Whether all of so many passages are candidates, and no cell is probed: where they are no more than that, and
+        the user left the probes to us or limited the search to them."""
+        return passages <= self.candidates and (self.enough > 0 or self.is_limited)
 
 
 def choose_level(k: int, per_doc: float, passages: float, levels: Sequence[Level] = ()) -> Level:

@@ -7,7 +7,8 @@
     4  MaxSim with the decoded vectors; each document's best passage
 
 1, 3 and 4 are PLAID's (Santhanam et al. 2022, section 4); 2 is WARP's (2501.17788, section 4) without the residuals.
-What else was tried, and what each gave: docs/index.md. A group of no more passages than ``candidates`` begins with 3.
+What else was tried, and what each gave: docs/index.md. A group of no more passages than ``candidates`` begins with 3,
+and so does a search within so few; one within more probes as many cells as the whole takes to find as many documents.
 The shards of a group go through the stages together; a group that holds a share of its language's documents keeps its
 share of ``candidates`` (``share_out``), and k documents at least.
 
@@ -19,6 +20,7 @@ Legend: Q query tokens, L the same padded, C centroids, K probes, P passages, N 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,26 @@ from pipelines.vectors import FloatArray, IntArray
 
 AT_ONCE = 4  # queries whose scores of all centroids are held, for each thread
 SLICE = 32  # passages of one query that a thread takes at least
+
+
+@dataclass(frozen=True)
+class Findable:
+    """The passages that a search may find: how many, of how many documents, and which of all passages they are not,
+    None where they are all."""
+
+    passages: int
+    docs: int
+    is_left_out_P: np.ndarray | None = None
+
+    def keep(self, passages: IntArray) -> IntArray:
+        """Those of some passages that may be found."""
+        return passages if self.is_left_out_P is None else passages[~self.is_left_out_P[passages]]
+
+    def list_all(self) -> IntArray:
+        """All that may be found, ascending."""
+        if self.is_left_out_P is None:
+            return np.arange(self.passages, dtype=np.int32)
+        return np.flatnonzero(~self.is_left_out_P).astype(np.int32)
 
 
 class PlaidGroup:
@@ -66,39 +88,47 @@ class PlaidGroup:
         )
         self._tables = kernels.CodecTables(self.codec.centroids_CN, self.codec.weights_of_byte.view(np.float64))
         self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self._files], axis=0)
-        self.passages = self.living = int(self.docs.passages_S1[-1])  # all, and those that are not hidden
-        self.is_hidden_P: np.ndarray | None = None
+        self.passages = int(self.docs.passages_S1[-1])
+        self.living = Findable(self.passages, len(self.docs))  # what is not hidden
 
     def hide(self, ids: Sequence[pa.Array]) -> None:
         """See ``ShardGroup.hide``. Reads the codes of all tokens, to know which cells hold one that is left."""
         self.docs.hide(ids)
         if self.docs.is_hidden_D is None:
             return
-        self.is_hidden_P = np.repeat(self.docs.is_hidden_D, np.diff(self.docs.passage_starts_D1))
-        self.living = self.passages - int(self.is_hidden_P.sum())
+        self.living = self._limit(self.docs.living)
         codes_T = Stack([codes for codes, *_ in self._files])
         self.is_filled_C = np.zeros_like(self.is_filled_C)
         for tokens in self.docs.token_blocks(self.docs.living):
             self.is_filled_C[codes_T.take(tokens)] = True
 
-    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[Ranking]:
+    def _limit(self, docs: IntArray) -> Findable:
+        """The passages of documents, given by their numbers."""
+        is_left_out_D = np.ones(len(self.docs), bool)
+        is_left_out_D[docs] = False
+        is_left_out_P = np.repeat(is_left_out_D, np.diff(self.docs.passage_starts_D1))
+        return Findable(self.passages - int(np.count_nonzero(is_left_out_P)), len(docs), is_left_out_P)
+
+    def search(self, queries: Sequence[Query], options: SearchOptions, within: IntArray | None = None) -> list[Ranking]:
         """See ``ShardGroup.search``."""
-        depth = Depth.of(options, self.living, self.docs.count, self.share, self.levels)
+        findable = self.living if within is None else self._limit(within)
+        part = 1.0 if within is None else findable.passages / max(1, self.living.passages)
+        depth = Depth.of(options, findable.passages, findable.docs, self.share, self.levels, part)
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
+        if depth.decodes_all(findable.passages):  # their cells' scores are not asked for
+            return [self._rank(query_QN, findable.list_all(), depth.k, self.threads) for query_QN in matrices]
         if len(matrices) == 1:
-            return [self._search(matrices[0], self._score_centroids(matrices[0]), depth, self.threads)]
+            scores_CL = self._score_centroids(matrices[0])
+            return [self._search(matrices[0], scores_CL, depth, findable, self.threads)]
         rankings: list[Ranking] = []
         for first in range(0, len(matrices), AT_ONCE * self.threads):
             some = matrices[first : first + AT_ONCE * self.threads]
             scores = [self._score_centroids(query_QN) for query_QN in some]  # BLAS has threads of its own
-            rankings += self._pool.map(partial(self._search, depth=depth, threads=1), some, scores)
+            search = partial(self._search, depth=depth, findable=findable, threads=1)
+            rankings += self._pool.map(search, some, scores)
         return rankings
-
-    def _leave_out_hidden(self, passages: IntArray) -> IntArray:
-        """Those of these passages that are not hidden."""
-        return passages if self.is_hidden_P is None else passages[~self.is_hidden_P[passages]]
 
     def _score_centroids(self, query_QN: FloatArray) -> FloatArray:
         """The scores of all centroids: (C, L), the query padded with tokens of zeros."""
@@ -111,19 +141,27 @@ class PlaidGroup:
         query_NL[:, : len(query_QN)] = query_QN.T
         return query_NL
 
-    def _search(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, threads: int) -> Ranking:
-        if not len(query_QN) or not self.living:
+    def _search(
+        self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, findable: Findable, threads: int
+    ) -> Ranking:
+        if not len(query_QN) or not findable.passages:
             return []
-        if depth.is_default and self.living <= depth.candidates:
-            passages: IntArray = self._leave_out_hidden(np.arange(self.passages, dtype=np.int32))
+        if depth.scores_all(findable.passages):
+            passages = findable.list_all()
         else:
-            passages = _keep(*self._find(query_QN, scores_CL, depth), depth.candidates)
+            passages = _keep(*self._find(query_QN, scores_CL, depth, findable), depth.candidates)
         if len(passages) > depth.decoded:
 
             def score_cells(some: IntArray, scores: FloatArray) -> None:
                 self._kernels.score_cells(some, self._shards, scores_CL, len(query_QN), scores)
 
             passages = _keep(passages, self._divide(score_cells, passages, threads), depth.decoded)
+        return self._rank(query_QN, passages, depth.k, threads)
+
+    def _rank(self, query_QN: FloatArray, passages: IntArray, k: int, threads: int) -> Ranking:
+        """Rank documents by their best of these passages, decoded."""
+        if not len(query_QN) or not len(passages):
+            return []
         query_NL = self._pad(query_QN)
 
         def score_decoded(some: IntArray, scores: FloatArray) -> None:
@@ -131,9 +169,11 @@ class PlaidGroup:
 
         scores_P = self._divide(score_decoded, passages, threads)
         docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
-        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), depth.k)
+        return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
 
-    def _find(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth) -> tuple[IntArray, FloatArray]:
+    def _find(
+        self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth, findable: Findable
+    ) -> tuple[IntArray, FloatArray]:
         """The passages in the probed cells and their first scores; more cells are probed until there are enough.
 
         Languages share their centroids: the very nearest cell of an English word may hold no token of this language.
@@ -149,7 +189,7 @@ class PlaidGroup:
             scores_P, seen_P = np.zeros(self.passages, np.float32), np.zeros(self.passages, np.int32)
             found = np.empty(self.passages, np.int32)
             count = self._kernels.score_lists(cells_QK, gains_QK, self._shards, scores_P, seen_P, found)
-            passages = self._leave_out_hidden(found[:count])
+            passages = findable.keep(found[:count])
             if len(passages) >= depth.enough or probes == filled:
                 passages = np.sort(passages)
                 return passages, scores_P[passages]
