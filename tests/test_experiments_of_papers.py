@@ -20,12 +20,6 @@ LONGER = {  # those that may take longer
     "maml-align-parts": 32,
     "maml-align-pairs": 30,
 }
-    "mtd": 35,
-    "labels": 30,
-    "maml-align": 60,
-    "maml-align-parts": 32,
-    "maml-align-pairs": 30,
-}  # those that may take longer
 
 
 def plan_of(name: str, directory: Path) -> ExperimentPlan:
