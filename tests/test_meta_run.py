@@ -133,6 +133,7 @@ def babelray(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_meta_recipe_is_run_from_files_to_measures(tmp_path):
     """Start, nearest questions, meta-training, encode, index, search, evaluate, in one Ray of two cores."""
     (tmp_path / "files").mkdir()
