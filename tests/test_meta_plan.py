@@ -21,7 +21,7 @@ docs = ["el", "hi", "ar", "de"]
 steps = 2
 warmup = 0
 [train.student]
-words = ""
+base = { model = "minilm", recipe = "" }
 [train.meta]
 tasks = []
 mode = "mono_bil_multi"
@@ -71,7 +71,7 @@ def test_what_is_nearest_is_planned_where_it_is_read(small):
 
 def test_settings_of_the_learner_share_the_start_and_change_the_training(small):
     name, overrides = small
-    plans = [training_of(name, [*overrides, *more]) for more in ([], ["train.meta.order=2"])]
+    plans = [training_of(name, [*overrides, *more]) for more in ([], ["train.meta.inner_steps=2"])]
     assert plans[0][0].training.start.fingerprint == plans[1][0].training.start.fingerprint
     assert plans[0][1].fingerprint != plans[1][1].fingerprint
 

@@ -18,7 +18,7 @@ from test_recipe import parallel
 DISTILLED = ("translate-distill", "multilingual-translate-distill")
 WITHOUT_PLACE = (
     "maml-align-lareqa",
-    "maml-align-small",
+    "maml-align-sts",
     "serve-model",
     "sts-small",
     "xquad",

@@ -1,5 +1,5 @@
-"""What a meta-learning reads of a recipe: questions, passages and judgements in the languages of its tasks, and what is
-nearest to each question under the student that training begins with.
+"""What a meta-learning reads of a recipe: sentence pairs, or questions, passages and judgements in the languages of its
+tasks, and what is nearest to each question under the student that training begins with.
 
     nearest-questions-<language>-<language>     where sets are similar
     nearest-passages-<language>-<language>      where negatives are not random
@@ -15,6 +15,7 @@ from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.ingest import ABSENT
 from pipelines.nearest import Nearest, NearestConfig
+from pipelines.plan.pairs import plan_training_pairs
 from pipelines.plan.questions import plan_docs, plan_queries
 from pipelines.plan.steps import config_of, ingest, make_step
 from pipelines.precision import resolve
@@ -26,17 +27,20 @@ from pipelines.training.meta.config import Meta
 First = Literal["start", "best"]
 
 
-def plan_meta_data(recipe: Recipe, meta: Meta) -> dict[str, Any]:
-    """The tables of a meta-learning by role and language; the questions in the main language first.
+def plan_meta_data(recipe: Recipe, meta: Meta, reads: str) -> dict[str, Any]:
+    """The tables of a meta-learning by role and language; the questions in the main language first. ``reads`` is what
+    the loss reads, labels or pairs.
 
     Raises:
         RecipeError: the recipe has a mixture or written questions, or a language of a task is not in the source.
     """
     if recipe.mix or recipe.synthesis:
         raise RecipeError(
-            f"recipe {recipe.name}: train.meta draws episodes of the questions of its own source: leave out "
+            f"recipe {recipe.name}: train.meta draws its episodes from the recipe's own source: leave out "
             f"{'[mix]' if recipe.mix else '[synthesis]'}"
         )
+    if reads == "pairs":
+        return {"pairs": plan_training_pairs(recipe)}
     asked = dict.fromkeys([*recipe.languages.queries, *(part.query for spec in meta.specs for part in spec.parts)])
     read = recipe.languages.docs
     queries = {lang: plan_queries(recipe, lang) for lang in asked}

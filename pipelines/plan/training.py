@@ -2,7 +2,7 @@
 
 The loss decides what is read (see ``pipelines.plan.data``): ``kl`` and ``mse`` a teacher's scores, ``infonce`` and
 ``triplet`` labels, ``cosine`` sentence pairs, ``vectors`` a teacher's vectors; ``[train.meta]`` labels in several
-languages (see ``pipelines.plan.meta``).
+languages, or sentence pairs (see ``pipelines.plan.meta``).
 A mixture reads the data of its members.
 """
 
@@ -51,11 +51,12 @@ def plan_training(recipe: Recipe) -> Training:
     if recipe.train is None:
         raise RecipeError(f"recipe {recipe.name} trains no student: expected a recipe with [train]")
     with _no_circle(recipe.name):
-        meta = recipe.train.meta.resolve(recipe.languages.docs) if recipe.train.meta else None
+        is_of_pairs = recipe.train.loss.reads == "pairs"
+        meta = recipe.train.meta.resolve(recipe.languages.docs, is_of_pairs=is_of_pairs) if recipe.train.meta else None
         train_config = recipe.train.model_copy(update={"meta": meta})
         data, mixture = _plan_data(recipe, train_config)
         start, first = _plan_start(recipe, train_config, data)
-        if meta:
+        if meta and meta.reads_nearest:
             data = {MAIN: data[MAIN] | plan_nearest(recipe, meta, data[MAIN], start, first)}
         config = TrainingRun(train=train_config, first=first, **mixture)
         inputs: dict[str, Any] = {"start": start, "data": data}
@@ -92,7 +93,7 @@ def _plan_data(recipe: Recipe, train_config: TrainConfig) -> tuple[dict[str, Any
     """The data sets of a training, and how they are mixed: values of ``TrainingRun``."""
     loss = train_config.loss
     if train_config.meta:
-        return {MAIN: plan_meta_data(recipe, train_config.meta)}, {}
+        return {MAIN: plan_meta_data(recipe, train_config.meta, loss.reads)}, {}
     if not recipe.mix:
         return {MAIN: plan_data_set(recipe, loss.reads, loss.reads_teacher)}, {}
     members = find_members(recipe.mix, recipe)

@@ -146,12 +146,19 @@ class TrainConfig(Component):
         return self
 
     def _check_meta(self, meta: Meta) -> None:
-        """An episode is a set of triplets, whose loss is taken with the weights of an inner loop."""
+        """An episode is sets of triplets or of pairs, whose loss is taken with the weights of an inner loop."""
         loss = self.loss
-        if loss.reads != "labels" or getattr(loss, "in_batch", True) or loss.reads_teacher or loss.dims:
+        if loss.reads == "pairs":
+            if meta.reads_nearest or loss.dims or getattr(loss, "pairs", "both") != "both":
+                raise ValueError(
+                    "meta draws pairs at random, in the languages of its tasks: leave out meta.sampling, "
+                    "meta.negatives, loss.pairs and loss.dims"
+                )
+        elif loss.reads != "labels" or getattr(loss, "in_batch", True) or loss.reads_teacher or loss.dims:
             raise ValueError(
                 "meta compares a question with the passages of its own triplet: expected loss.kind = triplet or "
-                f"infonce with in_batch = false, without dims and a teacher's false_negatives, got {loss!r}"
+                f"infonce with in_batch = false, without dims and a teacher's false_negatives, got {loss!r}; or "
+                "cosine, for sentence pairs"
             )
         if self.precision == "fp16" or self.resources.shard:
             raise ValueError(

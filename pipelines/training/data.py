@@ -6,8 +6,8 @@ not relevant are the negatives, and ``scores`` beside them where a teacher says 
 
 Episodes of a meta-learning read ``qrels`` by language, and by pair of languages ``questions`` and ``passages``, which
 are rankings (see ``pipelines.nearest``), where sets are similar or negatives are not random. A data set of sentence
-pairs is ``pairs`` by language, and nothing else; one of a teacher's vectors is ``docs``, and ``vectors`` by the
-language that the teacher read.
+pairs is ``pairs`` by language, and nothing else, with episodes or without; one of a teacher's vectors is ``docs``, and
+``vectors`` by the language that the teacher read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,7 +36,7 @@ TABLES = {name: name for name in ("queries", "docs", "qrels", "pairs", "vectors"
 
 def find_needs(loss: Loss, meta: Meta | None = None) -> frozenset[str]:
     """What each data set must hold for this loss, or for episodes around it."""
-    if meta:
+    if meta and loss.reads != "pairs":
         ranked = {"questions": meta.sampling == "similar", "passages": meta.negatives != "random"}
         return frozenset({"queries", "docs", "qrels"}) | {role for role, is_read in ranked.items() if is_read}
     return NEEDS[loss.reads] | ({"scores"} if loss.reads_teacher else frozenset())

@@ -24,10 +24,14 @@ class Meta(Component):
     from. ``negatives`` are random, or ``hard`` (nearer than the relevant passage to the base student), ``semi_hard``
     (farther by less than ``negative_margin``), or ``easy`` (by more), among the ``candidates`` nearest passages.
 
+    Where the loss is ``cosine``, episodes are of sentence pairs: a part of a specification is the language of the left
+    sentence, and those of the right one; ``support`` and ``queries`` count pairs.
+
     ``order`` 2 takes the gradient through the inner steps, 1 as if they had moved the weights by a constant
     (first-order MAML, Finn et al. 2017, section 5.2). ``kd_weight`` is λ. ``kd_target``: of ``loss`` the squared
     difference of the summed losses of teacher and student (the released code), of ``logits`` the KL divergence of the
-    softmax over the passages of the first query set, whose scores are divided by ``kd_temperature``, of ``embeddings``
+    softmax over the passages of the first query set, whose scores are divided by ``kd_temperature`` (of pairs the mean
+    squared difference of their cosines), of ``embeddings``
     the mean squared difference of the vectors of its texts. ``student_adapts``: the student has an inner loop of its
     own, on the first query set (the paper's text); the released code has none. ``learners`` has the formulas.
     """
@@ -92,22 +96,24 @@ class Meta(Component):
         """Whether episodes are drawn by the vectors of the student that training begins with."""
         return self.sampling == "similar" or self.negatives != "random"
 
-    def resolve(self, docs: tuple[str, ...]) -> "Meta":
-        """This table with its tasks spelled out, where the student reads passages in the languages ``docs``.
+    def resolve(self, docs: tuple[str, ...], *, is_of_pairs: bool = False) -> "Meta":
+        """This table with its tasks spelled out, where the student reads passages, or the sentences of pairs, in the
+        languages ``docs``.
 
         Raises:
             RecipeError: the mode asks for more languages, or a task names a language that is not read.
         """
-        named = self.languages or docs
+        chosen = self.languages or docs
         try:
-            tasks = list_tasks(self.mode, named).train if self.mode else self.tasks
+            tasks = list_tasks(self.mode, chosen).train if self.mode else self.tasks
         except ValueError as error:
             raise RecipeError(f"train.meta.{error}") from error
         for position, spec in enumerate(map(parse, tasks)):
-            unread = [code for part in spec.parts for code in part.docs if code not in docs]
-            if unread:
+            named = [code for part in spec.parts for code in (*part.docs, *([part.query] if is_of_pairs else []))]
+            if unread := [code for code in named if code not in docs]:
+                what = "sentences" if is_of_pairs else "passages"
                 raise RecipeError(
-                    f"train.meta.tasks[{position}]: {str(spec)!r} has passages in {unread[0]}, and languages.docs are "
+                    f"train.meta.tasks[{position}]: {str(spec)!r} has {what} in {unread[0]}, and languages.docs are "
                     f"{', '.join(docs)}: add it there, or change the task"
                 )
         return Meta(**{**dict(self), "tasks": tasks, "mode": None, "languages": ()})

@@ -33,14 +33,14 @@ SCORES = np.array([1.0, 0.0], np.float32)  # of the relevant passage and of the 
 @dataclass(frozen=True)
 class Episode:
     """A meta-task: its specification, and its sets, the support set first. An entry is a triplet: a question, a
-    relevant passage and a negative."""
+    relevant passage and a negative; or a sentence pair."""
 
     spec: Spec
     sets: tuple[tuple[Entry, ...], ...]
 
 
 class Episodes(Protocol):
-    """Gives meta-tasks by number. ``name`` is for messages, ``size`` how many questions may be drawn."""
+    """Gives meta-tasks by number. ``name`` is for messages, ``size`` how many questions, or pairs, may be drawn."""
 
     name: str
     size: int

@@ -1,10 +1,10 @@
 """The objective of meta-learning: episodes, and the outer gradient of a batch of them, for the loop. Imports torch.
 
-The student's weights enter the inner loop as tensors by name (``torch.func.functional_call``): all that are trained,
-which with ``train.adapter`` are the factors of LoRA. The optimiser, the schedule, clipping and checkpoints are those
-of the loop. Dropout is off, so that the weights after the inner steps depend on the episode alone, on however many
-workers. Gradients of order 2 go through attention twice: it is computed by torch's plain ("math") kernel, since the
-fused ones cannot be differentiated twice.
+The student's weights enter the inner loop by name (see ``triplets``, and ``pairs`` for sentence pairs): all that are
+trained, which with ``train.adapter`` are the factors of LoRA. The optimiser, the schedule, clipping and checkpoints are
+those of the loop. Dropout is off, so that the weights after the inner steps depend on the episode alone, on however
+many workers. Gradients of order 2 go through attention twice: it is computed by torch's plain ("math") kernel, since
+the fused ones cannot be differentiated twice.
 """
 
 import hashlib
@@ -16,30 +16,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import kl_div
 
+from cluster.artifact import Artifact
 from pipelines.docstore import RowStore
+from pipelines.pairs import LeftSentences, RightSentences
 from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.tokens import Row
 from pipelines.training.batches import Entry
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.data import open_docs, open_queries
-from pipelines.training.losses import ContrastiveLoss
+from pipelines.training.losses import ContrastiveLoss, Cosine
+from pipelines.training.meta.config import Meta
 from pipelines.training.meta.episodes import Answers, Episode, Episodes, RetrievalEpisodes
-from pipelines.training.meta.learners import Outcome, Weights, learn
+from pipelines.training.meta.learners import Learned, Outcome, learn
+from pipelines.training.meta.pairs import PairEpisodes, Pairs
+from pipelines.training.meta.triplets import AlignedVectors, Tokenised, Triplets
 from pipelines.training.objectives.base import Pass
-from pipelines.training.objectives.contrast import maxsim_all
-from pipelines.training.objectives.texts import Distinct, TokenRows, embed, maxsim, take
+from pipelines.training.objectives.similarity import GoldPairs, PairRows, open_aligned
+from pipelines.training.objectives.texts import TokenRows
 
 MAIN = "main"  # the only data set
 
 
 @dataclass(frozen=True)
 class EpisodeShare:
-    """The episodes that one worker computes of a batch, with their texts tokenised, by (language, id)."""
+    """The episodes that one worker computes of a batch, with their texts tokenised, by (language, id). Of sentence
+    pairs ``queries`` are the left and ``docs`` the right sentences."""
 
     number: int
     episodes: Sequence[Episode]
@@ -50,11 +54,11 @@ class EpisodeShare:
 
     @property
     def entries(self) -> list[Entry]:
-        """The triplets of all sets."""
-        return [entry for episode in self.episodes for triplets in episode.sets for entry in triplets]
+        """The triplets, or the pairs, of all sets."""
+        return [entry for episode in self.episodes for entries in episode.sets for entry in entries]
 
     def questions(self) -> Counter[str]:
-        """Triplets by the language in which their question is asked."""
+        """Triplets by the language in which their question is asked, pairs by that of their left sentence."""
         return Counter(entry.query_lang for entry in self.entries)
 
     def passages(self) -> Counter[str]:
@@ -62,8 +66,8 @@ class EpisodeShare:
         return Counter(lang for entry in self.entries for lang in entry.langs)
 
     def positives(self) -> Counter[str]:
-        """Relevant passages by language."""
-        return Counter(entry.langs[0] for entry in self.entries)
+        """Relevant passages by language; none where there are pairs."""
+        return Counter(entry.langs[0] for entry in self.entries if entry.relevant)
 
     def digest(self) -> int:
         """A number that names the episodes; see ``Share.digest``."""
@@ -92,74 +96,11 @@ class EpisodeSampler:
         return EpisodeShare(number, share.episodes, *rows)
 
 
-class Embedding(nn.Module):
-    """The vectors of tokenised questions and passages under the weights of the moment, as one module, so that
-    ``functional_call`` can put other weights in their place."""
-
-    def __init__(self, student: TextEncoder):
-        super().__init__()
-        self.model: nn.Module = student.model
-        self._student = student
-
-    def forward(self, rows: tuple[Sequence[Row], Sequence[Row]], precision: Precision) -> tuple[Tensor, ...]:
-        """Vectors [U, Q, D] and mask [U, Q] of the questions, vectors [V, T, D] and mask [V, T] of the passages."""
-        queries, docs = rows
-        return *embed(self._student, queries, "query", precision), *embed(self._student, docs, "document", precision)
-
-
-class Triplets:
-    """What is learnt of sets of triplets; see ``learners.Learned``. Tensor names: N triplets, U questions, V passages
-    of a set."""
-
-    def __init__(self, student: TextEncoder, loss: ContrastiveLoss, share: EpisodeShare, temperature: float):
-        self._embedding, self._loss, self._share = Embedding(student), loss, share
-        self._device, self._temperature = student.device, temperature
-        self.precision: Precision = "fp32"
-
-    def embed(self, weights: Weights, triplets: Sequence[Entry]) -> tuple[Distinct, tuple[Tensor, ...]]:
-        """The distinct texts of some triplets, and their vectors and masks under these weights."""
-        texts = Distinct.of(triplets, self._device)
-        rows = [self._share.queries[key] for key in texts.queries], [self._share.docs[key] for key in texts.docs]
-        named = {f"model.{name}": weight for name, weight in weights.items()}
-        return texts, functional_call(self._embedding, named, (rows, self.precision))
-
-    def loss(self, weights: Weights, examples: Sequence[Entry]) -> Tensor:
-        """See ``Learned``."""
-        texts, (queries, query_mask, docs, doc_mask) = self.embed(weights, examples)
-        of_questions = take(queries, texts.query_N), take(query_mask, texts.query_N)
-        scores_NW = maxsim(*of_questions, take(docs, texts.doc_NW), take(doc_mask, texts.doc_NW))
-        return self._loss.per_entry(scores_NW, torch.zeros_like(texts.query_N)).mean()
-
-    def distil(self, teacher: Weights, student: Weights, examples: Sequence[Entry]) -> Tensor:
-        """The KL divergence of the scores of all passages of the set, the mean over its questions."""
-        with torch.no_grad():
-            taught_UV = self._score_all(teacher, examples).log_softmax(-1)
-        learnt_UV = self._score_all(student, examples).log_softmax(-1)
-        return kl_div(learnt_UV, taught_UV, log_target=True, reduction="batchmean")
-
-    def _score_all(self, weights: Weights, examples: Sequence[Entry]) -> Tensor:
-        _, (queries, query_mask, docs, doc_mask) = self.embed(weights, examples)
-        return maxsim_all(queries, query_mask, docs, doc_mask) / self._temperature
-
-
-class AlignedVectors(Triplets):
-    """Triplets that are distilled by their vectors."""
-
-    def distil(self, teacher: Weights, student: Weights, examples: Sequence[Entry]) -> Tensor:
-        """The mean squared difference of the components of all vectors that count."""
-        with torch.no_grad():
-            _, (queries, query_mask, docs, doc_mask) = self.embed(teacher, examples)
-        _, (own_queries, _, own_docs, _) = self.embed(student, examples)
-        apart = torch.cat([(own_queries - queries)[query_mask], (own_docs - docs)[doc_mask]])
-        return apart.square().mean()
-
-
 class MetaObjective:
-    """Reads labels; see ``pipelines.training.objectives.base.Objective``."""
+    """Reads labels, or sentence pairs; see ``pipelines.training.objectives.base.Objective``."""
 
     def __init__(self, config: TrainConfig, student: TextEncoder, sampler: EpisodeSampler):
         assert config.meta is not None
-        assert isinstance(config.loss, ContrastiveLoss)
         self.meta, self._loss, self._batch = config.meta, config.loss, config.batch
         self.student, self.sampler = student, sampler
 
@@ -178,11 +119,13 @@ class MetaObjective:
                 total.add(learn(self.meta, self._learned(share, step.precision), leaves, episode.sets), self._batch)
         return total.finish(step, self.meta.kd_weight)
 
-    def _learned(self, share: EpisodeShare, precision: Precision) -> Triplets:
+    def _learned(self, share: EpisodeShare, precision: Precision) -> Learned:
+        texts = Tokenised(share.queries, share.docs, precision)
+        if isinstance(self._loss, Cosine):
+            return Pairs(self.student, self._loss, texts, self.meta)
+        assert isinstance(self._loss, ContrastiveLoss)
         kind = AlignedVectors if self.meta.kd_target == "embeddings" else Triplets
-        learned = kind(self.student, self._loss, share, self.meta.kd_temperature)
-        learned.precision = precision
-        return learned
+        return kind(self.student, self._loss, texts, self.meta.kd_temperature)
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
@@ -231,10 +174,12 @@ def open_meta(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: 
     """Open the data set of a meta-learning, which ``check_data`` has seen.
 
     Raises:
-        StepError: there are fewer questions than an episode needs; the message names the task.
+        StepError: there are fewer questions, or pairs, than an episode needs; the message names the task.
     """
     config, meta, artifacts = run.train, run.train.meta, data[MAIN]
     assert meta is not None
+    if isinstance(config.loss, Cosine):
+        return _open_pairs(config, meta, artifacts["pairs"], student)
     queries, docs = open_queries(artifacts["queries"]), open_docs(artifacts["docs"])
     nearest = {
         role: {pair: RowStore.open(artifact) for pair, artifact in artifacts[role].items()}
@@ -243,4 +188,13 @@ def open_meta(run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: 
     }
     episodes = RetrievalEpisodes(meta, queries, docs, Answers(artifacts["qrels"], docs), nearest, config.seed)
     sampler = EpisodeSampler(episodes, config.batch, TokenRows(student, queries, docs), sorted(docs))
+    return MetaObjective(config, student, sampler)
+
+
+def _open_pairs(config: TrainConfig, meta: Meta, pairs: Mapping[str, Artifact], student: TextEncoder) -> MetaObjective:
+    by_lang = sorted(pairs.items())
+    left = {lang: LeftSentences.open(artifact) for lang, artifact in by_lang}
+    right = {lang: RightSentences.open(artifact) for lang, artifact in by_lang}
+    episodes = PairEpisodes(meta, GoldPairs(open_aligned(pairs)), config.seed)
+    sampler = EpisodeSampler(episodes, config.batch, PairRows(student, (left, right)), [lang for lang, _ in by_lang])
     return MetaObjective(config, student, sampler)
