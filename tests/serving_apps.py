@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,9 @@ def make_docs(root: Path, fields: FieldTypes | None = None) -> Documents:
     return artifacts
 
 
-def make_words_system(root: Path) -> Served:
-    """Build a BM25 system, whose documents have a field of metadata."""
-    collection = make_docs(root, {"part": "number"})
+def make_words_system(root: Path, fields: FieldTypes | None = None) -> Served:
+    """Build a BM25 system, whose documents have these fields of metadata."""
+    collection = make_docs(root, fields)
     inputs = {"docs": collection}
     return Served("tiny", "bm25", build_small_index(root / "index-bm25@0", Bm25(), inputs), collection)
 
@@ -152,7 +153,7 @@ def build_small_index(
     return directory_artifact(directory)
 
 
-SYSTEMS = {"words": make_words_system, "lexical": make_lexical_system, "dense": make_dense_system}
+SYSTEMS = {"words": partial(make_words_system, fields={"part": "number"}), "lexical": make_lexical_system, "dense": make_dense_system}
 TIMEOUTS = {"words": 5, "lexical": 10}  # short, since tests wait for them
 LIMITS = {name: Limits(max_query_chars=200, timeout_s=TIMEOUTS.get(name, 20), queued=64) for name in SYSTEMS}
 # every way to share processes: shards apart, without and with an encoder, and an encoder that holds the shards

@@ -1,5 +1,6 @@
 """Metadata: kept as a recipe says, absent where it says nothing, searched by in an index, its segments, over HTTP."""
 
+import asyncio
 import json
 import pickle
 import re
@@ -16,6 +17,7 @@ from cluster.errors import RecipeError
 from collections_on_disk import write
 from pipelines.__main__ import app
 from pipelines.filters.fields import METADATA, find_types
+from pipelines.filters.predicates import write_json
 from pipelines.filters.subset import Subset
 from pipelines.filters.text import parse
 from pipelines.indexes.base import SearchOptions
@@ -27,13 +29,13 @@ from pipelines.recipe import load
 from pipelines.searcher import Searcher
 from pipelines.segments.documents import read_documents
 from pipelines.segments.growing import GrowingIndex
-from pipelines.segments.parts import list_parts
 from pipelines.segments.snapshot import Snapshot
 from pipelines.sources import Beir, Jsonl
 from pipelines.sources.metadata import drop_fields
 from pipelines.tables import DOCS
-from serving.app import Served
-from serving.shard import Shard
+from serving.messages import Limits, SearchRequest
+from serving.opened import OpenShards
+from serving.served import Layout, Served
 from serving_here import ServerHere
 from tests.artifacts import directory_artifact, table_artifact
 from tests.shards import build
@@ -203,15 +205,20 @@ def test_the_searcher_of_the_command_line(served: Served) -> None:
 
 
 def test_each_part_of_a_server_finds_its_own_documents_of_a_subset(served: Served) -> None:
-    """What the gateway sends is pickled."""
-    subset = pickle.loads(pickle.dumps(Subset(None, parse(WHERE))))
-    snapshot = served.snapshot
-    shards = [Shard("f", (snapshot, part)) for part in list_parts(snapshot)]
-    assert len(shards) == 2
-    found = [[name for name, _ in s.search("f", "common", SearchOptions(k=100), subset)] for s in shards]
+    """A request and what it is limited to, as the gateway sends them to each group of shards."""
+    layout = Layout.plan(served, Limits(), most_bytes=0, with_encoder=False)
+    parts = [OpenShards(layout, group) for group in layout.groups]
+    assert len(parts) == 2
+
+    def ask(**limits: Any) -> list[list[str]]:
+        request = pickle.loads(pickle.dumps(SearchRequest(query="common", k=100, **limits)))
+        answers = [asyncio.run(part.search(0, "common", request, with_texts=False)) for part in parts]
+        return [[name for name, _ in answer.rankings["en"]] for answer in answers]
+
+    found = ask(filter=write_json(parse(WHERE)))
     assert all(found)
     assert sorted(name for names in found for name in names) == sorted(expect(PAGES, holds))
-    assert sum(len(s.search("f", "common", SearchOptions(k=100))) for s in shards) == len(PAGES)
+    assert sum(map(len, ask())) == len(PAGES)
 
 
 def test_filters_and_ids_over_http(served: Served) -> None:
