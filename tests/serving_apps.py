@@ -153,7 +153,11 @@ def build_small_index(
     return directory_artifact(directory)
 
 
-SYSTEMS = {"words": partial(make_words_system, fields={"part": "number"}), "lexical": make_lexical_system, "dense": make_dense_system}
+SYSTEMS = {
+    "words": partial(make_words_system, fields={"part": "number"}),
+    "lexical": make_lexical_system,
+    "dense": make_dense_system,
+}
 TIMEOUTS = {"words": 5, "lexical": 10}  # short, since tests wait for them
 LIMITS = {name: Limits(max_query_chars=200, timeout_s=TIMEOUTS.get(name, 20), queued=64) for name in SYSTEMS}
 # every way to share processes: shards apart, without and with an encoder, and an encoder that holds the shards
