@@ -1,5 +1,5 @@
-"""How long a checkpoint holds up training: copied to memory, as it is, and written to files at once. Seconds of CPU and of
-the clock, medians of interleaved rounds, of a student of MiniLM's shape with the state of AdamW.
+"""How long a checkpoint holds up training: copied to memory, as it is, and written to files at once. Seconds of CPU and
+of the clock, medians of interleaved rounds, of a student of MiniLM's shape with the state of AdamW.
 
     python tests/benchmarks/bench_checkpoint.py
 """
@@ -17,7 +17,7 @@ from pipelines.training.snapshot import Snapshot
 from tests.toy import CONFIG, make_inputs, make_loop, open_corpus
 
 ROUNDS = 7
-BASE = Scratch(vocabulary=2000, hidden=384, layers=6, heads=12, positions=64)
+BASE = Scratch(vocabulary=2000, hidden=384, layers=6, heads=12, positions=256)
 
 
 def main() -> None:
