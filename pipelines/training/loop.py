@@ -76,7 +76,8 @@ class Loop:
     def backward(self, share: Samples) -> float:
         """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
         config = self.config
-        step = Pass(self.workers, self.scaler, self.sum, config.precision, config.accumulation, config.piece_tokens)
+        pieces = config.accumulation, config.piece_tokens
+        step = Pass(self.workers, self.scaler, self.sum, config.precision, *pieces, self.sharding is not None)
         total = self.objective.backward(share, step)
         self.sum.finish()
         self.workers.sum(total)
