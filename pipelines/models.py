@@ -24,7 +24,7 @@ from cluster.component import NOT_CONTENT, Component
 from cluster.errors import RecipeError, StepError, StorageError
 from cluster.storage import Place
 from pipelines.model_files import digest, find_missing, sha256
-from pipelines.model_hub import find_commit
+from pipelines.model_hub import download, find_commit
 from pipelines.tree import replace, walk
 
 ABSENT = "absent: "  # before why, in place of the content of a model that is not here
@@ -145,9 +145,9 @@ def resolve(model: Pretrained | str) -> str:
     """Return a local directory that holds the model; a Hugging Face id is downloaded at its pinned commit.
 
     Raises:
-        RecipeError: the files are not those that ``content`` names, or ``minilm`` is not installed.
+        RecipeError: the files are not those that ``content`` names, ``minilm`` is not installed, or the hub refuses.
         StepError: the student of another recipe was not located.
-        StorageError: nothing is at an ``s3://`` name.
+        StorageError: nothing is at an ``s3://`` name, or the hub cannot be reached.
     """
     reference = Pretrained(model=model) if isinstance(model, str) else model
     if reference.recipe:
@@ -161,10 +161,8 @@ def resolve(model: Pretrained | str) -> str:
 
 
 def _download(reference: Pretrained) -> str:
-    from huggingface_hub import snapshot_download
-
     commit = reference.content.removeprefix("hub:") if reference.content.startswith("hub:") else reference.revision
-    return str(snapshot_download(reference.model, revision=commit, ignore_patterns=WEIGHTS_OF_OTHERS))
+    return download(reference.model, commit, WEIGHTS_OF_OTHERS)
 
 
 def _pinned(path: str, reference: Pretrained) -> Pretrained:

@@ -9,7 +9,7 @@ from artifacts import table_artifact
 from cluster.errors import RecipeError
 from pipelines.ids import hash_ids
 from pipelines.synthesis.base import EMPTY
-from pipelines.synthesis.language import OTHERS, LanguageCheck
+from pipelines.synthesis.language import OTHERS, find_foreign, open_detector
 from pipelines.synthesis.works import BEYOND, DUPLICATE, LANGUAGE, Cap, CapConfig, Keep, KeepConfig, normalise
 from pipelines.tables import QUERIES, RANKINGS
 
@@ -56,8 +56,8 @@ def keep_all(
 def test_planted_queries_are_rejected_with_their_reasons_and_no_others(lang, shared_data, tmp_path):
     own, foreign = questions(shared_data, lang), questions(shared_data, "de" if lang != "de" else "en")
     texts = {normalise(text): i for i, text in own.items()}
-    check = LanguageCheck(lang)
-    texts = {i: own[i] for i in texts.values() if not check.find_others([own[i]])[0]}
+    detector = open_detector(lang)
+    texts = {i: own[i] for i in texts.values() if not find_foreign(detector, [own[i]])[0]}
     ids = list(texts)[:300]
     rng = random.Random(lang)
     planted: dict[str, str | None] = dict.fromkeys(ids)
@@ -68,7 +68,9 @@ def test_planted_queries_are_rejected_with_their_reasons_and_no_others(lang, sha
         copy = f"copy-{number}"
         rows[copy] = f"  {texts[i].upper() if number % 2 else texts[i]} !?"
         planted[copy] = DUPLICATE
-    other = [text for text in {normalise(t): t for t in foreign.values()}.values() if check.find_others([text])[0]][:25]
+    other = [
+        text for text in {normalise(t): t for t in foreign.values()}.values() if find_foreign(detector, [text])[0]
+    ][:25]
     for number, text in enumerate(other):
         rows[f"foreign-{number}"], planted[f"foreign-{number}"] = text, LANGUAGE
     rows["blank"], planted["blank"] = "¿?!", EMPTY
@@ -130,16 +132,16 @@ def test_the_cap_keeps_the_lowest_hashes_of_those_that_are_good(tmp_path):
 
 @pytest.mark.parametrize("lang", LANGS)
 def test_questions_are_taken_to_be_in_their_language(lang, shared_data):
-    check = LanguageCheck(lang)
-    own = check.find_others(list(questions(shared_data, lang).values()))
+    detector = open_detector(lang)
+    own = find_foreign(detector, list(questions(shared_data, lang).values()))
     assert sum(own) <= 0.005 * len(own)
     others = [text for other in LANGS if other != lang for text in questions(shared_data, other).values()]
-    assert sum(check.find_others(others)) >= 0.98 * len(others)
+    assert sum(find_foreign(detector, others)) >= 0.98 * len(others)
 
 
 def test_names_in_latin_letters_do_not_make_a_query_foreign():
-    assert LanguageCheck("zh").find_others(["什么是 Engineering News-Record？", "What is it?"]) == [False, True]
-    assert LanguageCheck("zh-Hant").find_others(["什麼是 DECnet？"]) == [False]
+    assert find_foreign(open_detector("zh"), ["什么是 Engineering News-Record？", "What is it?"]) == [False, True]
+    assert find_foreign(open_detector("zh-Hant"), ["什麼是 DECnet？"]) == [False]
 
 
 def test_a_language_that_cannot_be_detected_is_refused_before_anything_runs():

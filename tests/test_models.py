@@ -144,7 +144,8 @@ def test_a_plan_asks_the_hub_once_for_each_model_and_the_next_plan_asks_again(
     recipe = load("retrofit")
     models = {"intfloat/multilingual-e5-base", "BAAI/bge-m3", "BAAI/bge-reranker-v2-m3", "Qwen/Qwen3-8B"}
     absent = [line for line in plan(recipe).absent if "Hugging Face" in line]
-    assert Counter(asked) == Counter((model, is_local) for model in models for is_local in (True, False))
+    assert Counter(model for model, is_local in asked if is_local) == Counter(models)
+    assert len([model for model, is_local in asked if not is_local]) == 1  # the hub cannot be reached: asked once
     assert {line.split("'")[1] for line in absent} == models
 
     hub = tmp_path / "models--BAAI--bge-m3"  # it comes between two plans

@@ -7,6 +7,7 @@
     rates        seconds per unit of a step: of a run, of a calibration, or estimated
     sample       a calibration: the same recipe on a few hundred rows
     cluster      which machines there are; prices, what they cost
+    gpu_memory   memory of a GPU that a worker takes
     estimate     the order of the steps on the cluster, and its cost
     page, verb   what the command line shows
 

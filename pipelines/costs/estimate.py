@@ -9,6 +9,7 @@ from cluster.step import Step
 from cluster.storage import Place
 from pipelines.costs.amounts import Amount, Amounts
 from pipelines.costs.cluster import Cluster, NodeType
+from pipelines.costs.gpu_memory import GpuMemory, check_gpu_memory, measure_gpu_memory
 from pipelines.costs.prices import GB_MONTH, GET_PRICE, PUT_PRICE
 from pipelines.costs.quantities import measure
 from pipelines.costs.rates import Rate, Rates
@@ -21,7 +22,8 @@ from pipelines.plan import Plan
 @dataclass(frozen=True)
 class StepEstimate:
     """What one step takes. ``state`` is "done", "to do", or why it cannot be estimated. ``seconds`` is its share of
-    the time of its turn; ``dollars`` is None where a price is unknown."""
+    the time of its turn; ``dollars`` is None where a price is unknown, ``node`` where no machine holds an actor, and
+    ``gpu_memory`` where it takes none or its model is not known."""
 
     step: Step
     amount: Amount
@@ -34,6 +36,8 @@ class StepEstimate:
     gpu_hours: float = 0.0
     actors: int = 0
     dollars: float | None = 0.0
+    node: NodeType | None = None
+    gpu_memory: GpuMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def estimate_plan(plan: Plan, root: Place, cluster: Cluster, given: Mapping[str,
     """Estimate what is missing of a plan. ``given`` holds rows by name, as the user says them.
 
     Raises:
-        RecipeError: the rows of a source are not known.
+        RecipeError: the rows of a source are not known, or a step cannot fit the GPUs of its machines.
     """
     steps = plan.steps
     sizes: dict[str, Size] = {}
@@ -91,7 +95,9 @@ def estimate_plan(plan: Plan, root: Place, cluster: Cluster, given: Mapping[str,
     missing = find_missing(plan.targets, root)
     described = [(step.name, sizes[step.id]) for step in steps if step.id in sizes]
     ray_start = rates.calibration.ray_start_s if rates.calibration and cluster.is_local and missing else 0.0
-    return assemble(steps, missing, amounts, rates, Surroundings(cluster, root, described, ray_start))
+    estimate = assemble(steps, missing, amounts, rates, Surroundings(cluster, root, described, ray_start))
+    check_gpu_memory(estimate.steps)
+    return estimate
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,9 @@ def _estimate_step(
     if rate.bytes_per_row is not None:
         size = rate.bytes_fixed + rate.bytes_per_row * amount.rows
     return StepEstimate(
-        step, amount, rate, state, size, requests_of(step, amount, size), endpoint_requests(step, amount)
-    )
+        step, amount, rate, state, size, requests_of(step, amount, size), endpoint_requests(step, amount),
+        node=node, gpu_memory=measure_gpu_memory(step, amount),
+    )  # fmt: skip
 
 
 def _load(estimate: StepEstimate, node: NodeType) -> Load:

@@ -42,7 +42,7 @@ def operations_of(step: Step, amount: Amount) -> Operations | None:
         return Operations(reading=amount.units * 1e9)
     if not needs_model(step):
         return Operations()
-    parameters = _parameters(step)
+    parameters = find_step_parameters(step)
     if parameters is None:
         return None
     precision = _precision(step)
@@ -76,7 +76,8 @@ def needs_model(step: Step) -> bool:
     return False
 
 
-def _parameters(step: Step) -> Parameters | None:
+def find_step_parameters(step: Step) -> Parameters | None:
+    """The parameters of a step's model; None where it has none, or they are not known."""
     component = component_of(step)
     if component is None:
         return encoder_of_step(step).parameters
@@ -84,6 +85,11 @@ def _parameters(step: Step) -> Parameters | None:
         trained = next((p for path, p in step.parents.items() if path.startswith("models.")), None)
         return encoder_of_step(trained).parameters if trained else None
     return find_parameters(component)
+
+
+def is_half(step: Step) -> bool:
+    """Whether a step's model computes in 16 bits."""
+    return _precision(step) == "half"
 
 
 def _precision(step: Step) -> str:

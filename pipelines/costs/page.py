@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.costs import operations, prices, sizes
+from pipelines.costs import gpu_memory, operations, prices, sizes
 from pipelines.costs.estimate import Estimate, StepEstimate
 from pipelines.costs.quantities import work_name
 from pipelines.costs.rates import strip_languages
@@ -48,7 +48,7 @@ def cost_page(title: str, estimate: Estimate, languages: set[str], notes: Sequen
     listed = Table.grid(padding=(0, 1, 0, 0))
     for note in notes:
         listed.add_row("•", Text(note))
-    lines = totals(estimate)
+    lines = [*totals(estimate), *gpu_memory.describe_gpu_memory(group(estimate, languages))]
     return Group(table, *(Text(line) for line in lines), *([""] if lines else []), listed)
 
 
@@ -147,6 +147,8 @@ def assumptions(estimate: Estimate, languages: set[str], calibration: Any) -> li
         lines.append(
             "steps without a model: CPU seconds per row as measured elsewhere, some assumed; --calibrate measures them"
         )
+    if any(s.gpu_memory for s in estimate.steps):
+        lines.append(gpu_memory.describe())
     notes = [s.rate.note for s in estimate.steps if s.rate.note]
     if notes:
         lines.append(
@@ -202,6 +204,8 @@ def _data(one: StepEstimate) -> Mapping[str, Any]:
         "seconds": one.seconds, "work_seconds": one.rate.seconds(amount) if one.state == "to do" else 0.0,
         "fixed_seconds": one.rate.fixed_s, "gpu_hours": one.gpu_hours, "bytes": one.bytes,
         "puts": one.requests.puts, "gets": one.requests.gets, "endpoint_requests": one.asked, "dollars": one.dollars,
+        "gpu_memory_bytes": one.gpu_memory.total if one.gpu_memory else 0.0,
+        "gpu_free_bytes": gpu_memory.free_memory(one),
     }  # fmt: skip
 
 

@@ -27,23 +27,25 @@ class Instance:
 
 @dataclass(frozen=True)
 class Gpu:
-    """Operations per second of a GPU's tensor cores in fp16 or bf16, and in fp32 without them; bytes per second at
-    which the GPUs of one machine add up their gradients (an assumption: what NCCL reaches over PCIe, or NVLink)."""
+    """Operations per second of a GPU's tensor cores in fp16 or bf16, and in fp32 without them; its memory, of the
+    smallest where it is made with several; bytes per second at which the GPUs of one machine add up their gradients (an
+    assumption: what NCCL reaches over PCIe, or NVLink)."""
 
     half: float
     single: float
+    memory_gb: float
     link: float = 10e9
 
 
 GPUS = {
-    "T4": Gpu(65e12, 8.1e12),
-    "V100": Gpu(125e12, 15.7e12, 130e9),
-    "A10G": Gpu(70e12, 31.5e12),
-    "L4": Gpu(121e12, 30.3e12),
-    "L40S": Gpu(362e12, 91.6e12),
-    "A100": Gpu(312e12, 19.5e12, 230e9),
-    "H100": Gpu(989e12, 67e12, 370e9),
-    "H200": Gpu(989e12, 67e12, 370e9),
+    "T4": Gpu(65e12, 8.1e12, 16),
+    "V100": Gpu(125e12, 15.7e12, 16, 130e9),
+    "A10G": Gpu(70e12, 31.5e12, 24),
+    "L4": Gpu(121e12, 30.3e12, 24),
+    "L40S": Gpu(362e12, 91.6e12, 48),
+    "A100": Gpu(312e12, 19.5e12, 40, 230e9),
+    "H100": Gpu(989e12, 67e12, 80, 370e9),
+    "H200": Gpu(989e12, 67e12, 141, 370e9),
 }
 # A vCPU is a thread of a core with two units of 16 lanes (AVX-512), 2 operations a lane, at 2.5 GHz, shared by two
 VCPU_PEAK = 2 * 16 * 2 * 2.5e9 / 2

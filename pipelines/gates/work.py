@@ -62,7 +62,8 @@ class Gate:
         good = [i for i, verdict in enumerate(verdicts) if verdict is None]
         texts = [pairs[i] for i in good]
         least = self._gates.language
-        confidences = self._detector.measure([source for source, _ in texts], [target for _, target in texts], least)
+        sources, targets = [source for source, _ in texts], [target for _, target in texts]
+        confidences = self._detector.measure_translations(sources, targets, least)
         for i, confidence in zip(good, confidences, strict=True):
             verdicts[i] = LANGUAGE if confidence < least else None
         return verdicts

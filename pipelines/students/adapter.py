@@ -86,6 +86,10 @@ class Adapter:
     def __init__(self, student: "TextEncoder", config: Any):
         self.student, self._config = student, config
 
+    def on(self, student: "TextEncoder") -> "Adapter":
+        """The same adapter in a copy of its student."""
+        return Adapter(student, self._config)
+
     @property
     def trained(self) -> "dict[str, Tensor]":
         """What is trained, by name: the factors, and the parameters outside the base."""

@@ -1,4 +1,4 @@
-"""Which language a query is written in, by lingua.
+"""Which queries are in another language than their passages.
 
 A query is short, and names are in no language: it is taken to be in its own unless another is much more likely, and
 where its language is not written in Latin letters those do not count. Of XQuAD's 1,190 questions of each of
@@ -7,10 +7,11 @@ where its language is not written in Latin letters those do not count. Of XQuAD'
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from importlib.util import find_spec
 
 from cluster.errors import RecipeError
-from pipelines import languages
+from pipelines.gates.config import LINGUA
+from pipelines.gates.detector import Detector, find_detectable
 
 LATIN = re.compile(r"[a-z\u00c0-\u024f\u1e00-\u1eff]+", re.IGNORECASE)
 # those that models fall into, and neighbours by script; a detector that knows few languages errs less on short texts
@@ -19,39 +20,23 @@ LEAST = 0.15  # probability of the query's own language below which it is taken 
 
 
 def check_detectable(lang: str) -> str:
-    """A language that lingua knows. Raises RecipeError where it does not."""
-    _find(lang)
+    """A language that lingua knows, in whatever script. Raises RecipeError where it does not, or is not installed."""
+    if find_spec("lingua") is None:
+        raise RecipeError("[synthesis] checks languages with lingua: pip install 'babelray[gates]'")
+    if find_detectable(lang) is None:
+        raise RecipeError(
+            f"[synthesis] checks the language of queries, and lingua knows no {lang!r}; it knows "
+            f"{', '.join(sorted(LINGUA))}. Choose another languages.original"
+        )
     return lang
 
 
-class LanguageCheck:
-    """Tells whether texts are in one language. Loading its models takes a second and about 100 MB for each language."""
-
-    def __init__(self, lang: str) -> None:
-        from lingua import LanguageDetectorBuilder
-
-        self._lang, self._is_latin = _find(lang), languages.script(lang) == "Latn"
-        others = {_find(other) for other in OTHERS}
-        self._detector = LanguageDetectorBuilder.from_languages(*others, self._lang).build()
-
-    def find_others(self, texts: Sequence[str]) -> list[bool]:
-        """For each text, whether it is in another language."""
-        read = texts if self._is_latin else [LATIN.sub(" ", text) for text in texts]
-        return [self._detector.compute_language_confidence(text, self._lang) < LEAST for text in read]
+def find_foreign(detector: Detector, queries: Sequence[str]) -> list[bool]:
+    """For each query, whether it is in another language than the detector's target."""
+    read = queries if detector.is_latin else [LATIN.sub(" ", text) for text in queries]
+    return [confidence < LEAST for confidence in detector.measure(read)]
 
 
-def _find(lang: str) -> Any:
-    """lingua's name of a language."""
-    try:
-        from lingua import IsoCode639_1, Language
-    except ImportError as error:
-        raise RecipeError("[synthesis] checks languages with lingua: pip install 'babelray[gates]'") from error
-
-    code = getattr(IsoCode639_1, lang.partition("-")[0].upper(), None)  # a script does not matter
-    if code is None:
-        known = sorted(language.iso_code_639_1.name.lower() for language in Language.all())
-        raise RecipeError(
-            f"[synthesis] checks the language of queries, and lingua knows no {lang!r}; it knows {', '.join(known)}. "
-            "Choose another languages.original"
-        )
-    return Language.from_iso_code_639_1(code)
+def open_detector(lang: str) -> Detector:
+    """A detector for queries in this language."""
+    return Detector(check_detectable(lang), OTHERS)

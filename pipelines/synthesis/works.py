@@ -29,7 +29,7 @@ from pipelines import languages
 from pipelines.ids import IdSet, hash_ids
 from pipelines.synthesis import Synthesis
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writer, Written
-from pipelines.synthesis.language import LanguageCheck, check_detectable
+from pipelines.synthesis.language import check_detectable, find_foreign, open_detector
 from pipelines.tables import QUERIES
 
 DUPLICATE, LANGUAGE, BEYOND = "duplicate", "language", "beyond the cap"
@@ -93,14 +93,14 @@ class Keep:
 
     def __init__(self, config: KeepConfig, inputs: Mapping[str, Artifact]) -> None:
         self._keep = config.keep
-        self._language = LanguageCheck(config.lang)
+        self._detector = open_detector(config.lang)
         self._repeated = find_repeated(inputs["all"])
 
     def __call__(self, queries: pa.Table, found: pa.Table) -> pa.Table:
         """Judge a part."""
         rows, rankings = queries.to_pylist(), self._first(found).to_pylist()
         repeated = self._repeated.has([row["query_id"] for row in rows])
-        foreign = self._language.find_others([row["text"] or "" for row in rows])
+        foreign = find_foreign(self._detector, [row["text"] or "" for row in rows])
         for row, ranking, is_repeated, is_foreign in zip(rows, rankings, repeated, foreign, strict=True):
             if row["reject"] is None:
                 row["reject"] = (

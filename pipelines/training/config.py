@@ -177,11 +177,10 @@ class TrainConfig(Component):
                 f"resources.shard needs a fixed number of workers with equal shares of a batch, got workers = "
                 f"{workers} and batch = {self.batch}: let batch be a multiple of workers"
             )
-        in_batch, fp16 = getattr(self.loss, "in_batch", False), self.precision == "fp16"
-        if self.adapter or self.student.kind == "lexical" or in_batch or fp16:
+        if self.adapter or self.student.kind == "lexical" or self.precision == "fp16":
             raise ValueError(
-                "resources.shard divides a whole transformer, in a loss that is taken query by query: leave it out "
-                "with train.adapter, student.kind = lexical, loss.in_batch and precision = fp16"
+                "resources.shard divides a whole transformer: leave it out with train.adapter, student.kind = lexical "
+                "and precision = fp16"
             )
 
     @property

@@ -25,6 +25,7 @@ from pipelines.training.objectives.base import Objective, Pass, Samples
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
 from pipelines.training.sharding import Sharding
+from pipelines.training.snapshot import Snapshot
 from pipelines.training.workers import GradientSum, Workers
 
 OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
@@ -75,7 +76,8 @@ class Loop:
     def backward(self, share: Samples) -> float:
         """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
         config = self.config
-        step = Pass(self.workers, self.scaler, self.sum, config.precision, config.accumulation, config.piece_tokens)
+        pieces = config.accumulation, config.piece_tokens
+        step = Pass(self.workers, self.scaler, self.sum, config.precision, *pieces, self.sharding is not None)
         total = self.objective.backward(share, step)
         self.sum.finish()
         self.workers.sum(total)
@@ -114,18 +116,12 @@ class Loop:
         with self.sharding.gathered() if self.sharding else nullcontext(self.student) as student:
             yield student
 
-    def save(self, directory: Path | None) -> None:
-        """Write the student to ``directory/model`` and the optimiser's state beside it. A student with an adapter is
-        written merged, and the adapter to ``directory/adapter``; what is trained of it goes with the optimiser.
+    def take(self, snapshot: Snapshot | None) -> None:
+        """Copy the student and the optimiser's state into a snapshot, and what is trained of an adapter.
 
-        All workers call it where weights are divided: one with a directory, the others give their parts."""
-        if not (directory or self.sharding):
+        All workers call it where weights are divided: one with a snapshot, the others give their parts."""
+        if not (snapshot or self.sharding):
             return
-        with self.whole() as student:
-            if directory and self.adapter:
-                self.adapter.save(directory)
-            elif directory:
-                student.save(directory / "model")
         optimizer = self.sharding.gather_state(self.optimizer) if self.sharding else self.optimizer.state_dict()
         state = {
             "trained": self.adapter.trained if self.adapter else {},
@@ -133,8 +129,16 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "overflows": (self.overflows, self.overflows_in_a_row),
         }
-        if directory:
-            torch.save(state, directory / "optimizer.pt")
+        with self.whole() as student:
+            if snapshot:
+                snapshot.take(student, self.adapter, state)
+
+    def save(self, directory: Path | None) -> None:
+        """Write the student to ``directory/model`` and the optimiser's state beside it; see ``take``."""
+        snapshot = Snapshot() if directory else None
+        self.take(snapshot)
+        if snapshot and directory:
+            snapshot.write(directory)
 
     def restore(self, directory: Path) -> None:
         """Take up the optimiser's state. The student must have been opened from ``directory/model``; where it has an

@@ -2,8 +2,9 @@
 
 Each block of the base gathers its weights when it is computed and gives them up afterwards; its gradients are summed
 where they stay. All of this waits for all workers, so they must take the same number of passes through the student.
-They have equal shares of a batch, and of a piece all queries go through it together, and then all passages:
-``accumulation`` is what bounds the memory of a pass.
+They have equal shares of a batch. Of a loss that is taken query by query all queries of a piece go through it together,
+and then all passages: ``accumulation`` is what bounds the memory of a pass. Of an in-batch contrast each takes as
+many pieces as the one that has most (see ``objectives.pieces``).
 """
 
 from collections.abc import Iterator

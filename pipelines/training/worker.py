@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.accelerators import hide_accelerators
+from cluster.errors import StorageError
+from cluster.retry import patiently
 from cluster.storage import Place
 from pipelines.docstore import Docstore
 from pipelines.training.config import TrainingRun, Validation
@@ -100,7 +103,7 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | PairPool
     """Take the remaining steps, measuring and saving when it is time."""
     config, workers = loop.config, loop.workers
     began = time.monotonic() - records.seconds
-    progress, checkpoints = ProgressFile(job.out), Checkpoints(loop)
+    progress, checkpoints = ProgressFile(job.out), Checkpoints(loop, job.out)
     if pool and not records.done:
         _measure(loop, records, pool)
     while records.done < config.steps:
@@ -125,38 +128,69 @@ def _measure(loop: "Loop", records: Records, pool: "Pool | PairPool") -> None:
 
 
 class Checkpoints:
-    """Gives Ray Train the checkpoints of a training. They are stored in another thread while training goes on; one is
-    begun when the last is stored, so that a slow storage does not fill the node's disk."""
+    """Gives Ray Train the checkpoints of a training. One is copied to memory, then written and stored by another thread
+    while training goes on. The next is copied when it is stored: a slow storage holds up training, and does not fill
+    the node."""
 
-    def __init__(self, loop: "Loop"):
-        self._loop = loop
-        self._last: Path | None = None
+    def __init__(self, loop: "Loop", out: Place):
+        from pipelines.training.snapshot import Snapshot
+
+        self._loop, self._out = loop, out
+        self._snapshot = None if loop.workers.rank else Snapshot()
+        self._records = ""
+        self._stored = threading.Event()
+        self._stored.set()
+        self._error: StorageError | None = None
 
     def report(self, records: Records, measured: bool) -> None:
-        """Save the loop as it is now, with a score where the student was measured. All workers meet here."""
+        """Copy the loop as it is now, with a score where the student was measured. All workers meet here.
+
+        Raises:
+            StorageError: the last checkpoint could not be stored.
+        """
         from ray import train as ray_train
         from ray.train import CheckpointUploadMode
 
         # a finite number below every measure: Ray's list of checkpoints is JSON, in which NaN comes back as None
         score = records.validations[-1][1] if measured else UNRANKED
-        directory = self._save(records)
+        directory = self._copy(records)
         ray_train.report(
             {"step": records.done, "score": score, "measured": measured},
             checkpoint=ray_train.Checkpoint.from_directory(directory) if directory else None,
             checkpoint_dir_name=f"step-{records.done:08d}",
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+            checkpoint_upload_fn=self._store,
+            delete_local_checkpoint_after_upload=True,
         )
 
-    def _save(self, records: Records) -> Path | None:
-        """Write the checkpoint to a directory that Ray Train deletes when it has stored it. The first worker's; the
+    def _copy(self, records: Records) -> str | None:
+        """Copy the checkpoint to memory, and make the directory that it will be written to. The first worker's; the
         others give it their parts."""
-        if self._loop.workers.rank:
-            self._loop.save(None)
-            return None
-        while self._last and self._last.exists():
-            time.sleep(0.05)
-        self._last = Path(tempfile.mkdtemp(prefix="babelray-checkpoint-"))
+        if self._snapshot:
+            self._stored.wait()
+            if self._error:
+                raise self._error
+            self._stored.clear()
         with self._loop.shares.paused():
-            self._loop.save(self._last)
-        (self._last / "records.json").write_text(records.text())
-        return self._last
+            self._loop.take(self._snapshot)
+        self._records = records.text()
+        return tempfile.mkdtemp(prefix="babelray-checkpoint-") if self._snapshot else None
+
+    def _store(self, checkpoint: Any, name: str) -> Any:
+        """Write the copy and store it. Ray Train calls this in a thread; an error that it raises ends the run."""
+        from ray import train as ray_train
+
+        assert self._snapshot
+        try:
+            self._snapshot.write(Path(checkpoint.path))
+            (Path(checkpoint.path) / "records.json").write_text(self._records)
+            storage = ray_train.get_context().get_storage()
+            return patiently(storage.persist_current_checkpoint, checkpoint, name)
+        except Exception as error:
+            self._error = StorageError(
+                f"checkpoint {name} could not be stored below {self._out.redacted}: {type(error).__name__}: {error}\n"
+                "The last one that was stored is kept: run again when the storage is mended"
+            )
+            raise self._error from error
+        finally:
+            self._stored.set()

@@ -105,7 +105,8 @@ class Share:
 @dataclass(frozen=True)
 class Pass:
     """How one step's gradients are made: the other workers, the precision, into how many pieces a share is cut at
-    least, and how many tokens a piece of an in-batch contrast holds at most."""
+    least, how many tokens a piece of an in-batch contrast holds at most, and whether all workers must take the same
+    passes through the student, because each holds a part of it."""
 
     workers: Workers
     scaler: torch.amp.GradScaler
@@ -113,6 +114,7 @@ class Pass:
     precision: Precision = "fp32"
     pieces: int = 1
     piece_tokens: int = 8192
+    takes_same_passes: bool = False
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None, *, last: bool) -> None:
         """Add gradients to the parameters': of a loss, or of tensors whose gradients are known (scaled already).

@@ -41,7 +41,8 @@ class Piece:
 class EmbeddedTexts:
     """Vectors without a graph, which can take their gradients to the weights.
 
-    Pieces hold at most ``step.piece_tokens`` tokens, padding included, and are at least about ``step.pieces``.
+    Pieces hold at most ``step.piece_tokens`` tokens, padding included, and are at least about ``step.pieces``. Where
+    all workers must take the same passes, each has as many pieces as the one that has most, and none keeps its graph.
 
     Attributes:
         vectors: by task float32 [U, T, D], in the order of the rows.
@@ -59,7 +60,11 @@ class EmbeddedTexts:
             for task, of_task in rows.items()
             for at in by_length(lengths[task], budget)
         ]
-        self._pieces, first_kept = _put_kept_last(pieces, budget)
+        if step.takes_same_passes:
+            pieces = _fill_up(pieces, max(step.workers.gather(len(pieces))))
+            self._pieces, first_kept = pieces, len(pieces)
+        else:
+            self._pieces, first_kept = _put_kept_last(pieces, budget)
         self.vectors: dict[Task, Tensor] = {}
         self.masks: dict[Task, Tensor] = {}
         parts: dict[Task, list[tuple[Tensor, Tensor, Tensor]]] = {task: [] for task in rows}
@@ -69,7 +74,8 @@ class EmbeddedTexts:
                 vectors, mask = embed(student, piece.rows, piece.task, step.precision)
             if number >= first_kept:
                 piece.vectors = vectors
-            parts[piece.task].append((piece.at, vectors.detach(), mask))
+            if len(piece.at):
+                parts[piece.task].append((piece.at, vectors.detach(), mask))
         for task, of_task in parts.items():
             order = torch.cat([at for at, _, _ in of_task]).argsort().to(student.device)
             self.vectors[task] = _stack([vectors for _, vectors, _ in of_task]).index_select(0, order)
@@ -85,7 +91,10 @@ class EmbeddedTexts:
             vectors, piece.vectors = piece.vectors, None
             if vectors is None:
                 vectors = self._embed_again(piece)
-            gradient = gradients[piece.task].index_select(0, piece.at.to(vectors.device))[:, : vectors.shape[1]]
+            if len(piece.at):
+                gradient = gradients[piece.task].index_select(0, piece.at.to(vectors.device))[:, : vectors.shape[1]]
+            else:
+                gradient = torch.zeros_like(vectors)
             self._step.backward([vectors], [gradient], last=number == len(self._pieces))
 
     def _embed_again(self, piece: Piece) -> Tensor:
@@ -93,6 +102,15 @@ class EmbeddedTexts:
         _set_random_state(piece.random, self._student.device)
         vectors, _ = embed(self._student, piece.rows, piece.task, self._step.precision)
         return vectors
+
+
+def _fill_up(pieces: Sequence[Piece], count: int) -> list[Piece]:
+    """The pieces, and as many more as are missing. These pass the shortest text through the student once more, and
+    bring no gradient: they stand for no text."""
+    shortest = min(pieces, key=lambda piece: piece.tokens / len(piece.rows))
+    empty = torch.zeros(0, dtype=torch.long)
+    added = [Piece(shortest.task, empty, shortest.rows[:1], 0) for _ in range(count - len(pieces))]
+    return [*pieces, *added]
 
 
 def _put_kept_last(pieces: Sequence[Piece], budget: int) -> tuple[list[Piece], int]:
