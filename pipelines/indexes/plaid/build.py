@@ -44,7 +44,7 @@ class PlaidBuilder:
         codec = Codec.load((out / "codec").fetch())
         codec.save(directory)
         docs = _compress(plan, codec, directory)
-        _write_lists(directory, len(codec.centroids_CN))
+        write_lists(directory, len(codec.centroids_CN))
         return {**docs.facts, **describe(directory, type(self.config).version)}
 
     def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class PlaidBuilder:
                 copied.append(rows_T.slice(0, 0))  # where nothing is kept, the width is
                 for tokens in docs.token_blocks(kept):
                     copied.append(rows_T.take(tokens))
-        _write_lists(directory, len(codec.centroids_CN))
+        write_lists(directory, len(codec.centroids_CN))
         return {**written.facts, **describe(directory, type(self.config).version)}
 
 
@@ -107,7 +107,7 @@ def _compress(plan: ShardPlan, codec: Codec, directory: Path) -> DocsWriter:
     return docs
 
 
-def _write_lists(directory: Path, centroids: int) -> None:
+def write_lists(directory: Path, centroids: int) -> None:
     """For each centroid the passages that have a token of its cell, ascending: count, then place, then pack."""
     from pipelines.indexes.plaid.lists import count_members, pack_lists, place_members
 

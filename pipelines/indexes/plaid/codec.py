@@ -143,7 +143,7 @@ class Training:
 
 
 def train(sample_TN: FloatArray, how: Training) -> Codec:
-    """Learn a codec from unit vectors (float16 or float32, in random order): k-means, then the buckets from vectors held out.
+    """Learn a codec from unit vectors (float16 or float32, in random order): k-means, then buckets from those held out.
 
     A small sample gives fewer centroids: at most one per vector, a power of two.
 

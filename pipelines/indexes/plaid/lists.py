@@ -68,8 +68,10 @@ def _unpack(packed_B, starts_C1, limit, passages, counts_C):  # type: ignore[no-
 
 @kernel(types.void(_READ_I4, _READ_I8, types.int64, _I4_1, _I8_1))
 def count_members(codes_T, starts_P1, first, last_C, counts_C):  # type: ignore[no-untyped-def]
-    """Count for each cell the passages, numbered from ``first``, that have a token of it. ``last_C`` is the last passage
-    that was counted for each cell."""
+    """Count for each cell the passages, numbered from ``first``, that have a token of it.
+
+    ``last_C`` is the last passage that was counted for each cell.
+    """
     for p in range(len(starts_P1) - 1):
         for t in range(starts_P1[p], starts_P1[p + 1]):
             cell = codes_T[t]

@@ -154,7 +154,7 @@ def choose_groups(scores_TG, groups, near_TV, counts_G):  # type: ignore[no-unty
     """Fill in those of the first ``groups`` that have the highest scores of each token; count the visits of each."""
     visited = near_TV.shape[1]
     scores_G, chosen = np.empty(groups, np.int16), np.empty(groups + 1, np.int32)
-    for t in range(len(scores_TG)):
+    for t in range(len(near_TV)):
         for g in range(groups):
             scores_G[g] = _order(scores_TG[t, g])
         low, high = np.int32(LOWEST), np.int32(-LOWEST)  # the lowest score that fewer than ``visited`` groups exceed
