@@ -95,7 +95,8 @@ def encoder_of(recipe: Recipe, system: System) -> EncoderConfig:
 
 def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
     """Vectors of a DOCS or QUERIES step under the encoder of a system."""
-    passages: dict[str, Any] = {"passage_length": recipe.passage_length, "passage_stride": recipe.passage_stride}
+    passages: dict[str, Any] = {name: getattr(recipe, name) for name in ("passage_length", "passage_stride")}
+    passages["pool"] = recipe.encode.pool
     encoder = encoder_of(recipe, system)
     config = EncodeConfig(role=role, **dict(encoder), **(passages if role == "docs" else {}))
     inputs = {"rows": rows} | ({"student": system.student} if system.student else {})
