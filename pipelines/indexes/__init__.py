@@ -16,7 +16,6 @@ from pipelines.indexes.fast_plaid import FastPlaid
 from pipelines.indexes.plaid import Plaid
 
 Index = Annotated[Exact | Bm25 | Faiss | Plaid | FastPlaid, Field(discriminator="kind")]
-Opened = Annotated[Exact | Bm25 | Faiss | Plaid, Field(discriminator="kind")]  # what a shard says it is of
 
 
 def open_group(directories: Sequence[Path], share: float = 1.0, levels: Sequence[Mapping[str, Any]] = ()) -> ShardGroup:
@@ -29,7 +28,7 @@ def open_group(directories: Sequence[Path], share: float = 1.0, levels: Sequence
     file = directories[0] / "shard.json"
     try:
         facts = json.loads(file.read_bytes())
-        index: Exact | Bm25 | Faiss | Plaid = TypeAdapter(Opened).validate_python(facts["index"])
+        index: Exact | Bm25 | Faiss | Plaid | FastPlaid = TypeAdapter(Index).validate_python(facts["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise StepError(f"{file} does not say what index it is of ({error}): build the index again") from error
     return index.open(directories, share, levels) if isinstance(index, Plaid) else index.open(directories, share)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,9 @@ from pipelines.indexes.plaid.foreign import FastPlaidIndex, read_fast_plaid
 from pipelines.indexes.plaid.shard import CODES, RESIDUALS, choose_code_type, describe
 from pipelines.vectors import IntArray, VectorRows
 
+if TYPE_CHECKING:
+    from pipelines.indexes.plaid.search import PlaidGroup
+
 TOKENS = 1 << 18  # copied at a time
 SHOWN = 5  # ids in an error
 
@@ -48,10 +51,14 @@ class FastPlaid(Component):
         """What copies it."""
         return FastPlaidReader(self)
 
+    def open(self, directories: Sequence[Path], share: float = 1.0) -> "PlaidGroup":
+        """Open its shards, which are of kind plaid."""
+        return Plaid().open(directories, share)
+
     def find(self, lang: str) -> list[Place]:
         """The index directories of a language. Raises StepError when there is none."""
         place = Place(self.path)
-        found = [one for one in place.list() if one.name == lang or one.name.rpartition("-")[0] == lang]
+        found = [one for one in place.list() if one.name == lang or one.name.removeprefix(f"{lang}-").isdigit()]
         if not found:
             raise StepError(
                 f"{place.redacted} has no index of {lang}: expected {lang}/ or {lang}-00000/, … with fast-plaid's files"

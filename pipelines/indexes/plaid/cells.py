@@ -83,7 +83,7 @@ class Cells:
         for group in np.flatnonzero(counts_G * np.diff(self._starts_G1)):
             visiting = visitors[starts_G1[group] : starts_G1[group + 1]]
             for rows, scores_RC in self._multiply(block_TN, visiting, self._members[group]):
-                take_best(scores_RC, rows, self._starts_G1[group], best_T, cells_T)
+                take_best(scores_RC, rows, *self._starts_G1[group : group + 2], best_T, cells_T)
         return self._order_C[cells_T]
 
 
@@ -126,7 +126,7 @@ def _nearest(bits_TN: IntArray, centroids_CN: FloatArray, multiply: Products) ->
     cells_T, best_T = np.zeros(len(bits_TN), np.int32), np.full(len(bits_TN), LOWEST, np.int16)
     every, right = np.arange(len(bits_TN), dtype=np.int32), multiply.prepare(round_to_bits(centroids_CN))
     for rows, scores_RC in multiply(bits_TN, every, right):
-        take_best(scores_RC, rows, 0, best_T, cells_T)
+        take_best(scores_RC, rows, 0, len(centroids_CN), best_T, cells_T)
     return cells_T
 
 

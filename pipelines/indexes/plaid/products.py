@@ -70,7 +70,11 @@ def _torch() -> Any:
 
 def round_to_bits(vectors_TN: FloatArray) -> IntArray:
     """The bits of the nearest numbers of bfloat16, of ties the even ones."""
-    return _round_rows(to_float32(vectors_TN))
+    bits_TN = np.empty(vectors_TN.shape, np.uint16)
+    for start in range(0, len(vectors_TN), ROWS):
+        wide_TN = to_float32(vectors_TN[start : start + ROWS])
+        _round(wide_TN.view(np.uint32), bits_TN[start : start + ROWS])
+    return bits_TN
 
 
 def to_float32(vectors_TN: FloatArray) -> FloatArray:
@@ -137,12 +141,12 @@ def _order(score):  # type: ignore[no-untyped-def]
     return np.int16(score ^ ((score >> 15) & 0x7FFF))
 
 
-@kernel(types.void(_READ_I2_2, _READ_I4_1, _I8, _array(_I2, 1, "C"), _I4_1))
-def take_best(scores_RC, rows_R, first, best_T, cells_T):  # type: ignore[no-untyped-def]
-    """Give each token of ``rows_R`` its best cell of these, which are numbered from ``first``, if it beats its last."""
+@kernel(types.void(_READ_I2_2, _READ_I4_1, _I8, _I8, _array(_I2, 1, "C"), _I4_1))
+def take_best(scores_RC, rows_R, first, last, best_T, cells_T):  # type: ignore[no-untyped-def]
+    """Give each token of ``rows_R`` the best of the cells from ``first`` to ``last`` if it beats the one it has."""
     for r in range(len(rows_R)):
         scores_C, highest = scores_RC[r], np.int32(LOWEST << 16)
-        for c in range(len(scores_C)):  # of equal scores the first
+        for c in range(last - first):  # of equal scores the first
             highest = max(highest, np.int32((np.int32(_order(scores_C[c])) << 16) | np.int32(0xFFFF - c)))
         score, row = np.int16(highest >> 16), rows_R[r]
         if score > best_T[row]:
