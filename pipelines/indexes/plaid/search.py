@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from pipelines.indexes.files import Docs, Stack
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.indexes.plaid.depth import Depth, Level
+from pipelines.indexes.plaid.on_device import DeviceShards
 from pipelines.indexes.plaid.shard import check_shards, open_files
 from pipelines.vectors import FloatArray, IntArray
 
@@ -55,19 +57,21 @@ class PlaidGroup:
         self._kernels = kernels
         passages_S, starts = np.diff(self.docs.passages_S1), self.docs.token_starts_P1[self.docs.passages_S1]
         counts = zip(directories, passages_S.tolist(), np.diff(starts).tolist(), strict=True)
-        self._files = [open_files(directory, self.codec, *own) for directory, *own in counts]  # kernels read by address
-        codes, residuals = self._files[0][:2]
+        self.files = [open_files(directory, self.codec, *own) for directory, *own in counts]  # kernels read by address
+        codes, residuals = self.files[0][:2]
         self._shards = kernels.Shards(
-            np.array([addresses(files) for files in self._files]),
+            np.array([addresses(files) for files in self.files]),
             self.docs.passages_S1,
             self.docs.token_starts_P1,
             codes.itemsize,
             residuals.shape[1],
         )
         self._tables = kernels.CodecTables(self.codec.centroids_CN, self.codec.weights_of_byte.view(np.float64))
-        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self._files], axis=0)
+        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self.files], axis=0)
         self.passages = self.living = int(self.docs.passages_S1[-1])  # all, and those that are not hidden
         self.is_hidden_P: np.ndarray | None = None
+        self._on_device: dict[str, DeviceShards] = {}
+        self._copying = Lock()
 
     def hide(self, ids: Sequence[pa.Array]) -> None:
         """See ``ShardGroup.hide``. Reads the codes of all tokens, to know which cells hold one that is left."""
@@ -76,7 +80,7 @@ class PlaidGroup:
             return
         self.is_hidden_P = np.repeat(self.docs.is_hidden_D, np.diff(self.docs.passage_starts_D1))
         self.living = self.passages - int(self.is_hidden_P.sum())
-        codes_T = Stack([codes for codes, *_ in self._files])
+        codes_T = Stack([codes for codes, *_ in self.files])
         self.is_filled_C = np.zeros_like(self.is_filled_C)
         for tokens in self.docs.token_blocks(self.docs.living):
             self.is_filled_C[codes_T.take(tokens)] = True
@@ -87,6 +91,8 @@ class PlaidGroup:
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
+        if options.device:
+            return [self._search_on(options.device, query_QN, depth) for query_QN in matrices]
         if len(matrices) == 1:
             return [self._search(matrices[0], self._score_centroids(matrices[0]), depth, self.threads)]
         rankings: list[Ranking] = []
@@ -96,7 +102,7 @@ class PlaidGroup:
             rankings += self._pool.map(partial(self._search, depth=depth, threads=1), some, scores)
         return rankings
 
-    def _leave_out_hidden(self, passages: IntArray) -> IntArray:
+    def leave_out_hidden(self, passages: IntArray) -> IntArray:
         """Those of these passages that are not hidden."""
         return passages if self.is_hidden_P is None else passages[~self.is_hidden_P[passages]]
 
@@ -115,7 +121,7 @@ class PlaidGroup:
         if not len(query_QN) or not self.living:
             return []
         if depth.is_default and self.living <= depth.candidates:
-            passages: IntArray = self._leave_out_hidden(np.arange(self.passages, dtype=np.int32))
+            passages: IntArray = self.leave_out_hidden(np.arange(self.passages, dtype=np.int32))
         else:
             passages = _keep(*self._find(query_QN, scores_CL, depth), depth.candidates)
         if len(passages) > depth.decoded:
@@ -129,7 +135,19 @@ class PlaidGroup:
         def score_decoded(some: IntArray, scores: FloatArray) -> None:
             self._kernels.score_decoded(some, self._shards, self._tables, query_NL, len(query_QN), scores)
 
-        scores_P = self._divide(score_decoded, passages, threads)
+        return self._rank(passages, self._divide(score_decoded, passages, threads), depth)
+
+    def _search_on(self, device: str, query_QN: FloatArray, depth: Depth) -> Ranking:
+        """Search by torch. The first search copies the shards to the device; threads wait for it."""
+        if not len(query_QN) or not self.living:
+            return []
+        with self._copying:
+            if device not in self._on_device:
+                self._on_device[device] = DeviceShards(self, device)
+        return self._rank(*self._on_device[device].rank(query_QN, depth), depth)
+
+    def _rank(self, passages: IntArray, scores_P: FloatArray, depth: Depth) -> Ranking:
+        """The documents of the best passages, which are given ascending."""
         docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
         return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), depth.k)
 
@@ -149,7 +167,7 @@ class PlaidGroup:
             scores_P, seen_P = np.zeros(self.passages, np.float32), np.zeros(self.passages, np.int32)
             found = np.empty(self.passages, np.int32)
             count = self._kernels.score_lists(cells_QK, gains_QK, self._shards, scores_P, seen_P, found)
-            passages = self._leave_out_hidden(found[:count])
+            passages = self.leave_out_hidden(found[:count])
             if len(passages) >= depth.enough or probes == filled:
                 passages = np.sort(passages)
                 return passages, scores_P[passages]
