@@ -36,7 +36,7 @@ def test_products_are_those_of_the_rounded_vectors(count: int, by_torch: bool) -
     rows = np.sort(rng.permutation(9000)[:8900]).astype(np.int32)
     made = list(multiply(left, rows, multiply.prepare(right)))
     np.testing.assert_array_equal(np.concatenate([some for some, _ in made]), rows)
-    scores = np.concatenate([widen(bits[: len(some), :count].view(np.uint16)) for some, bits in made])
+    scores = np.concatenate([widen(bits[: len(some), :count].copy().view(np.uint16)) for some, bits in made])
     expected = widen(left[rows]) @ widen(right).T
     np.testing.assert_allclose(scores, expected, rtol=2**-8, atol=1e-4)
 

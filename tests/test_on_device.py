@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pydantic import ValidationError
 
 from cluster.errors import StepError
 from cluster.storage import Place
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.plaid import Plaid
+from pipelines.indexes.plaid.depth import Depth
+from pipelines.indexes.plaid.on_device import DeviceShards
 from pipelines.search import open_shards
 from tests.shards import build, make_docs, make_queries, vectors_artifact
 
@@ -18,10 +21,10 @@ DOCS = make_docs(300)
 QUERIES = [*make_queries(DOCS, 6), np.zeros((0, 16), np.float32)]
 DEPTHS = [
     {"k": 10},
-    {"k": 5, "probes": 1, "candidates": 40, "decoded": 12},
-    {"k": 20, "probes": 4, "candidates": 100, "threshold": 0.6},
+    {"k": 5, "probes": 1, "candidates": 10_000, "decoded": 40},
+    {"k": 20, "probes": 4, "candidates": 10_000, "threshold": 0.6},
     {"k": 250, "candidates": 300, "decoded": 260},
-]
+]  # where the first pruning cuts, many passages tie: see the test of it
 
 
 @pytest.fixture(scope="module", params=[(1, "one"), (2, "several"), (4, "one")], ids=["1 bit", "2 bits", "4 bits"])
@@ -55,9 +58,22 @@ def test_rankings_are_those_of_the_loops(index: Place, options: dict, hidden: li
 @pytest.mark.gpu
 @pytest.mark.parametrize("options", DEPTHS)
 def test_rankings_are_the_same_on_a_gpu(index: Place, options: dict) -> None:
-    if not pytest.importorskip("torch").cuda.is_available():
+    if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     compare(index, "cuda", [], options)
+
+
+@pytest.mark.parametrize("options", [{"probes": 1}, {"probes": 6}, {"probes": 9, "threshold": 0.5}, {"k": 150}])
+def test_the_first_pruning_keeps_passages_of_the_same_scores(index: Place, options: dict) -> None:
+    group = open_shards(index, "en")
+    shards = DeviceShards(group, "cpu")
+    for query in QUERIES[:-1]:
+        depth = Depth.of(SearchOptions(**{"k": 5, "candidates": 60, **options}), group.living, group.docs.count, 1.0)
+        passages, scores = group._find(query, group._score_centroids(query), depth)
+        first = dict(zip(passages.tolist(), scores.tolist(), strict=True))
+        kept = shards._find(torch.from_numpy(group.codec.centroids_CN @ query.T), query, depth).tolist()
+        best = sorted(scores.tolist(), reverse=True)[: depth.candidates]
+        np.testing.assert_allclose(sorted((first[p] for p in kept), reverse=True), best, rtol=1e-5, atol=1e-5)
 
 
 def test_passages_are_scored_in_blocks(index: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@
     path = "DIR"          # with DIR/<lang>/, or DIR/<lang>-00000/, … as `babelray export` writes them
 
 Documents are not encoded: codes and residuals are copied from its directories into shards of kind plaid, which are
-searched, added to and compacted as any other. The passages of each document are named by ``passages.tsv``. All
+searched as any other. The passages of each document are named by ``passages.tsv``. All
 directories must have one codec, and their documents must be documents of the recipe; those that they lack are counted.
 Cost: one pass over the directories for each shard of a language.
 """
