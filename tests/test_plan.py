@@ -252,7 +252,7 @@ def test_pooling_makes_other_vectors_of_documents_alone(tmp_path: Path) -> None:
     assert "encode-student-queries-en" in same
     assert not {"encode-student-en", "index-student"} & same
     with pytest.raises(RecipeError, match="a dense student has one vector"):
-        load("atlas", [*SMALL, "encode.pool=2"])
+        load("small-bitext", ["encode.pool=2"])
 
 
 def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:
