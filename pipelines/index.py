@@ -20,27 +20,50 @@ from typing import Any
 
 from pydantic import Field
 
-from cluster.component import Component
-from cluster.errors import StepError
+from cluster.component import Component, fingerprint
+from cluster.errors import StepError, StorageError
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes import Index
 from pipelines.indexes.base import ShardPlan
+from pipelines.indexes.fast_plaid import FastPlaid
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.tune import tune
+from pipelines.ingest import ABSENT
+from pipelines.sources.files import File
 
 
 class IndexConfig(Component):
-    """The kind of index, and the documents per shard: at most ``shard_rows``, or one part that has more."""
+    """The kind of index, and the documents per shard: at most ``shard_rows``, or one part that has more.
+
+    ``content`` identifies the files of an index that is read and not built; its path is in no fingerprint.
+    """
 
     index: Index
     shard_rows: int = Field(100_000, ge=1)
+    content: str = ""
+
+    @classmethod
+    def of(cls, index: Index, shard_rows: int) -> "IndexConfig":
+        """Make the config. Where the files are not here, ``content`` begins with ``pipelines.ingest.ABSENT``: such a
+        plan can be shown but not run."""
+        if not isinstance(index, FastPlaid):
+            return cls(index=index, shard_rows=shard_rows)
+        place = Place(index.path)
+        try:
+            files = [[one.name, *File(f.name, f).digest()] for one in place.list() for f in one.list()]
+            if not files:
+                raise StorageError(f"index.path = {place.redacted!r}: expected a directory below it for each language")
+            content = fingerprint(files)
+        except StorageError as error:
+            content = f"{ABSENT}{error}"
+        return cls(index=index, shard_rows=shard_rows, content=content)
 
 
 def build_index(config: IndexConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Build the index of a collection (a DirectoryWork).
 
-    ``inputs["vectors"]`` holds VECTORS by language, or ``inputs["docs"]`` DOCS for a lexical index;
+    ``inputs["vectors"]`` holds VECTORS by language, or ``inputs["docs"]`` DOCS for a lexical index or one that is read;
     ``inputs["questions"]``, where there is one, the VECTORS of questions by which a wanted recall is measured.
     """
     builder = config.index.build()

@@ -232,6 +232,29 @@ def test_an_adapter_makes_another_training_of_the_same_start() -> None:
         load("atlas", [*SMALL, "train.adapter={}"])
 
 
+def test_an_index_that_is_read_encodes_questions_alone(tmp_path: Path) -> None:
+    (tmp_path / "index" / "en").mkdir(parents=True)
+    (tmp_path / "index" / "en" / "metadata.json").write_text("{}")
+    sets = [*SMALL, *LATE, f'index={{kind="fast_plaid", path="{tmp_path / "index"}"}}']
+    made = plan(load("atlas", sets))
+    assert set(made.find_steps("index-student")[0].inputs) == {"docs"}
+    assert {name for name in names(made) if name.startswith("encode-student")} == {"encode-student-queries-en"}
+    (before,) = made.find_steps("index-student")
+    (tmp_path / "index" / "en" / "metadata.json").write_text("{ }")
+    assert plan(load("atlas", sets)).find_steps("index-student")[0].id != before.id
+    (tmp_path / "index").rename(tmp_path / "moved")
+    assert any("a directory below it for each language" in line for line in plan(load("atlas", sets)).absent)
+
+
+def test_pooling_makes_other_vectors_of_documents_alone(tmp_path: Path) -> None:
+    whole, pooled = (plan(load("atlas", [*SMALL, *LATE, *more])) for more in ([], ["encode.pool=2"]))
+    same = {step_id.partition("@")[0] for step_id in ids(whole) & ids(pooled)}
+    assert "encode-student-queries-en" in same
+    assert not {"encode-student-en", "index-student"} & same
+    with pytest.raises(RecipeError, match="a dense student has one vector"):
+        load("small-bitext", ["encode.pool=2"])
+
+
 def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     sets = parallel(tmp_path / "data")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from cluster.step import Step
-from pipelines.indexes.plaid.cells import FLAT, POINTS, count_compared, count_learning
 from pipelines.indexes.plaid.depth import count_candidates
+from pipelines.indexes.plaid.groups import FLAT, POINTS, count_compared, count_learning
 
 GROUPED = 1.4  # times what a product costs among all centroids, where they are in groups: measured on one core
 PASSAGES_SAMPLED = 16 * 120**0.5  # times the root of their number: the sample of PLAID-X

@@ -43,6 +43,7 @@ class SearchOptions(Component):
             queue.
         decoded: PLAID: passages kept by the second pruning and scored by their decoded vectors.
         threshold: PLAID: a probed cell counts in the first pruning when its cosine to the query token reaches this.
+        device: PLAID: what torch searches on, ``cuda`` or ``cpu``; None takes compiled loops on processors.
     """
 
     k: int = Field(100, ge=1)
@@ -50,6 +51,7 @@ class SearchOptions(Component):
     candidates: int | None = Field(None, ge=1)
     decoded: int | None = Field(None, ge=1)
     threshold: float | None = Field(None, ge=-1, le=1)
+    device: str | None = Field(None, pattern=r"^(cpu|cuda(:\d+)?)$")
 
 
 @dataclass(frozen=True)

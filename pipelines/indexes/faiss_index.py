@@ -141,7 +141,7 @@ class TrainCells:
 
         census = take_census(self.plans, self.config.seed)
         cells = self.config.cells or max(1, int(4 * np.sqrt(census.passages / len(self.plans))))
-        sample_PN = draw(census, TRAIN_PER_CELL * cells, TRAIN_PER_CELL * cells, self.config.seed)
+        sample_PN = draw(census, TRAIN_PER_CELL * cells, TRAIN_PER_CELL * cells, self.config.seed).astype(np.float32)
         cells = min(cells, len(sample_PN))
         dim = sample_PN.shape[1]
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)

@@ -254,7 +254,7 @@ class Inversion:
         self.starts_K1 = offsets(counts_K)
         self._cursor_K = self.starts_K1[:-1].copy()
         total = int(self.starts_K1[-1])
-        self._files = [_new_npy(path, dtype, total) for path, dtype in columns.items()]
+        self._files = [new_npy(path, dtype, total) for path, dtype in columns.items()]
 
     def add(self, keys: IntArray, *values: np.ndarray) -> None:
         """Place entries; one array of values per column."""
@@ -277,7 +277,8 @@ class Inversion:
                 file.flush()
 
 
-def _new_npy(path: Path, dtype: str, rows: int) -> np.ndarray:
+def new_npy(path: Path, dtype: str, rows: int) -> np.ndarray:
+    """A new ``.npy`` file of one dimension, mapped to be written."""
     if not rows:  # an empty file cannot be mapped
         np.save(path, np.zeros(0, dtype))
         return np.zeros(0, dtype)

@@ -68,7 +68,7 @@ def _count(part: str) -> tuple[int, int]:
 
 
 def draw(census: Census, passages: int, max_tokens: int, seed: int) -> FloatArray:
-    """Draw about ``passages`` passages (at most ``max_tokens`` tokens) without replacement: their vectors, float32,
+    """Draw about ``passages`` passages (at most ``max_tokens`` tokens) without replacement: their vectors, float16,
     shuffled (tokens, dim)."""
     share = min(
         1.0, passages / census.passages_seen, max_tokens * census.passages / census.tokens / census.passages_seen
@@ -79,9 +79,9 @@ def draw(census: Census, passages: int, max_tokens: int, seed: int) -> FloatArra
         for rows in stream_vectors([part]):
             starts = offsets(rows.tokens_P)
             chosen = _choose(len(rows.tokens_P), share, rng)
-            drawn.append(rows.vectors_TN[ranges(starts[chosen], rows.tokens_P[chosen].astype(np.int64))])
+            drawn.append(rows.vectors_TN.take(ranges(starts[chosen], rows.tokens_P[chosen].astype(np.int64)), axis=0))
     sample_TN = np.concatenate(drawn)
-    return sample_TN[np.random.default_rng(seed).permutation(len(sample_TN))].astype(np.float32)
+    return sample_TN.take(np.random.default_rng(seed).permutation(len(sample_TN)), axis=0)
 
 
 def _choose(size: int, share: float, rng: np.random.Generator) -> IntArray:

@@ -29,6 +29,7 @@ from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.step import Step, find_steps, list_steps
+from pipelines.index import IndexConfig
 from pipelines.ingest import ABSENT, IngestConfig
 from pipelines.model_hub import remember_answers
 from pipelines.models import find_absent, pin
@@ -48,6 +49,7 @@ from pipelines.recipe import BM25, STUDENT, UNTRAINED, Recipe
 from pipelines.score_file import ScoreFileConfig
 from pipelines.sources.splits import describe_splits
 
+READING = IngestConfig | ScoreFileConfig | IndexConfig  # configs that identify the content of files
 __all__ = ["BM25", "STUDENT", "UNTRAINED", "Collection", "Plan", "System", "encoder_of", "plan"]
 
 
@@ -97,7 +99,7 @@ class Plan:
     @property
     def absent(self) -> list[str]:
         """Which files of the sources and which models are not here: such a plan can be looked at, and not run."""
-        contents = [s.config.content for s in self.steps if isinstance(s.config, IngestConfig | ScoreFileConfig)]
+        contents = [s.config.content for s in self.steps if isinstance(s.config, READING)]
         files = [content.removeprefix(ABSENT) for content in contents if content.startswith(ABSENT)]
         return list(dict.fromkeys([*files, *(line for step in self.steps for line in find_absent(step.config))]))
 

@@ -14,7 +14,7 @@ from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
 from pipelines.index import IndexConfig, build_index
-from pipelines.indexes import Bm25, Exact, Index, Plaid
+from pipelines.indexes import Bm25, Exact, FastPlaid, Index, Plaid
 from pipelines.indexes.base import SearchOptions
 from pipelines.matrix import MatrixConfig, build_matrix
 from pipelines.models import Pretrained
@@ -95,7 +95,8 @@ def encoder_of(recipe: Recipe, system: System) -> EncoderConfig:
 
 def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs", "queries"], rows: Step) -> Step:
     """Vectors of a DOCS or QUERIES step under the encoder of a system."""
-    passages: dict[str, Any] = {"passage_length": recipe.passage_length, "passage_stride": recipe.passage_stride}
+    passages: dict[str, Any] = {name: getattr(recipe, name) for name in ("passage_length", "passage_stride")}
+    passages["pool"] = recipe.encode.pool
     encoder = encoder_of(recipe, system)
     config = EncodeConfig(role=role, **dict(encoder), **(passages if role == "docs" else {}))
     inputs = {"rows": rows} | ({"student": system.student} if system.student else {})
@@ -105,15 +106,15 @@ def plan_vectors(recipe: Recipe, system: System, name: str, role: Literal["docs"
 
 
 def plan_index(recipe: Recipe, system: System, docs: Mapping[str, Step]) -> Step:
-    """One index of all languages: of vectors, or of text for BM25."""
+    """One index of all languages: of vectors, of text for BM25, or one that is read."""
     assert system.index is not None  # a recipe with documents has one
-    if system.index.kind == "bm25":
+    if isinstance(system.index, Bm25 | FastPlaid):
         inputs: dict[str, Any] = {"docs": docs}
     else:
         inputs = {"vectors": {lang: plan_vectors(recipe, system, lang, "docs", step) for lang, step in docs.items()}}
     if isinstance(system.index, Plaid) and system.index.recall and (questions := _find_questions(system)):
         inputs["questions"] = plan_vectors(recipe, system, questions.name, "queries", questions)
-    config = IndexConfig(index=system.index, shard_rows=recipe.shard_rows)
+    config = IndexConfig.of(system.index, recipe.shard_rows)
     return make_step(recipe, "index", f"index-{system.name}", build_index, config, inputs)
 
 

@@ -150,6 +150,8 @@ class Recipe(Component):
             raise ValueError(
                 f"index.kind = faiss cannot hold the vectors of a {train.student.kind} student: choose plaid or exact"
             )
+        if self.encode.pool > 1 and train.student.kind == "dense":
+            raise ValueError("encode.pool merges vectors of tokens, and a dense student has one vector: leave it out")
 
     @model_validator(mode="after")
     def _check_stages(self) -> "Recipe":

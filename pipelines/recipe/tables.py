@@ -186,6 +186,7 @@ class Encoding(Component):
 
     precision: Wanted = "auto"
     batch_tokens: Speed | None = None  # of a batch, padding included: fewer where memory runs out
+    pool: int = Field(1, ge=1)  # tokens of a passage to a vector: 2 halves a late-interaction index
 
 
 class Run(Component):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import Place
-from pipelines.indexes.plaid.cells import Cells
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.vectors import FloatArray, stream_vectors
 
@@ -23,6 +22,8 @@ TOO_FAR = 0.25  # drop of the mean cosine from which the codec should be learnt 
 def measure_cosine(index: Place, parts: Sequence[str]) -> float | None:
     """The mean cosine of the vectors of some parts of VECTORS to their cells; None where the index has no cells, or
     the parts no vectors."""
+    from pipelines.indexes.plaid.cells import Cells
+
     centroids_CN = _read_centroids(index)
     if centroids_CN is None or not parts:
         return None

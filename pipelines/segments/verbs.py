@@ -9,7 +9,9 @@ from cluster.errors import RecipeError
 from cluster.prune import is_artifact_name
 from cluster.storage import Place
 from pipelines import languages
+from pipelines.indexes.fast_plaid import FastPlaid
 from pipelines.plan import Plan
+from pipelines.plan.systems import plan_vectors
 from pipelines.segments.documents import read_documents, read_ids
 from pipelines.segments.drift import TOO_FAR
 from pipelines.segments.growing import Change, GrowingIndex, Progress
@@ -80,6 +82,9 @@ def open_index(plan: Plan, root: Place, system: str) -> GrowingIndex:
     _ = index.manifest  # it is complete, or this raises and says what to run
     docs = {lang: ingested.artifact(root) for lang, ingested in collection.docs.items()}
     encoded = step.inputs.get("vectors", {})
+    if isinstance(plan.systems[system].index, FastPlaid):  # it was read: what is added is encoded all the same
+        made = collection.docs.items()
+        encoded = {lang: plan_vectors(plan.recipe, plan.systems[system], lang, "docs", docs) for lang, docs in made}
 
     def open_encoders() -> dict[str, Any]:
         from pipelines.encode import Encode

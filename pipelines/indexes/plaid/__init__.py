@@ -23,13 +23,13 @@ class Plaid(Component):
         centroids: None is 2^⌊log2(16·√tokens)⌋, the tokens being those of one shard of every language.
         kmeans_iterations: 4 as in PLAID; more changes little.
         buckets: of residual components: lloyd minimises the squared error, quantiles is the rule of the papers.
-        sample_tokens: largest sample for k-means, in vectors (2 GiB of float32 at dim 128).
+        sample_tokens: largest sample for k-means, in vectors (1 GiB of float16 at dim 128, and as much of bfloat16).
         seed: of the sample and of k-means.
         recall: part of the exact top documents that a search is to find. The default depth of the index is then one
             that does, found by trying (see ``pipelines.indexes.plaid.tune``). None takes the usual depth.
     """
 
-    version: ClassVar[int] = 3  # k-means group by group, packed lists, shards that say what they are
+    version: ClassVar[int] = 4  # cells by products in bfloat16
     kind: Literal["plaid"] = "plaid"
     bits: Literal[1, 2, 4] = 2
     centroids: int | None = Field(None, ge=1)

@@ -15,9 +15,9 @@ import numpy as np
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.indexes.base import ShardPlan
-from pipelines.indexes.files import Docs, DocsWriter, Inversion, NpyAppender, Stack, blocks, load_npy, offsets
-from pipelines.indexes.plaid.cells import POINTS
+from pipelines.indexes.files import Docs, DocsWriter, NpyAppender, Stack, blocks, load_npy, new_npy, offsets
 from pipelines.indexes.plaid.codec import BLOCK, HELDOUT, Codec, Training, train
+from pipelines.indexes.plaid.groups import POINTS
 from pipelines.indexes.plaid.shard import CODES, LIST_BYTES, LISTS, RESIDUALS, choose_code_type, describe
 from pipelines.indexes.sample import draw, take_census
 from pipelines.vectors import IntArray, stream_vectors
@@ -43,8 +43,8 @@ class PlaidBuilder:
         """Write a shard's files. See ``Builder.write``."""
         codec = Codec.load((out / "codec").fetch())
         codec.save(directory)
-        docs = _compress(plan.parts, codec, directory)
-        _write_lists(directory, len(codec.centroids_CN))
+        docs = _compress(plan, codec, directory)
+        write_lists(directory, len(codec.centroids_CN))
         return {**docs.facts, **describe(directory, type(self.config).version)}
 
     def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class PlaidBuilder:
                 copied.append(rows_T.slice(0, 0))  # where nothing is kept, the width is
                 for tokens in docs.token_blocks(kept):
                     copied.append(rows_T.take(tokens))
-        _write_lists(directory, len(codec.centroids_CN))
+        write_lists(directory, len(codec.centroids_CN))
         return {**written.facts, **describe(directory, type(self.config).version)}
 
 
@@ -89,43 +89,45 @@ class TrainCodec:
         return {"sampled": len(sample_TN), "centroids": len(codec.centroids_CN), "dim": codec.dim}
 
 
-def _compress(parts: Sequence[str], codec: Codec, directory: Path) -> DocsWriter:
+def _compress(plan: ShardPlan, codec: Codec, directory: Path) -> DocsWriter:
+    from pipelines.indexes.plaid.cells import Cells
+
     with (
         DocsWriter(directory) as docs,
         NpyAppender(directory / CODES, choose_code_type(len(codec.centroids_CN))) as codes,
         NpyAppender(directory / RESIDUALS, "|u1") as residuals,
     ):
-        for rows in stream_vectors(parts):
+        cells: Cells | None = None
+        for rows in stream_vectors(plan.parts):
             docs.append(rows)
-            for codes_T, residuals_TW in codec.encode(rows.vectors_TN):
+            cells = cells or Cells(codec.centroids_CN, vectors=len(rows.vectors_TN) * sum(plan.rows) // len(rows.ids))
+            for codes_T, residuals_TW in codec.encode(rows.vectors_TN, cells):
                 codes.append(codes_T)
                 residuals.append(residuals_TW)
     return docs
 
 
-def _write_lists(directory: Path, centroids: int) -> None:
+def write_lists(directory: Path, centroids: int) -> None:
     """For each centroid the passages that have a token of its cell, ascending: count, then place, then pack."""
-    from pipelines.indexes.plaid.lists import pack_lists
+    from pipelines.indexes.plaid.lists import count_members, pack_lists, place_members
 
-    counts_C = np.zeros(centroids, np.int64)
-    for codes, _ in _cells(directory, centroids):
-        counts_C += np.bincount(codes, minlength=centroids)
+    counts_C, last_C = np.zeros(centroids, np.int64), np.full(centroids, -1, np.int32)
+    for codes_T, starts_P1, first in _codes(directory):
+        count_members(codes_T, starts_P1, first, last_C, counts_C)
+    starts_C1, last_C[:] = offsets(counts_C), -1
     with TemporaryDirectory() as temp:
-        file = Path(temp) / "lists.npy"
-        lists = Inversion(counts_C, {file: "<i4"})
-        for codes, passages in _cells(directory, centroids):
-            lists.add(codes, passages)
-        lists.close()
+        lists, places_C = new_npy(Path(temp) / "lists.npy", "<i4", int(starts_C1[-1])), starts_C1[:-1].copy()
+        for codes_T, starts_P1, first in _codes(directory):
+            place_members(codes_T, starts_P1, first, last_C, places_C, lists)
         with NpyAppender(directory / LISTS, "|u1") as packed, NpyAppender(directory / LIST_BYTES, "<i4") as sizes:
-            for bytes_B, bytes_C in pack_lists(load_npy(file), lists.starts_K1):
+            for bytes_B, bytes_C in pack_lists(lists, starts_C1):
                 packed.append(bytes_B)
                 sizes.append(bytes_C)
 
 
-def _cells(directory: Path, centroids: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """The distinct (code, passage) pairs, a block of passages at a time."""
+def _codes(directory: Path) -> Iterator[tuple[IntArray, IntArray, int]]:
+    """The codes of a block of passages, where each passage starts among them, and the first passage."""
     codes_T, starts_P1 = load_npy(directory / CODES), offsets(load_npy(directory / "tokens.npy"))
     for first, last in blocks(starts_P1, 16 * BLOCK):
-        owner_T = np.repeat(np.arange(first, last), np.diff(starts_P1[first : last + 1]))
-        pairs = np.unique(owner_T * centroids + codes_T[starts_P1[first] : starts_P1[last]])
-        yield pairs % centroids, pairs // centroids
+        begin, end = starts_P1[first], starts_P1[last]
+        yield codes_T[begin:end].astype(np.int32), starts_P1[first : last + 1] - begin, first

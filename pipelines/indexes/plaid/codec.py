@@ -19,19 +19,21 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from cluster.errors import StepError
-from pipelines.indexes.plaid.cells import Cells, learn_centroids
 from pipelines.vectors import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from pipelines.indexes.plaid.cells import Cells
 
 BucketRule = Literal["lloyd", "quantiles"]
 
 FILES = ("centroids", "bucket_cutoffs", "bucket_weights", "avg_residual", "cluster_threshold")
-BLOCK = 1 << 14  # vectors encoded at a time: 8 MB at dim 128
+BLOCK = 1 << 15  # vectors encoded at a time: 16 MB at dim 128
 HELDOUT = 0.05  # share of the sample that k-means does not see, at most MAX_HELDOUT vectors
 MAX_HELDOUT = 50_000
 LLOYD_VALUES, LLOYD_ROUNDS = 1 << 19, 50
@@ -64,13 +66,19 @@ class Codec:
         """Components per vector."""
         return self.centroids_CN.shape[1]
 
-    def encode(self, vectors_TN: FloatArray) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yield (codes int32 (t,), residuals uint8 (t, W)) of consecutive blocks of the vectors."""
-        from pipelines.indexes.plaid.kernels import compress
+    def encode(self, vectors_TN: FloatArray, cells: "Cells | None" = None) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield (codes int32 (t,), residuals uint8 (t, W)) of consecutive blocks of the vectors.
 
+        ``cells`` are those of this codec, prepared for more vectors than these.
+        """
+        from pipelines.indexes.plaid.cells import Cells
+        from pipelines.indexes.plaid.kernels import compress
+        from pipelines.indexes.plaid.products import to_float32
+
+        cells = cells or Cells(self.centroids_CN, vectors=len(vectors_TN))
         for start in range(0, len(vectors_TN), BLOCK):
-            block_TN = vectors_TN[start : start + BLOCK].astype(np.float32)
-            codes_T = self._cells.assign(block_TN)
+            block_TN = to_float32(vectors_TN[start : start + BLOCK])
+            codes_T = cells.assign(block_TN)
             residuals_TW = np.empty((len(block_TN), self.dim * self.bits // 8), np.uint8)
             compress(block_TN, codes_T, self.centroids_CN, self.cutoffs, residuals_TW)
             yield codes_T, residuals_TW
@@ -122,10 +130,6 @@ class Codec:
         return kept.result()
 
     @cached_property
-    def _cells(self) -> Cells:
-        return Cells(self.centroids_CN)
-
-    @cached_property
     def weights_of_byte(self) -> FloatArray:
         """(256, 8 / bits): the weights that each packed byte stands for."""
         every_byte = np.arange(256, dtype=np.uint8)[:, None]
@@ -160,18 +164,22 @@ class Training:
 
 
 def train(sample_TN: FloatArray, how: Training) -> Codec:
-    """Learn a codec from unit vectors (float32, in random order): k-means, then the buckets from vectors held out.
+    """Learn a codec from unit vectors (float16 or float32, in random order): k-means, then buckets from those held out.
 
     A small sample gives fewer centroids: at most one per vector, a power of two.
 
     Raises:
         StepError: the vectors have not norm 1, or their width cannot be packed.
     """
+    from pipelines.indexes.plaid.cells import Cells, learn_centroids
+    from pipelines.indexes.plaid.products import to_float32
+
     _check(sample_TN, how.bits)
     held = min(int(len(sample_TN) * HELDOUT), MAX_HELDOUT)
     heldout_TN, seen_TN = (sample_TN[:held], sample_TN[held:]) if held else (sample_TN, sample_TN)
     count = min(how.centroids, 1 << (len(seen_TN).bit_length() - 1))
     centroids_CN = learn_centroids(seen_TN, count, how.iterations, how.seed)
+    heldout_TN = to_float32(heldout_TN)
     residuals_TN = heldout_TN - centroids_CN[Cells(centroids_CN).assign(heldout_TN)]
     cutoffs, weights = learn_buckets(residuals_TN.ravel(), how.bits, how.buckets)
     return Codec(
@@ -198,7 +206,11 @@ def learn_buckets(values: FloatArray, bits: int, rule: BucketRule) -> tuple[Floa
 
 
 def _check(sample_TN: FloatArray, bits: int) -> None:
-    norms = np.linalg.norm(sample_TN, axis=1)
+    from pipelines.indexes.plaid.products import to_float32
+
+    norms = np.concatenate(
+        [np.linalg.norm(to_float32(sample_TN[i : i + BLOCK]), axis=1) for i in range(0, len(sample_TN), BLOCK)]
+    )
     if np.abs(norms - 1).max() > 0.02:
         raise StepError(
             f"plaid stores unit vectors, got document vectors of norm {norms.min():.3f} to {norms.max():.3f}: "

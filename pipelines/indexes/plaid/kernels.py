@@ -252,16 +252,18 @@ def compress(vectors_TN, codes_T, centroids_CN, cutoffs, residuals_TW):  # type:
     for bucket in range(count + 1):
         for bit in range(bits):
             turned[bucket] |= ((bucket >> bit) & 1) << (bits - 1 - bit)
-    left_N = np.empty(vectors_TN.shape[1], np.int64)
+    left_N, buckets_N = np.empty(vectors_TN.shape[1], F32), np.empty(vectors_TN.shape[1], np.int32)
     for t in range(len(codes_T)):
         vector_N, centroid_N = vectors_TN[t], centroids_CN[codes_T[t]]
         for n in range(len(left_N)):
-            value, bucket = vector_N[n] - centroid_N[n], 0
-            for i in range(count):
-                bucket += value > cutoffs[i]
-            left_N[n] = bucket
+            left_N[n] = vector_N[n] - centroid_N[n]
+            buckets_N[n] = 0
+        for i in range(count):
+            cutoff = cutoffs[i]
+            for n in range(len(left_N)):
+                buckets_N[n] += np.int32(left_N[n] > cutoff)
         for w in range(residuals_TW.shape[1]):
             byte = 0
             for i in range(parts):
-                byte = (byte << bits) | turned[left_N[w * parts + i]]
+                byte = (byte << bits) | turned[buckets_N[w * parts + i]]
             residuals_TW[t, w] = byte

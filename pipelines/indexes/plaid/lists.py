@@ -66,6 +66,32 @@ def _unpack(packed_B, starts_C1, limit, passages, counts_C):  # type: ignore[no-
     return True
 
 
+@kernel(types.void(_READ_I4, _READ_I8, types.int64, _I4_1, _I8_1))
+def count_members(codes_T, starts_P1, first, last_C, counts_C):  # type: ignore[no-untyped-def]
+    """Count for each cell the passages, numbered from ``first``, that have a token of it.
+
+    ``last_C`` is the last passage that was counted for each cell.
+    """
+    for p in range(len(starts_P1) - 1):
+        for t in range(starts_P1[p], starts_P1[p + 1]):
+            cell = codes_T[t]
+            if last_C[cell] != first + p:
+                last_C[cell] = first + p
+                counts_C[cell] += 1
+
+
+@kernel(types.void(_READ_I4, _READ_I8, types.int64, _I4_1, _I8_1, _I4_1))
+def place_members(codes_T, starts_P1, first, last_C, places_C, lists):  # type: ignore[no-untyped-def]
+    """Write the passages that ``count_members`` counted, each at the place of its cell, which moves on by one."""
+    for p in range(len(starts_P1) - 1):
+        for t in range(starts_P1[p], starts_P1[p + 1]):
+            cell = codes_T[t]
+            if last_C[cell] != first + p:
+                last_C[cell] = first + p
+                lists[places_C[cell]] = first + p
+                places_C[cell] += 1
+
+
 def pack_lists(passages: IntArray, starts_C1: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Pack the lists of int32 that start at ``starts_C1`` of ``passages``: yields the bytes of some cells, and how many
     each takes."""

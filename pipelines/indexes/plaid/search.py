@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipelines.indexes.files import Docs, Stack
 from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.codec import Codec
 from pipelines.indexes.plaid.depth import Depth, Level
+from pipelines.indexes.plaid.on_device import DeviceShards
 from pipelines.indexes.plaid.shard import check_shards, open_files
 from pipelines.vectors import FloatArray, IntArray
 
@@ -77,19 +79,21 @@ class PlaidGroup:
         self._kernels = kernels
         passages_S, starts = np.diff(self.docs.passages_S1), self.docs.token_starts_P1[self.docs.passages_S1]
         counts = zip(directories, passages_S.tolist(), np.diff(starts).tolist(), strict=True)
-        self._files = [open_files(directory, self.codec, *own) for directory, *own in counts]  # kernels read by address
-        codes, residuals = self._files[0][:2]
+        self.files = [open_files(directory, self.codec, *own) for directory, *own in counts]  # kernels read by address
+        codes, residuals = self.files[0][:2]
         self._shards = kernels.Shards(
-            np.array([addresses(files) for files in self._files]),
+            np.array([addresses(files) for files in self.files]),
             self.docs.passages_S1,
             self.docs.token_starts_P1,
             codes.itemsize,
             residuals.shape[1],
         )
         self._tables = kernels.CodecTables(self.codec.centroids_CN, self.codec.weights_of_byte.view(np.float64))
-        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self._files], axis=0)
+        self.is_filled_C = np.any([np.diff(starts) > 0 for _, _, starts, _ in self.files], axis=0)
         self.passages = int(self.docs.passages_S1[-1])
         self.living = Findable(self.passages, len(self.docs))  # what is not hidden
+        self._on_device: dict[str, DeviceShards] = {}
+        self._copying = Lock()
 
     def hide(self, ids: Sequence[pa.Array]) -> None:
         """See ``ShardGroup.hide``. Reads the codes of all tokens, to know which cells hold one that is left."""
@@ -97,7 +101,7 @@ class PlaidGroup:
         if self.docs.is_hidden_D is None:
             return
         self.living = self._limit(self.docs.living)
-        codes_T = Stack([codes for codes, *_ in self._files])
+        codes_T = Stack([codes for codes, *_ in self.files])
         self.is_filled_C = np.zeros_like(self.is_filled_C)
         for tokens in self.docs.token_blocks(self.docs.living):
             self.is_filled_C[codes_T.take(tokens)] = True
@@ -117,6 +121,8 @@ class PlaidGroup:
         matrices = [np.asarray(query, np.float32) for query in queries]
         for query_QN in matrices:
             check_dim(query_QN, self.codec.dim)
+        if options.device:
+            return [self._search_on(options.device, query_QN, depth, findable) for query_QN in matrices]
         if depth.decodes_all(findable.passages):  # their cells' scores are not asked for
             return [self._rank(query_QN, findable.list_all(), depth.k, self.threads) for query_QN in matrices]
         if len(matrices) == 1:
@@ -167,7 +173,19 @@ class PlaidGroup:
         def score_decoded(some: IntArray, scores: FloatArray) -> None:
             self._kernels.score_decoded(some, self._shards, self._tables, query_NL, len(query_QN), scores)
 
-        scores_P = self._divide(score_decoded, passages, threads)
+        return self._rank_docs(passages, self._divide(score_decoded, passages, threads), k)
+
+    def _search_on(self, device: str, query_QN: FloatArray, depth: Depth, findable: Findable) -> Ranking:
+        """Search by torch. The first search copies the shards to the device; threads wait for it."""
+        if not len(query_QN) or not findable.passages:
+            return []
+        with self._copying:
+            if device not in self._on_device:
+                self._on_device[device] = DeviceShards(self, device)
+        return self._rank_docs(*self._on_device[device].rank(query_QN, depth, findable), depth.k)
+
+    def _rank_docs(self, passages: IntArray, scores_P: FloatArray, k: int) -> Ranking:
+        """The documents of the best passages, which are given ascending."""
         docs, first = np.unique(self.docs.of_passages(passages), return_index=True)
         return rank(self.docs, docs, np.maximum.reduceat(scores_P, first), k)
 
