@@ -68,10 +68,11 @@ def test_the_first_pruning_keeps_passages_of_the_same_scores(index: Place, optio
     group = open_shards(index, "en")
     shards = DeviceShards(group, "cpu")
     for query in QUERIES[:-1]:
-        depth = Depth.of(SearchOptions(**{"k": 5, "candidates": 60, **options}), group.living, group.docs.count, 1.0)
-        passages, scores = group._find(query, group._score_centroids(query), depth)
+        living = group.living
+        depth = Depth.of(SearchOptions(**{"k": 5, "candidates": 60, **options}), living.passages, living.docs, 1.0)
+        passages, scores = group._find(query, group._score_centroids(query), depth, living)
         first = dict(zip(passages.tolist(), scores.tolist(), strict=True))
-        kept = shards._find(torch.from_numpy(group.codec.centroids_CN @ query.T), query, depth).tolist()
+        kept = shards._find(torch.from_numpy(group.codec.centroids_CN @ query.T), query, depth, living).tolist()
         best = sorted(scores.tolist(), reverse=True)[: depth.candidates]
         np.testing.assert_allclose(sorted((first[p] for p in kept), reverse=True), best, rtol=1e-5, atol=1e-5)
 

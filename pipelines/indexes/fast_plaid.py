@@ -106,7 +106,7 @@ class FastPlaidReader:
                     codes.append(index.codes_T.take(tokens))
                     residuals.append(index.residuals_TW.take(tokens))
         write_lists(directory, cells)
-        settings = Plaid(bits=codec.bits, centroids=cells)  # type: ignore[arg-type]
+        settings = Plaid(bits=codec.bits, centroids=cells)
         return {**docs.facts, **describe(directory, Plaid.version), "index": settings.model_dump()}
 
     def merge(self, sources: Sequence[Path], kept: IntArray, directory: Path) -> dict[str, Any]:
