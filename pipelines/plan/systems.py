@@ -1,11 +1,12 @@
 """The systems of a plan: what searches the evaluation sets, and how each is measured.
 
 A system is an index and what feeds it: an encoder, or text for BM25. Documents may be translated first (``docs_in``),
-and a teacher may order again what another system found (``rerank``).
+a teacher may order again what another system found (``rerank``), and a system may fuse others (``fuse``).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.step import Step
@@ -13,11 +14,13 @@ from pipelines.correlation import MEASURES as CORRELATIONS
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
+from pipelines.fusion import LearntFusion
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index, Plaid
 from pipelines.indexes.base import SearchOptions
 from pipelines.matrix import MatrixConfig, build_matrix
 from pipelines.models import Pretrained
+from pipelines.plan.fusion import plan_fused, plan_weights
 from pipelines.plan.steps import Collection, config_of, make_step, other_student
 from pipelines.plan.translation import translate_docs
 from pipelines.precision import resolve, with_precision
@@ -50,6 +53,8 @@ class System:
     reranker: Scorer | None = None  # orders again the first ``depth`` documents of the system ``of``
     of: str = ""
     depth: int = 100
+    fuse: tuple[str, ...] = ()  # the systems whose rankings become one
+    fusion: LearntFusion = LearntFusion()
 
 
 def plan_systems(recipe: Recipe, training: "Training | None") -> dict[str, System]:
@@ -74,6 +79,8 @@ def _plan_student(recipe: Recipe, training: "Training | None") -> System:
 
 def _plan_system(recipe: Recipe, name: str, spec: SystemSpec) -> System:
     index = spec.index or recipe.index
+    if spec.fuse:
+        return System(name, None, fuse=spec.fuse, fusion=spec.fusion)
     if spec.rerank:
         return System(name, index, reranker=spec.rerank, of=spec.of, depth=spec.depth)
     if spec.recipe:
@@ -148,12 +155,19 @@ class Searched:
 
 
 def plan_searches(recipe: Recipe, systems: Mapping[str, System], collection: Collection) -> dict[str, Searched]:
-    """Index and search a collection with each system; where it has no questions, index it for the student alone."""
+    """Index and search a collection with each system; where it has no questions, index it for what is served alone."""
     if collection.queries is None:
-        student = systems[STUDENT]
-        return {STUDENT: Searched(plan_index(recipe, student, collection.docs), {})}
+        served = [STUDENT, *([recipe.serve.hybrid.system] if recipe.serve.hybrid else [])]
+        return {
+            name: Searched(plan_index(recipe, systems[name], _searched_docs(recipe, systems[name], collection)), {})
+            for name in served
+        }
     searches: dict[str, Searched] = {}
     for name, system in systems.items():
+        if system.fuse:
+            weights = plan_weights(recipe, systems, system, partial(plan_searches, recipe))
+            searches[name] = Searched(None, plan_fused(recipe, system, searches, weights))
+            continue
         if system.reranker:
             found = searches[system.of].rankings.items()
             reranked = {lang: _plan_reranking(recipe, system, collection, lang, rows) for lang, rows in found}
