@@ -100,7 +100,9 @@ def learn_weights(config: LearnConfig, inputs: Mapping[str, Any], out: Place, fa
         fusion = config.fusion.model_copy(update={"weights": weights})
         rows = [_to_row(query_id, fuse(systems, fusion)) for query_id, systems in pooled.items()]
         values = measure((config.measure,), [break_ties(RANKINGS.of(rows))], qrels)
-        tried[weights] = summarise([{"lang": POOL, **value} for value in values], (config.measure,))[POOL][config.measure]
+        tried[weights] = summarise([{"lang": POOL, **value} for value in values], (config.measure,))[POOL][
+            config.measure
+        ]
     best = min(tried, key=lambda weights: (-tried[weights], max(weights) - min(weights), weights))
     facts = {
         "weights": list(best),

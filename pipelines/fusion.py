@@ -13,13 +13,14 @@ Cost: one sort of the documents found.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from cluster.component import Component
 
 LEARN = "learn"
+Name = TypeVar("Name", str, tuple[str, str])  # of a document; names are compared where scores are equal
 
 
 class Fusion(Component):
@@ -65,18 +66,18 @@ class Hybrid(Fusion):
     ``system``  the recipe's system with an index of words
     ``like``    take kind, k and weights of this system of the recipe, which fuses the two; learnt weights too
     ``depth``   how many documents of each are fused
-    ``default`` whether a search that does not say is fused
+    ``default`` whether a search that does not say is fused, which is worth an evaluation first
     """
 
     system: str = "bm25"
     like: str = ""
     depth: int = Field(100, ge=1, le=1000)
-    default: bool = True
+    default: bool = False
 
 
-def fuse(rankings: Sequence[Sequence[tuple[str, float]]], fusion: Fusion) -> list[tuple[str, float]]:
+def fuse(rankings: Sequence[Sequence[tuple[Name, float]]], fusion: Fusion) -> list[tuple[Name, float]]:
     """Fuse rankings of (document, score), best first each, into one: scores falling, ties by name."""
-    fused: defaultdict[str, float] = defaultdict(float)
+    fused: defaultdict[Name, float] = defaultdict(float)
     weights = fusion.weights or (1.0,) * len(rankings)
     for weight, ranking in zip(weights, rankings, strict=True):
         for name, part in zip((name for name, _ in ranking), _parts(ranking, fusion), strict=True):
@@ -85,7 +86,7 @@ def fuse(rankings: Sequence[Sequence[tuple[str, float]]], fusion: Fusion) -> lis
     return sorted(((name, score / total) for name, score in fused.items()), key=lambda hit: (-hit[1], hit[0]))
 
 
-def _parts(ranking: Sequence[tuple[str, float]], fusion: Fusion) -> list[float]:
+def _parts(ranking: Sequence[tuple[Any, float]], fusion: Fusion) -> list[float]:
     """What each document of a ranking adds, before it is weighted."""
     if fusion.kind == "ranks":
         return [1 / (fusion.k + rank) for rank in range(1, len(ranking) + 1)]

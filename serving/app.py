@@ -28,6 +28,7 @@ from cluster.errors import RecipeError
 from cluster.storage import Place
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
+from pipelines.fusion import Hybrid
 from pipelines.indexes.base import SearchOptions
 from pipelines.segments.lists import newest_number
 from pipelines.segments.parts import list_parts
@@ -37,11 +38,13 @@ from serving.catalog import Catalog, take_fingerprint
 from serving.encoder import Encoder
 from serving.encoder_calls import ENCODER
 from serving.gateway import Gateway
-from serving.messages import Info, LanguageInfo, Limits, ShardInfo
+from serving.messages import Info, LanguageInfo, Limits, RerankInfo, ShardInfo
+from serving.reranker import RERANKER, Reranker
 from serving.shard import Shard
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
+    from pipelines.recipe.tables import Rerank
 
 NAME = "babelray"
 SHARD = "shard-"  # what the name of a shard's deployment begins with
@@ -99,6 +102,8 @@ class Served:
     options: SearchOptions = field(default_factory=SearchOptions)
     examples: tuple[str, ...] = ()
     passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
+    hybrid: Hybrid | None = None  # how searches are fused with those of an index of words, served beside this
+    rerank: "Rerank | None" = None  # what scores results again
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -121,6 +126,7 @@ class Served:
                 "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
                 "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
                 "passages": self.passages,
+                "stages": [stage.model_dump(mode="json") if stage else None for stage in (self.hybrid, self.rerank)],
                 "list": newest_number(self.index.place),
                 "software": version("babelray"),
             }
@@ -144,14 +150,14 @@ def build_gateway(args: GatewayArgs) -> Application:
     return gateway_application(Scale(cpus=args.cpus), [], args.access)
 
 
-def gateway_application(scale: Scale, serves: Sequence[str], access: Access = OPEN_TO_ALL) -> Application:
-    """The application of the gateways. ``serves`` names applications of parts, best first.
+def gateway_application(scale: Scale, serves: Sequence[Sequence[str]], access: Access = OPEN_TO_ALL) -> Application:
+    """The application of the gateways. ``serves`` names applications of parts for each slot, best first.
 
     Its version is that of the software and of who may ask: another ``serves`` reaches the gateways that run, which do
     not start anew.
     """
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus).options(
-        user_config={"serves": list(serves)}, max_surge_percent=100
+        user_config={"serves": [list(names) for names in serves]}, max_surge_percent=100
     )
     asked_by = take_fingerprint(access.model_dump(mode="json"))
     return gateway.options(version=f"{version('babelray')}-{asked_by}", _internal=True).bind(access)
@@ -160,6 +166,7 @@ def gateway_application(scale: Scale, serves: Sequence[str], access: Access = OP
 def find(recipe: "Recipe", system: str) -> Served:
     """The artifacts of a system of a recipe, on its first evaluation set. Raises RecipeError for an unknown system."""
     from pipelines.plan import encoder_of, plan
+    from pipelines.plan.systems import find_stages
 
     planned, root = plan(recipe).check_data(), Place.of(recipe.root)
     name, collection = next(iter(planned.collections.items()), (None, None))
@@ -180,6 +187,7 @@ def find(recipe: "Recipe", system: str) -> Served:
         options=recipe.search,
         examples=recipe.examples,
         passages=(recipe.passage_length, recipe.passage_stride),
+        **find_stages(planned.recipe, planned.systems, chosen, root),
     )
 
 
@@ -201,12 +209,17 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
         )
         for shard in about.shards
     ]
+    others: list[Application] = []
+    if served.rerank:
+        reranker = _deploy(Reranker, RERANKER, scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus)
+        others = [reranker.bind(fingerprint, served.rerank.scorer, scale.encoder_gpus)]
     if served.encoder:
         encoder = _deploy(Encoder, ENCODER, scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus)
-        others = [shard.bind(fingerprint, files) for shard, files in shards]
+        others += [shard.bind(fingerprint, files) for shard, files in shards]
         return encoder.bind(catalog, served.encoder, served.student, scale.encoder_gpus, others)
     (root, root_files), *rest = shards
-    return root.bind(fingerprint, root_files, catalog, [shard.bind(fingerprint, files) for shard, files in rest])
+    others += [shard.bind(fingerprint, files) for shard, files in rest]
+    return root.bind(fingerprint, root_files, catalog, others)
 
 
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
@@ -251,6 +264,8 @@ def describe(served: Served, limits: Limits) -> Info:
         shards=shards,
         limits=limits,
         examples=list(served.examples),
+        hybrid=served.hybrid,
+        rerank=RerankInfo.of(served.rerank) if served.rerank else None,
         passage_length=served.passages[0],
         passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},

@@ -4,13 +4,15 @@ An encoder and shards are one application, ``babelray-<fingerprint>``. The finge
 documents, how they are searched, the limits of a request, and the version of the software: two that differ in any of
 these run beside each other under different names, and no answer can be made from both. Every call carries the
 fingerprint, and a part that serves another one refuses the call.
+
+Gateways may serve several of them, each in a slot: several recipes, or a student and an index of words.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.indexes.base import SearchOptions
 from serving.messages import Info
@@ -32,6 +34,23 @@ class Catalog:
     has_encoder: bool
 
 
+class Serving(NamedTuple):
+    """The application of some parts, by its name, and of which recipe and system they are."""
+
+    name: str
+    recipe: str
+    system: str
+
+
+class Change(NamedTuple):
+    """How gateways change: their slots while new parts are checked, each with what it goes on with until then, their
+    slots afterwards, and the applications that end."""
+
+    during: list[list[str]]
+    after: list[list[str]]
+    ended: list[str]
+
+
 class ForeignError(Exception):
     """A call was meant for another fingerprint than the part serves."""
 
@@ -48,6 +67,32 @@ def take_fingerprint(content: Any) -> str:
 def name_parts(server: str, fingerprint: str) -> str:
     """Name the application of the parts that ``server`` sends users to."""
     return f"{server}-{fingerprint}"
+
+
+def plan_change(before: Sequence[Serving], new: Sequence[Serving]) -> Change:
+    """Plan how ``new`` takes the place of what gateways serve.
+
+    What has a recipe of ``new`` gives way, and the others stay; where none has, all give way. A new system goes on with
+    the old one of its recipe and system until it is checked, else with one that has no other successor.
+    """
+    recipes = {one.recipe for one in new}
+    leaving = [old for old in before if old.recipe in recipes] or list(before)
+    names = {one.name for one in new}
+    place = before.index(leaving[0]) if leaving else 0
+    first = [[old.name] for old in before[:place] if old not in leaving]
+    last = [[old.name] for old in before[place:] if old not in leaving]
+    free = [old for old in leaving if old.name not in names]
+    ended = [old.name for old in free]
+    former = dict[str, str]()
+    for is_same in (lambda one, old: one[1:] == old[1:], lambda one, old: True):
+        for one in new:
+            found = next((old for old in free if is_same(one, old)), None)
+            if one.name not in former and one not in leaving and found:
+                former[one.name] = found.name
+                free.remove(found)
+    during = [[one.name, *([former[one.name]] if one.name in former else [])] for one in new]
+    left_over = [[old.name] for old in free]
+    return Change([*first, *during, *last, *left_over], [*first, *([one.name] for one in new), *last], ended)
 
 
 class Part:

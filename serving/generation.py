@@ -21,11 +21,14 @@ from ray import serve
 from serving.admission import arrival
 from serving.api import build_app
 from serving.arrange import Found, Placed, arrange
+from serving.backend import Answering
 from serving.calls import collect, gather, gather_some
 from serving.catalog import Catalog, CheckError
 from serving.encoder_calls import ENCODER, EncoderCalls
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, Translation
 from serving.observe import Meters
+from serving.reranker import RERANKER
+from serving.reranker_calls import RerankerCalls
 
 PING_S = 1.0  # how long a part may take to answer a health check before Serve is asked about it
 REFRESH_S = 1.0  # between two health checks of all parts
@@ -48,11 +51,12 @@ async def open_generation(name: str, meters: Meters) -> "Generation":
     handle = await asyncio.to_thread(serve.get_app_handle, name)  # it asks Serve's controller, and waits
     catalog = await asyncio.wait_for(handle.describe.remote(), Limits().timeout_s)
     names = [shard.name for shard in catalog.info.shards] + ([ENCODER] if catalog.has_encoder else [])
+    names += [RERANKER] if catalog.info.rerank else []
     handles = {part: serve.get_deployment_handle(part, name, _check_exists=False) for part in names}
     return Generation(name, catalog, handles, meters)
 
 
-class Generation(EncoderCalls):
+class Generation(EncoderCalls, RerankerCalls):
     """The parts of one application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
 
     def __init__(self, name: str, catalog: Catalog, handles: Mapping[str, Any], meters: Meters):
@@ -66,6 +70,7 @@ class Generation(EncoderCalls):
         self.shard_docs = {shard.name: shard.docs for shard in self.info.shards}
         self.states: dict[str, PartStatus] = dict.fromkeys(self.parts, "ok")
         self.in_flight = 0
+        self.words: Answering | None = None  # how an index of words beside this one answers a search
         self.app = build_app(self, self.info)
 
     async def answer(self, request: SearchRequest) -> SearchAnswer:

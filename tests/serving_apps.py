@@ -212,7 +212,7 @@ def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) ->
         for name, system in systems.items():
             parts = name_parts(name, system.fingerprint(LIMITS[name]))
             targets.append(serve.RunTarget(application(system, scale, LIMITS[name]), parts, None))
-            targets.append(serve.RunTarget(gateway_application(scale, [parts]), name, f"/{name}"))
+            targets.append(serve.RunTarget(gateway_application(scale, [[parts]]), name, f"/{name}"))
         serve.run_many(targets)
         for name in systems:
             wait_until_ready(f"http://127.0.0.1:{port}/{name}")

@@ -38,7 +38,7 @@ def driver():
 @pytest.fixture
 def running(driver, systems):
     """A server of the first system."""
-    driver.ask("start", small(), systems[0], True)
+    driver.ask("start", small(), [systems[0]], True)
     wait_until_ready(driver.base)
     return driver
 
@@ -95,7 +95,7 @@ def swap_under_load(driver, systems, swaps):
     with Load(driver.base, clients=3) as load:
         for number in range(swaps):
             served = systems[(number + 1) % 2]
-            assert driver.ask("start", small(), served, True) == name(served)
+            assert driver.ask("start", small(), [served], True) == [name(served)]
             time.sleep(0.5)
     assert {status for _, status, *_ in load.answers} == {200}
     for query, _, serves, answer, _ in load.answers:
@@ -122,33 +122,33 @@ def test_twenty_swaps_under_load_lose_no_request_and_mix_no_answer(running, syst
 
 def test_what_runs_is_not_replaced_unless_told(running, systems):
     with pytest.raises(RecipeError) as raised:
-        running.ask("start", small(), systems[1], False)
+        running.ask("start", small(), [systems[1]], False)
     for part in ("serves babelray-", "recipe tiny, system bm25-1, index index-bm25@1", "--replace"):
         assert part in str(raised.value)
     with pytest.raises(RecipeError, match="application babelray answers under / on this cluster"):
-        running.ask("start", small(name="other"), systems[1], True)
+        running.ask("start", small(name="other"), [systems[1]], True)
     assert running.ask("list") == sorted(["babelray", name(systems[0])])
 
 
 def test_what_fails_its_check_is_not_served(running, systems):
     broken = replace(systems[1], examples=("xyzzy",))
     with pytest.raises(StepError, match="none of the 1 example queries finds a document"):
-        running.ask("start", small(check_s=3), broken, True)
+        running.ask("start", small(check_s=3), [broken], True)
     answer = httpx.post(f"{running.base}/search", json={"query": "copper road"}, timeout=30)
     assert answer.headers["x-babelray-serves"] == systems[0].fingerprint(LIMITS)
     assert running.ask("list") == sorted(["babelray", name(systems[0])])
 
 
 def test_end_leaves_what_another_process_serves(running, systems):
-    assert running.ask("end", small(), name(systems[1])) is False
+    assert running.ask("end", small(), [name(systems[1])]) is False
     assert httpx.post(f"{running.base}/search", json={"query": "copper"}, timeout=30).status_code == 200
 
 
 def test_what_has_begun_is_answered_when_the_server_ends(driver, systems):
-    driver.ask("start", small(), systems[0], True)
+    driver.ask("start", small(), [systems[0]], True)
     with Load(driver.base, clients=6) as load:
         time.sleep(1)
-        driver.ask("end", small(), name(systems[0]))
+        driver.ask("end", small(), [name(systems[0])])
     statuses = Counter(status for _, status, *_ in load.answers)
     assert set(statuses) <= {200, 503, 404}  # 404: Serve's, when nothing is there any more
     assert statuses[200] >= 8

@@ -21,8 +21,8 @@ QUESTION_TOKENS = 10.0  # of a question that is written
 UNITS = {
     "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "IngestPairs": "rows", "ReadScores": "rows",
     "Translate": "rows", "JoinTranslations": "rows", "Gate": "rows", "Synthesise": "rows", "Keep": "rows",
-    "Cap": "rows", "Encode": "rows", "MergeScores": "rows", "Fuse": "rows", "WithPositives": "rows", "MineNegatives": "rows",
-    "Score": "pairs",
+    "Cap": "rows", "Encode": "rows", "MergeScores": "rows", "WithPositives": "rows", "MineNegatives": "rows",
+    "Score": "pairs", "Fuse": "rows",
     "build_start": "documents",
     "build_index:plaid": "Gflop", "build_index:exact": "documents", "build_index:faiss": "documents",
     "build_index:bm25": "documents",

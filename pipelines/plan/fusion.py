@@ -76,10 +76,8 @@ def resolve_hybrid(hybrid: Hybrid, fusion: Fusion, weights: Artifact | None) -> 
     return hybrid.model_copy(update={"kind": taken.kind, "k": taken.k, "weights": taken.weights})
 
 
-def find_hybrid(
-    recipe: Recipe, systems: Mapping[str, "System"], search: SearchWith, root: Place
-) -> Hybrid | None:
-    """The server's fusion of a recipe, whose learnt weights are read. Raises StepError where these are not learnt yet."""
+def find_hybrid(recipe: Recipe, systems: Mapping[str, "System"], search: SearchWith, root: Place) -> Hybrid | None:
+    """The server's fusion of a recipe, with learnt weights. Raises StepError where these are not learnt yet."""
     hybrid = recipe.serve.hybrid
     if hybrid is None or not hybrid.like:
         return hybrid

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.errors import RecipeError
 from cluster.step import Step
+from cluster.storage import Place
 from pipelines.correlation import MEASURES as CORRELATIONS
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
@@ -19,7 +21,8 @@ from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, Index, Plaid
 from pipelines.indexes.base import SearchOptions
 from pipelines.matrix import MatrixConfig, build_matrix
-from pipelines.models import Pretrained
+from pipelines.models import Pretrained, find_absent
+from pipelines.plan import fusion
 from pipelines.plan.fusion import plan_fused, plan_weights
 from pipelines.plan.steps import Collection, config_of, make_step, other_student
 from pipelines.plan.translation import translate_docs
@@ -180,6 +183,18 @@ def plan_searches(recipe: Recipe, systems: Mapping[str, System], collection: Col
         }
         searches[name] = Searched(index, rankings)
     return searches
+
+
+def find_stages(recipe: Recipe, systems: Mapping[str, System], system: System, root: Place) -> dict[str, Any]:
+    """What the server does after a search with a system: ``hybrid``, how the student's is fused with an index of words,
+    and ``rerank``, what scores results again; None each where it does not. Models of ``recipe`` are pinned."""
+    hybrid = fusion.find_hybrid(recipe, systems, partial(plan_searches, recipe), root)
+    rerank = recipe.serve.rerank
+    if rerank and (absent := find_absent(rerank)):
+        raise RecipeError(f"serve.rerank.scorer: {absent[0]}")
+    if rerank:
+        rerank = rerank.model_copy(update={"scorer": with_precision(rerank.scorer, recipe.resources.encode.gpus)})
+    return {"hybrid": hybrid if system.name == STUDENT else None, "rerank": rerank}
 
 
 def _searched_docs(recipe: Recipe, system: System, collection: Collection) -> Mapping[str, Step]:

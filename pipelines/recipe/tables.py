@@ -142,7 +142,9 @@ class SystemSpec(Component):
                 "of kind llm in rerank.of. As a recipe's teacher ([score]) each has actors of its own"
             )
         if not self.rerank and not self.recipe and self.index is None:
-            raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), rerank, or fuse")
+            raise ValueError(
+                "say what searches: recipe = the recipe of a student, index (with encoder), rerank, or fuse"
+            )
         if not self.rerank and not self.recipe and self.index is not None:
             _check_encoder("", self.index, self.encoder)
         if self.recipe and self.encoder:
@@ -174,6 +176,8 @@ class Rerank(Component):
                 f"rerank.scorer.kind = {self.scorer.kind}: expected cross_encoder, monot5 or dense, which read a "
                 "question and a text and nothing else"
             )
+        if getattr(self.scorer, "recipe", ""):
+            raise ValueError("rerank.scorer.recipe: the server loads a model by its place: give model, the directory")
         return self
 
 
