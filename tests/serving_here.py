@@ -12,20 +12,24 @@ import pytest
 from pipelines.docstore import Docstore
 from pipelines.encoder import open_encoder
 from pipelines.search import open_shards, search
+from pipelines.text import join_title
 from serving import encoding
 from serving.access import OPEN_TO_ALL, Access, guard
 from serving.api import build_app
 from serving.app import Served, describe
 from serving.arrange import arrange
+from serving.backend import Answering
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+from serving.reranker import open_scorer, score_texts
 from serving_apps import make_minilm_system
 
 
 class HereBackend:
     """A ``Backend`` that calls the encoder and the shards itself, one request after another."""
 
-    def __init__(self, served: Served):
-        self.served = served
+    def __init__(self, served: Served, words: Answering | None = None):
+        self.served, self.words = served, words
+        self.teacher: Any = open_scorer(served.rerank.scorer) if served.rerank else None
         self.docs = {lang: Docstore.open(artifact) for lang, artifact in served.docs.items()}
         inputs = {"student": served.student} if served.student else {}
         self.encoder: Any = open_encoder(served.encoder, inputs) if served.encoder else None
@@ -51,6 +55,9 @@ class HereBackend:
         row = self.docs[hit.lang].row(hit.doc_id)
         return {"lang": hit.lang, "score": hit.score, "title": row["title"] or "", "text": row["text"]}
 
+    async def score_again(self, query: str, results: Sequence[Result]) -> list[float]:
+        return score_texts(self.teacher, query, [join_title(result.title, result.text) for result in results])
+
     async def check_parts(self) -> dict[str, Any]:
         return {}
 
@@ -70,8 +77,14 @@ class HereBackend:
 class ServerHere:
     """A system with its HTTP interface; requests are sent without a socket."""
 
-    def __init__(self, served: Served, access: Access | None = None, limits: Limits | None = None):
-        self.served, self.backend = served, HereBackend(served)
+    def __init__(
+        self,
+        served: Served,
+        access: Access | None = None,
+        limits: Limits | None = None,
+        words: "ServerHere | None" = None,
+    ):
+        self.served, self.backend = served, HereBackend(served, words.backend.answer if words else None)
         self.info = describe(served, limits or Limits())
         self.app = guard(build_app(self.backend, self.info), access or OPEN_TO_ALL)
 

