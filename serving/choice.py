@@ -7,18 +7,20 @@ which has a sentence for it. ``GET /v1/models`` and ``GET /health`` are answered
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive, Scope
 
-from serving.generation import Generation
 from serving.messages import Health, PartStatus, body_limit
 from serving.problems import RefusalError, refuse, refuse_for_now
 from serving.slots import Slots
 
+if TYPE_CHECKING:
+    from serving.generation import Generation
 
-async def choose(slots: Slots, scope: Scope, receive: Receive) -> tuple[Generation, Receive]:
+
+async def choose(slots: Slots, scope: Scope, receive: Receive) -> "tuple[Generation, Receive]":
     """Choose what answers a request. Returns it, and a ``receive`` that begins with what was read of the body.
 
     Raises:

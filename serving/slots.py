@@ -13,12 +13,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from serving.catalog import Serving
-from serving.generation import Generation
 from serving.messages import SearchAnswer, SearchRequest
 from serving.routes import list_models
+
+if TYPE_CHECKING:
+    from serving.generation import Generation
 
 RETRY_S = 1.0  # between two tries to open what is to be served
 # The fingerprints of all that the request which is being answered was answered by.
@@ -30,7 +32,7 @@ class Slot:
     """What serves in one place, and what is to. ``open_parts`` opens an application of parts by its name."""
 
     def __init__(
-        self, open_parts: Callable[[str], Awaitable[Generation]], on_change: Callable[[Generation | None], None]
+        self, open_parts: Callable[[str], "Awaitable[Generation]"], on_change: "Callable[[Generation | None], None]"
     ):
         self.open_parts, self.on_change = open_parts, on_change
         self.wanted: list[str] = []
@@ -96,7 +98,7 @@ class Report(NamedTuple):
 class Slots:
     """All slots of a gateway, in their order."""
 
-    def __init__(self, open_parts: Callable[[str], Awaitable[Generation]]):
+    def __init__(self, open_parts: Callable[[str], "Awaitable[Generation]"]):
         self.open_parts = open_parts
         self.slots: list[Slot] = []
         self.former: list[Generation] = []  # those that may still be answering
@@ -119,7 +121,7 @@ class Slots:
             slot.close()
 
     @property
-    def current(self) -> list[Generation]:
+    def current(self) -> "list[Generation]":
         """What is served now, the default first."""
         return [slot.current for slot in self.slots if slot.current]
 
@@ -129,11 +131,11 @@ class Slots:
         return {name: reason for slot in self.slots for name, reason in slot.failures.items()}
 
     @property
-    def default(self) -> Generation | None:
+    def default(self) -> "Generation | None":
         """What answers requests that name no model."""
         return self.slots[0].current if self.slots else None
 
-    def list_models(self) -> dict[str, Generation]:
+    def list_models(self) -> "dict[str, Generation]":
         """What is served, by each of the names under which it may be asked for."""
         named: dict[str, Generation] = {}
         for generation in self.current:
@@ -148,7 +150,7 @@ class Slots:
         serves = tuple(Serving(one.name, one.info.recipe, one.info.system) for one in self.current)
         return Report(serves, in_flight, self.failures, is_ending)
 
-    def _keep(self, before: Generation | None) -> None:
+    def _keep(self, before: "Generation | None") -> None:
         """Remember what served before, and which index of words now stands beside each student."""
         if before:
             self.former.append(before)
@@ -163,7 +165,7 @@ class Slots:
             generation.words = _count_calls(words[0]) if words else None
 
 
-def _count_calls(generation: Generation) -> Callable[[SearchRequest], Awaitable[SearchAnswer]]:
+def _count_calls(generation: "Generation") -> Callable[[SearchRequest], Awaitable[SearchAnswer]]:
     """The answers of a generation to a request that another one answers too: it counts as in flight there."""
 
     async def answer(request: SearchRequest) -> SearchAnswer:

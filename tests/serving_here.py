@@ -19,8 +19,10 @@ from serving.api import build_app
 from serving.app import Served, describe
 from serving.arrange import arrange
 from serving.backend import Answering
+from serving.choice import choose
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
 from serving.reranker import open_scorer, score_texts
+from serving.slots import Slot, Slots
 from serving_apps import make_minilm_system
 
 
@@ -101,6 +103,27 @@ class ServerHere:
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """Send a JSON body."""
         return self.send("POST", path, **({"json": body} if body is not None else {}), **options)
+
+
+class SeveralHere:
+    """Several systems behind one address, the first by default, as the slots of a gateway."""
+
+    def __init__(self, *servers: ServerHere):
+        self.slots = Slots(self._open)
+        self.app = self
+        for server in servers:
+            slot: Any = Slot(self._open, lambda _: None)
+            slot.current = server
+            self.slots.slots.append(slot)
+
+    async def _open(self, name: str) -> Any:
+        raise AssertionError(f"{name}: all is open")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            server: Any
+            server, receive = await choose(self.slots, scope, receive)
+            await server.app(scope, receive, send)
 
 
 def make_minilm_server(directory: Path, per_token: bool) -> ServerHere:
