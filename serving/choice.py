@@ -1,7 +1,7 @@
 """Which of the served models answers a request: the one that it names, as ``model`` in its body or its address.
 
-A gateway that serves one model leaves the name to the route that reads it. Where there are several, the name is looked
-for before the body is read by a route: a body that is no JSON, or a name that is no text, is left to the default model,
+A gateway that serves one model leaves a name in a body to the route that reads it. Where there are several, the name is
+looked for before the body is read by a route: a body that is no JSON, or a name that is no text, is left to the default model,
 which has a sentence for it. ``GET /v1/models`` and ``GET /health`` are answered for all models together.
 """
 
@@ -26,8 +26,8 @@ async def choose(slots: Slots, scope: Scope, receive: Receive) -> "tuple[Generat
     Raises:
         RefusalError: 404, the model is not served; 503, the default is not served yet.
     """
-    named = None
-    if len(slots.slots) > 1:
+    named = _find_in_address(scope)
+    if named is None and scope["method"] == "POST" and len(slots.slots) > 1:
         named, receive = await _read_model(scope, receive)
     if named is not None:
         served = slots.list_models()
@@ -59,12 +59,13 @@ async def check_all(slots: Slots) -> Health:
     return Health.of(parts)
 
 
+def _find_in_address(scope: Scope) -> str | None:
+    found = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).get("model")
+    return found[0] if found else None
+
+
 async def _read_model(scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
-    """Read the name of the model that a request wants, and the messages of its body, which are received again."""
-    if in_address := parse_qs(scope.get("query_string", b"").decode("latin-1")).get("model"):
-        return in_address[0], receive
-    if scope["method"] != "POST":
-        return None, receive
+    """Read the name of the model from a body. Returns it, and a ``receive`` that begins with what was read."""
     messages: list[Message] = []
     size, limit = 0, body_limit(scope["path"])
     while size <= limit:  # the route refuses a longer one
