@@ -21,6 +21,7 @@ from serving.arrange import arrange
 from serving.backend import Answering
 from serving.choice import choose
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+from serving.problems import RefusalError, respond
 from serving.reranker import open_scorer, score_texts
 from serving.slots import Slot, Slots
 from serving_apps import make_minilm_system
@@ -76,6 +77,17 @@ class HereBackend:
         return encoding.match_tokens(self.encoder, query, texts, self.served.passages)
 
 
+def _send(app: Any, method: str, path: str, **options: Any) -> httpx.Response:
+    """Send one request to an application."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
 class ServerHere:
     """A system with its HTTP interface; requests are sent without a socket."""
 
@@ -93,12 +105,7 @@ class ServerHere:
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request."""
 
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
+        return _send(self.app, method, path, **options)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """Send a JSON body."""
@@ -121,9 +128,17 @@ class SeveralHere:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            server: Any
-            server, receive = await choose(self.slots, scope, receive)
-            await server.app(scope, receive, send)
+            app: Any
+            try:
+                server, receive = await choose(self.slots, scope, receive)
+                app = server.app
+            except RefusalError as refusal:
+                app = respond(refusal.status, refusal.problem)
+            await app(scope, receive, send)
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send one request."""
+        return _send(self, method, path, **options)
 
 
 def make_minilm_server(directory: Path, per_token: bool) -> ServerHere:

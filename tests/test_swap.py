@@ -256,7 +256,7 @@ def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems
             is_words = client.post(path, json={**body, "model": "other"}).status_code
             assert is_words == (200 if path == "/search" else 404)
         assert client.get("/info", params={"model": "none"}).status_code == 404
-        assert client.post("/search", content=b'{"model": ').status_code == 400
+        assert client.post("/search", content=b'{"model": ').status_code == 422
         assert client.post("/search", json={"query": "a", "model": 3}).json()["fields"][0]["field"] == "model"
         health = client.get("/health").json()
         assert {"tiny/lexical/encoder", "tiny/lexical/reranker", "tiny/bm25/shard-en-000"} <= set(health["parts"])
