@@ -38,13 +38,16 @@ CONFIG_HEADER = """\
 
 @app.command()
 def serve(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    recipe: Annotated[
+        list[str],
+        typer.Argument(help="Recipes, each by its name or the path of its TOML file; the first answers by default."),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, as it was changed for the run."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of each recipe, as it was changed for the run."),
     ] = None,
     system: Annotated[
-        str, typer.Option(help="Which system of the recipe to serve: student, bm25 or untrained.")
+        str, typer.Option(help="Which system of each recipe to serve: student, bm25 or untrained.")
     ] = "student",
     host: Annotated[
         str | None,
@@ -58,15 +61,16 @@ def serve(
         bool,
         typer.Option(
             "--replace",
-            help="Serve this in place of what runs on the cluster, which goes on until this answers. With "
+            help="Serve this in place of what runs on the cluster of the same recipes, else of all that runs; that "
+            "goes on until this answers. With "
             "--print-config: keep the applications of the config file on standard input until this answers.",
         ),
     ] = False,
 ) -> None:
-    """Serve a finished recipe: a search page on /, `POST /search`, `GET /info`, `GET /openapi.json`; for probes
+    """Serve finished recipes: a search page on /, `POST /search`, `GET /info`, `GET /openapi.json`; for probes
     `GET /livez`, `GET /readyz`, `GET /health`.
 
-    Run the recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
+    Run each recipe first: `babelray run RECIPE`; a recipe that trains nothing is indexed by this command. Uses the
     cluster named by `RAY_ADDRESS`, or this machine. Beyond 127.0.0.1 it needs API keys, in the file that
     `BABELRAY_API_KEYS_FILE` names: `python -m serving.keys NAME` makes one.
 
@@ -86,10 +90,11 @@ def serve(
         raise typer.Exit(1) from error
 
 
-def _read_args(recipe: str, overrides: list[str], system: str) -> "ServeArgs":
+def _read_args(recipes: list[str], overrides: list[str], system: str) -> "list[ServeArgs]":
     from serving.app import ServeArgs
+    from serving.config import add_words
 
-    return ServeArgs(recipe=recipe, overrides=overrides, system=system)
+    return add_words([ServeArgs(recipe=recipe, overrides=overrides, system=system) for recipe in recipes])
 
 
 def _read_access(host: str) -> "Access":
@@ -98,18 +103,19 @@ def _read_access(host: str) -> "Access":
     return read_access(host)
 
 
-def _serve(args: "ServeArgs", where: tuple[str, int], access: "Access", replace: bool) -> None:
-    """Serve a recipe until Ctrl-C or SIGTERM."""
+def _serve(args: "list[ServeArgs]", where: tuple[str, int], access: "Access", replace: bool) -> None:
+    """Serve recipes until Ctrl-C or SIGTERM."""
     from serving.app import load
 
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
-    _make_missing(args)
-    run_server(load(args), (args.scale, args.limits), where, access, replace)
+    for one in args:
+        _make_missing(one)
+    run_server([load(one) for one in args], (args[0].scale, args[0].limits), where, access, replace)
 
 
 def run_server(
-    served: "Served", size: tuple["Scale", "Limits"], where: tuple[str, int], access: "Access", replace: bool
+    served: "list[Served]", size: tuple["Scale", "Limits"], where: tuple[str, int], access: "Access", replace: bool
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. What has begun then is answered, and what this process made ends.
 
@@ -204,20 +210,26 @@ def _read_kept() -> list[dict[str, Any]]:
     return [app for app in applications if app["name"].startswith(f"{NAME}-")]
 
 
-def _config(args: "ServeArgs", where: tuple[str, int], access: "Access", kept: list[dict[str, Any]]) -> str:
+def _config(args: "list[ServeArgs]", where: tuple[str, int], access: "Access", kept: list[dict[str, Any]]) -> str:
     """The config file, with its paths made absolute: it will be read in another directory."""
     import yaml
 
-    from pipelines.recipe import load, names
     from serving.config import build_config
+
+    config = build_config([_make_absolute(one) for one in args], where, access, kept)
+    return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _make_absolute(args: "ServeArgs") -> "ServeArgs":
+    """The same with absolute paths."""
+    from pipelines.recipe import load, names
 
     recipe = load(args.recipe, args.overrides)  # what cannot be built is refused here, not on the cluster
     absolute = {"root": Place.of(recipe.root).uri} | dict(_locations(recipe))
     given = [override for override in args.overrides if override.partition("=")[0].strip() not in absolute]
     overrides = [*given, *(f"{key}={uri}" for key, uri in absolute.items())]
     named = args.recipe if args.recipe in names() else str(Path(args.recipe).absolute())
-    args = args.model_copy(update={"recipe": named, "overrides": overrides})
-    return str(yaml.safe_dump(build_config(args, where, access, kept), sort_keys=False, allow_unicode=True))
+    return args.model_copy(update={"recipe": named, "overrides": overrides})
 
 
 def _locations(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ class Readiness(NamedTuple):
 
     is_ready: bool
     reason: str = ""
-    serves: str = ""  # the fingerprint
+    serves: str = ""  # the editions
 
 
 class Queue:

@@ -55,11 +55,8 @@ def build_app(backend: Backend, info: Info) -> FastAPI:
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """200 when the encoder and every shard have a running replica, even an overloaded one; otherwise 503."""
-        parts = await backend.check_parts()
-        missing = sorted(name for name, state in parts.items() if state == "gone")
-        is_busy = "busy" in parts.values()
-        body = Health(status="unavailable" if missing else "busy" if is_busy else "ok", parts=parts, missing=missing)
-        return JSONResponse(body.model_dump(), status_code=503 if missing else 200)
+        body = Health.of(await backend.check_parts())
+        return JSONResponse(body.model_dump(), status_code=503 if body.missing else 200)
 
     return app
 

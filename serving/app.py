@@ -1,9 +1,10 @@
 """The Serve applications: which deployments a recipe becomes, for ``python -m serving`` and for ``serve deploy``.
 
-    babelray                 gateway: it stays, and sends users to one of
-    babelray-<fingerprint>
+    babelray                 gateway: it stays, and sends users to
+    babelray-<fingerprint>   one for each system that is served
       ├─ encoder             one model, queries in batches (none where the index is searched with words)
-      └─ shards-<number> …   groups of the shards of the index, each sized and healed on its own
+      ├─ shards-<number> …   groups of the shards of the index, each sized and healed on its own
+      └─ reranker            what scores results again, where the recipe says so
 
 Where one replica of each is wanted and all shards fit one, the encoder holds them, and a search is one call.
 
@@ -23,10 +24,11 @@ from ray.serve import Application, Deployment
 from cluster.errors import RecipeError
 from cluster.storage import Place
 from serving.access import OPEN_TO_ALL, Access
-from serving.catalog import ENCODER, take_fingerprint
+from serving.catalog import ENCODER, RERANKER, take_fingerprint
 from serving.encoder import Encoder
 from serving.gateway import Gateway
 from serving.messages import Limits
+from serving.reranker import Reranker
 from serving.served import Layout, Served, describe
 from serving.shard import Shards
 
@@ -92,14 +94,14 @@ def build_gateway(args: GatewayArgs) -> Application:
     return gateway_application(Scale(cpus=args.cpus), [], args.access)
 
 
-def gateway_application(scale: Scale, serves: Sequence[str], access: Access = OPEN_TO_ALL) -> Application:
-    """The application of the gateways. ``serves`` names applications of parts, best first.
+def gateway_application(scale: Scale, serves: Sequence[Sequence[str]], access: Access = OPEN_TO_ALL) -> Application:
+    """The application of the gateways. ``serves`` names applications of parts for each slot, best first.
 
     Its version is that of the software and of who may ask: another ``serves`` reaches the gateways that run, which do
     not start anew.
     """
     gateway = _deploy(Gateway, "gateway", scale.gateways, num_cpus=scale.cpus).options(
-        user_config={"serves": list(serves)}, max_surge_percent=100
+        user_config={"serves": [list(names) for names in serves]}, max_surge_percent=100
     )
     asked_by = take_fingerprint(access.model_dump(mode="json"))
     return gateway.options(version=f"{version('babelray')}-{asked_by}", _internal=True).bind(access)
@@ -108,6 +110,7 @@ def gateway_application(scale: Scale, serves: Sequence[str], access: Access = OP
 def find(recipe: "Recipe", system: str) -> Served:
     """The artifacts of a system of a recipe, on its first evaluation set. Raises RecipeError for an unknown system."""
     from pipelines.plan import encoder_of, plan
+    from pipelines.plan.systems import find_stages
 
     planned, root = plan(recipe).check_data(), Place.of(recipe.root)
     name, collection = next(iter(planned.collections.items()), (None, None))
@@ -128,6 +131,7 @@ def find(recipe: "Recipe", system: str) -> Served:
         options=recipe.search,
         examples=recipe.examples,
         passages=(recipe.passage_length, recipe.passage_stride),
+        **find_stages(planned.recipe, planned.systems, chosen, root),
     )
 
 
@@ -148,16 +152,20 @@ def application(served: Served, scale: Scale | None = None, limits: Limits | Non
         for name in layout.groups
         if name != ENCODER
     }
+    others = [group.bind(layout, name) for name, group in groups.items()]
+    if served.rerank:
+        reranker = _deploy(Reranker, RERANKER, scale.encoders, num_cpus=scale.cpus, num_gpus=scale.encoder_gpus)
+        others.append(reranker.bind(layout, scale.encoder_gpus))
     if served.encoder:
         takes = {"num_cpus": scale.cpus, "num_gpus": scale.encoder_gpus, "memory": memory.get(ENCODER, 0)}
         encoder = _deploy(Encoder, ENCODER, scale.encoders, **takes)
-        return encoder.bind(layout, scale.encoder_gpus, [group.bind(layout, name) for name, group in groups.items()])
-    (name, root), *rest = groups.items()
-    return root.bind(layout, name, [group.bind(layout, other) for other, group in rest])
+        return encoder.bind(layout, scale.encoder_gpus, others)
+    name, root = next(iter(groups.items()))
+    return root.bind(layout, name, others[1:])
 
 
 def _deploy(part: type[Any], name: str, replicas: int, **takes: float) -> Deployment:
-    """A deployment of one of the three classes; ``takes`` is what a replica of it takes, in Ray's resources.
+    """A deployment of one of the four classes; ``takes`` is what a replica of it takes, in Ray's resources.
 
     Replicas of shards stand on different nodes, so that the loss of one leaves the others.
     """

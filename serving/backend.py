@@ -1,10 +1,10 @@
 """What the HTTP interface asks of the system behind it, and what that may refuse. Without Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from serving.encoding import Encoded, EncoderFacts, Scored, Task, TokenMatch
-from serving.messages import PartStatus, SearchAnswer, SearchRequest
+from serving.messages import PartStatus, Result, SearchAnswer, SearchRequest
 
 
 class UnavailableError(Exception):
@@ -19,11 +19,22 @@ class UnavailableError(Exception):
         self.gone, self.late, self.waited_s = gone, late, waited_s
 
 
+Answering = Callable[[SearchRequest], Awaitable[SearchAnswer]]
+
+
 class Backend(Protocol):
-    """The system behind the HTTP interface. Each method may raise UnavailableError: a part did not answer."""
+    """The system behind the HTTP interface. Each method may raise UnavailableError: a part did not answer.
+
+    ``words`` answers a search by an index of words of the same documents, where one is served beside this.
+    """
+
+    words: Answering | None
 
     async def answer(self, request: SearchRequest) -> SearchAnswer:
         """Answer a search, without its explanation."""
+
+    async def score_again(self, query: str, results: Sequence[Result]) -> list[float]:
+        """Score the texts of results by the recipe's scorer for that. Only where there is one."""
 
     async def check_parts(self) -> dict[str, PartStatus]:
         """Check the encoder and every shard. Returns their status by name."""

@@ -7,6 +7,8 @@ fingerprint, and a part that serves another one refuses the call.
 
 An index grows while it is served, so an answer is named by an edition: the fingerprint, and the number of the list of
 segments that was searched, ``1f0c5a2b7d9e+3``; the fingerprint alone where nothing was ever added or deleted.
+
+Gateways may serve several applications, each in a slot: several recipes, or a student and an index of words.
 """
 
 import asyncio
@@ -14,14 +16,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.messages import Info
 
 if TYPE_CHECKING:
     from serving.served import Layout
 
-ENCODER = "encoder"  # the name of its deployment
+ENCODER, RERANKER = "encoder", "reranker"  # the names of their deployments
 LENGTH = 12  # characters of a fingerprint: 2^48 of them
 
 
@@ -36,6 +38,23 @@ class Catalog:
     info: Info
     examples: tuple[str, ...]
     has_encoder: bool
+
+
+class Serving(NamedTuple):
+    """The application of some parts, by its name, and of which recipe and system they are."""
+
+    name: str
+    recipe: str
+    system: str
+
+
+class Change(NamedTuple):
+    """How gateways change: their slots while new parts are checked, each with what it goes on with until then, their
+    slots afterwards, and the applications that end."""
+
+    during: list[list[str]]
+    after: list[list[str]]
+    ended: list[str]
 
 
 class ForeignError(Exception):
@@ -61,8 +80,34 @@ def name_edition(fingerprint: str, number: int) -> str:
     return f"{fingerprint}+{number}" if number else fingerprint
 
 
+def plan_change(before: Sequence[Serving], new: Sequence[Serving]) -> Change:
+    """Plan how ``new`` takes the place of what gateways serve.
+
+    What has a recipe of ``new`` gives way, and the others stay; where none has, all give way. A new system goes on with
+    the old one of its recipe and system until it is checked, else with one that has no other successor.
+    """
+    recipes = {one.recipe for one in new}
+    leaving = [old for old in before if old.recipe in recipes] or list(before)
+    names = {one.name for one in new}
+    place = before.index(leaving[0]) if leaving else 0
+    first = [[old.name] for old in before[:place] if old not in leaving]
+    last = [[old.name] for old in before[place:] if old not in leaving]
+    free = [old for old in leaving if old.name not in names]
+    ended = [old.name for old in free]
+    former = dict[str, str]()
+    for is_same in (lambda one, old: one[1:] == old[1:], lambda one, old: True):
+        for one in new:
+            found = next((old for old in free if is_same(one, old)), None)
+            if one.name not in former and one not in leaving and found:
+                former[one.name] = found.name
+                free.remove(found)
+    during = [[one.name, *([former[one.name]] if one.name in former else [])] for one in new]
+    left_over = [[old.name] for old in free]
+    return Change([*first, *during, *last, *left_over], [*first, *([one.name] for one in new), *last], ended)
+
+
 class Part:
-    """A replica that serves one fingerprint: the encoder or shards.
+    """A replica that serves one fingerprint: the encoder, shards, or what scores results again.
 
     One part of each application, its root, has the handles of the ``others``: Serve makes an application of a
     deployment and of those whose handles it is given.

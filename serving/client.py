@@ -113,10 +113,10 @@ _INFO: _Call[Info] = _Call("GET", "info", None, _read_as(Info))
 _HEALTH: _Call[Health] = _Call("GET", "health", None, _read_as(Health), accepted=(200, 503))
 
 
-def _settings(base: str, key: str | None) -> dict[str, Any]:
-    """What an httpx client of this server takes."""
+def _settings(base: str, key: str | None, model: str | None) -> dict[str, Any]:
+    """What an httpx client of this server takes. The server looks for a model in the address of any request."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return {"base_url": f"{base.rstrip('/')}/", "headers": headers}
+    return {"base_url": f"{base.rstrip('/')}/", "headers": headers, "params": {"model": model} if model else {}}
 
 
 def _read(call: _Call[Answer], response: httpx.Response) -> Answer:
@@ -154,12 +154,20 @@ class Client:
     """A client of one server. Threads may share it.
 
     ``base`` is the address of the server, ``key`` an API key, ``timeout_s`` the seconds for one response, ``retries``
-    how often a busy server is asked again. Options of a search are the fields of ``SearchRequest``; ``filter`` may also
-    be a text, as ``"year >= 2020"`` (``pipelines.filters.text``), and raises RecipeError where it is none.
+    how often a busy server is asked again, ``model`` which of several served ones answers. Options of a search are the
+    fields of ``SearchRequest``; ``filter`` may also be a text, as ``"year >= 2020"`` (``pipelines.filters.text``), and
+    raises RecipeError where it is none.
     """
 
-    def __init__(self, base: str, key: str | None = None, timeout_s: float = TIMEOUT_S, retries: int = 2):
-        self._http = httpx.Client(**_settings(base, key), timeout=timeout_s)
+    def __init__(
+        self,
+        base: str,
+        key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: int = 2,
+        model: str | None = None,
+    ):
+        self._http = httpx.Client(**_settings(base, key, model), timeout=timeout_s)
         self._retries = retries
 
     def search(self, query: str, **options: Any) -> SearchAnswer:
@@ -221,8 +229,15 @@ class Client:
 class AsyncClient:
     """A client of one server for asyncio. See ``Client``."""
 
-    def __init__(self, base: str, key: str | None = None, timeout_s: float = TIMEOUT_S, retries: int = 2):
-        self._http = httpx.AsyncClient(**_settings(base, key), timeout=timeout_s)
+    def __init__(
+        self,
+        base: str,
+        key: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retries: int = 2,
+        model: str | None = None,
+    ):
+        self._http = httpx.AsyncClient(**_settings(base, key, model), timeout=timeout_s)
         self._retries = retries
 
     async def search(self, query: str, **options: Any) -> SearchAnswer:

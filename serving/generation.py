@@ -22,11 +22,13 @@ from ray import serve
 from serving.admission import arrival
 from serving.api import build_app
 from serving.arrange import Found, Placed, arrange
+from serving.backend import Answering
 from serving.calls import collect, gather, gather_some
-from serving.catalog import ENCODER, Catalog, CheckError
+from serving.catalog import ENCODER, RERANKER, Catalog, CheckError
 from serving.encoder_calls import EncoderCalls
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, ShardInfo, Translation
 from serving.observe import Meters
+from serving.reranker_calls import RerankerCalls
 
 if TYPE_CHECKING:
     from serving.opened import Name, PartAnswer, Text
@@ -51,6 +53,7 @@ async def open_generation(name: str, meters: Meters, former: "Generation | None"
     asked = next(iter(known.values()), None) or await asyncio.to_thread(serve.get_app_handle, name)  # which waits
     catalog = await _describe(asked)
     names = {shard.part for shard in catalog.info.shards} | ({ENCODER} if catalog.has_encoder else set())
+    names |= {RERANKER} if catalog.info.rerank else set()
     # By value over gRPC: measured 2.8 times faster, with four shards, than calls that pass objects by reference.
     parts = {
         part: known.get(part)
@@ -65,7 +68,7 @@ async def _describe(handle: Any) -> Catalog:
     return catalog
 
 
-class Generation(EncoderCalls):
+class Generation(EncoderCalls, RerankerCalls):
     """An edition of an application, a ``Backend``; ``app`` is its HTTP interface, ``in_flight`` counts its requests."""
 
     def __init__(self, name: str, catalog: Catalog, parts: Mapping[str, Any], meters: Meters):
@@ -75,6 +78,7 @@ class Generation(EncoderCalls):
         self.is_shared = any(shard.part == ENCODER for shard in self.info.shards)
         self.states: dict[str, PartStatus] = dict.fromkeys(self.parts, "ok")
         self.in_flight = 0
+        self.words: Answering | None = None  # how an index of words beside this one answers a search
         self.app = build_app(self, self.info)
 
     async def answer(self, request: SearchRequest) -> SearchAnswer:

@@ -1,11 +1,18 @@
 """The messages of the HTTP interface. Unknown fields are refused; descriptions appear in /openapi.json."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.fusion import Fusion, Hybrid
+
+if TYPE_CHECKING:
+    from pipelines.recipe.tables import Rerank
 
 MAX_K = 1000  # also of offset + k
 MAX_QUERIES = 64  # of one request
+MAX_RERANKED_RESULTS = 200  # of one search that are scored again
 MAX_EXPLAINED = 100  # passages of one request whose tokens are matched: each is encoded again
 MAX_BODY = 64 << 10  # bytes of the body of a search
 MAX_TEXTS_BODY = 2 << 20  # bytes of a body with texts, as in text-embeddings-inference
@@ -35,7 +42,7 @@ class Limits(_Message):
 
 
 class SearchRequest(_Message):
-    """A search for one query. ``build_request_model`` makes of it what the server accepts over HTTP."""
+    """A search for one query. ``serving.search_body`` makes of it what the server accepts over HTTP."""
 
     query: str = Field(description="The question, in any language that the encoder reads.")
     k: int = Field(10, ge=1, le=MAX_K, description="How many results to return.")
@@ -81,6 +88,18 @@ class SearchRequest(_Message):
         description="Add `matches` to each result: the token of the passage that each token of the query matched best. "
         f"For a model with a vector for each token, and at most {MAX_EXPLAINED} results.",
     )
+    hybrid: bool | Fusion | None = Field(
+        None,
+        description="Fuse what the student finds with what an index of words (BM25) finds, where one is served beside "
+        "it: true as the recipe says, or how. What the recipe says when left out.",
+    )
+    rerank: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_RERANKED_RESULTS,
+        description="Score so many of the first results again, where the recipe names a scorer for that, and return no "
+        "others; 0 for none. What the recipe says when left out.",
+    )
 
 
 class Token(_Message):
@@ -119,7 +138,8 @@ class Translation(_Message):
 class Result(_Message):
     """One document, with its rank from 1 and its score. Scores are comparable only within one answer.
 
-    ``translations`` is there where results are collapsed, best first; ``matches`` where they are explained.
+    ``translations`` is there where results are collapsed, best first; ``matches`` where they are explained; ``ranks``
+    where searches are fused: the rank that each system gave the document, of those that found it.
     """
 
     rank: int
@@ -130,10 +150,16 @@ class Result(_Message):
     text: str
     translations: list[Translation] | None = None
     matches: list[Match] | None = None
+    ranks: dict[str, int] | None = None
+
+
+Stage = Literal["search", "fusion", "rerank"]
 
 
 class SearchAnswer(_Message):
     """The results of a search, best first, and the milliseconds that each stage took.
+
+    ``scored_by`` is the stage that gave the scores: the search of one index, the fusion of two, or a second scoring.
 
     ``coverage`` is the share of the documents asked for that were searched; it is below 1 only where the request allows
     partial answers, and then ``missing`` names the shards that did not answer.
@@ -144,6 +170,7 @@ class SearchAnswer(_Message):
     took_ms: dict[str, float]
     coverage: float = 1.0
     missing: list[str] = []
+    scored_by: Stage = "search"
 
 
 class SearchAnswers(_Message):
@@ -180,9 +207,28 @@ class ShardInfo(_Message):
     text_bytes: int
 
 
+class RerankInfo(_Message):
+    """The stage that scores results again: the kind of its scorer and its model, how many it scores, and whether also
+    where a search does not ask for it."""
+
+    kind: str
+    model: str
+    candidates: int
+    default: bool
+
+    @classmethod
+    def of(cls, rerank: "Rerank") -> "RerankInfo":
+        """The stage of a recipe."""
+        scorer: Any = rerank.scorer
+        model = scorer.content or scorer.model
+        return cls(kind=scorer.kind, model=model, candidates=rerank.candidates, default=rerank.default)
+
+
 class Info(_Message):
     """Description of the served system. ``model`` names the student's artifact; it is null for an index of words.
-    ``examples`` are the recipe's example queries; ``fields`` those of the documents' metadata, with their types."""
+    ``examples`` are the recipe's example queries, ``fields`` those of the documents' metadata, with their types;
+    ``hybrid`` says how searches are fused with those of an index of words, ``rerank`` how many results are scored
+    again, and whether they are where a search does not say."""
 
     recipe: str
     system: str
@@ -196,6 +242,8 @@ class Info(_Message):
     limits: Limits
     examples: list[str] = []
     fields: dict[str, Literal["string", "number", "boolean", "strings"]] = {}
+    hybrid: Hybrid | None = None
+    rerank: RerankInfo | None = None
     passage_length: int = 180  # tokens of the windows in which the encoder reads a document …
     passage_stride: int = 90  # … and from the start of one to the start of the next
     max_k: int = MAX_K
@@ -216,6 +264,14 @@ class Health(_Message):
     parts: dict[str, PartStatus]
     missing: list[str]
 
+    @classmethod
+    def of(cls, parts: Mapping[str, PartStatus]) -> "Health":
+        """The health of a server with these parts."""
+        missing = sorted(name for name, state in parts.items() if state == "gone")
+        is_busy = "busy" in parts.values()
+        status: Any = "unavailable" if missing else "busy" if is_busy else "ok"
+        return cls(status=status, parts=dict(parts), missing=missing)
+
 
 class Fault(_Message):
     """A field of a request that is not valid: what was expected and what the request had."""
@@ -231,31 +287,3 @@ class Problem(_Message):
     error: str
     fields: list[Fault] = []
     missing: list[str] = []
-
-
-class SearchBody(SearchRequest):
-    """The body of ``POST /search``: a ``query`` or a list of ``queries``, and how to search for them."""
-
-    query: str | None = None  # type: ignore[assignment]  # None where there are queries
-    queries: list[str] | None = None
-
-    def list_requests(self) -> list[SearchRequest]:
-        """List the searches that the body asks for."""
-        common = self.model_dump(exclude={"query", "queries"})
-        return [SearchRequest(query=query, **common) for query in self.queries or filter(None, [self.query])]
-
-
-def build_request_model(info: Info) -> type[SearchBody]:
-    """Build a SearchBody whose schema has this server's query length and languages."""
-    text = Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=info.limits.max_query_chars)
-    ]
-    codes: Any = Literal[tuple(language.code for language in info.languages)]
-    fields = SearchRequest.model_fields
-    many = "Several questions, in place of `query`; the answer is then a list of `answers`."
-    narrowed: dict[str, Any] = {
-        "query": (text, Field(None, description=fields["query"].description)),
-        "queries": (list[text] | None, Field(None, min_length=1, max_length=MAX_QUERIES, description=many)),
-        "languages": (list[codes] | None, Field(None, min_length=1, description=fields["languages"].description)),
-    }
-    return create_model("SearchRequest", __base__=SearchBody, __doc__=None, **narrowed)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from pyarrow.fs import FileSelector
 
@@ -15,13 +16,17 @@ from cluster.artifact import Artifact
 from cluster.errors import RecipeError
 from pipelines import languages
 from pipelines.encoder import EncoderConfig
+from pipelines.fusion import Hybrid
 from pipelines.indexes.base import SearchOptions
 from pipelines.search import lang_of
 from pipelines.segments.lists import newest_number
 from pipelines.segments.parts import list_parts
 from pipelines.segments.snapshot import Snapshot
 from serving.catalog import ENCODER, Catalog, name_edition, take_fingerprint
-from serving.messages import Info, LanguageInfo, Limits, ShardInfo
+from serving.messages import Info, LanguageInfo, Limits, RerankInfo, ShardInfo
+
+if TYPE_CHECKING:
+    from pipelines.recipe.tables import Rerank
 
 SHARD = "shard-"  # what the name of a shard begins with; a deployment that holds one alone has its name
 ZSTD_FACTOR = 3  # texts in memory are not compressed, as they are in an artifact
@@ -41,6 +46,8 @@ class Served:
     options: SearchOptions = field(default_factory=SearchOptions)
     examples: tuple[str, ...] = ()
     passages: tuple[int, int] = (180, 90)  # length and stride of the windows in which documents were read
+    hybrid: Hybrid | None = None  # how searches are fused with those of an index of words, served beside this
+    rerank: "Rerank | None" = None  # what scores results again
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -63,6 +70,7 @@ class Served:
                 "docs": {lang: artifact.name for lang, artifact in self.docs.items()},
                 "options": [self.options.model_dump(mode="json"), limits.model_dump(mode="json"), self.examples],
                 "passages": self.passages,
+                "stages": [stage.model_dump(mode="json") if stage else None for stage in (self.hybrid, self.rerank)],
                 "software": version("babelray"),
             }
         )
@@ -158,6 +166,8 @@ def describe(served: Served, limits: Limits) -> Info:
         limits=limits,
         examples=list(served.examples),
         fields=served.snapshot.fields,
+        hybrid=served.hybrid,
+        rerank=RerankInfo.of(served.rerank) if served.rerank else None,
         passage_length=served.passages[0],
         passage_stride=served.passages[1],
         versions={"python": platform.python_version()} | {name: version(name) for name in ("babelray", "ray", "numpy")},

@@ -5,7 +5,7 @@ from typing import Any
 from cluster.errors import RecipeError
 from pipelines.filters.predicates import check, read_json, write_json
 from pipelines.filters.subset import Subset
-from serving.messages import Fault, Info, Problem, SearchBody, SearchRequest
+from serving.messages import Fault, Info, Problem, SearchRequest
 from serving.problems import RefusalError, format_value
 
 FILTER = 'a condition such as {"field": "year", "op": ">=", "value": 2020}'
@@ -19,7 +19,7 @@ def read_subset(request: SearchRequest) -> Subset | None:
     return Subset(ids, None if request.filter is None else read_json(request.filter))
 
 
-def check_filter(body: SearchBody, info: Info) -> None:
+def check_filter(body: SearchRequest, info: Info) -> None:
     """Refuse a filter that is none, or that does not fit the fields of the documents that are served."""
     if body.filter is None:
         return

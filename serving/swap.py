@@ -1,6 +1,7 @@
 """Serving something else on a cluster, and ending it, so that no request is lost or answered by a mixture.
 
-    start   parts beside those that run → the gateways change to them → nothing is in flight at the old ones → they go
+    start   parts beside those that run → the gateways change to them → nothing is in flight at the old ones → they go;
+            where nothing runs, parts and gateways start together
     end     the gateways answer what has begun, and nothing new → they go → their parts go
 
 Nothing that runs is replaced unless that was asked for, and ``end`` leaves what another process serves by now.
@@ -18,9 +19,9 @@ from ray.serve.schema import APIType
 from cluster.errors import RecipeError, StepError
 from serving.access import OPEN_TO_ALL, Access
 from serving.app import NAME, Scale, Served, application, gateway_application
-from serving.catalog import name_parts
-from serving.gateway import Report
+from serving.catalog import Serving, name_parts, plan_change
 from serving.messages import Limits
+from serving.slots import Report
 
 ASK_S = 60.0  # how long a replica may take to answer this process
 POLL_S = 0.2
@@ -38,60 +39,72 @@ class Server:
     check_s: float = 60.0  # how long gateways may take to change to parts that run
 
 
-def start(server: Server, served: Served, replace: bool, tell: Callable[[str], None]) -> str:
-    """Serve ``served``. Returns the name of the application of its parts. ``tell`` is told of progress.
+def start(server: Server, served: Sequence[Served], replace: bool, tell: Callable[[str], None]) -> list[str]:
+    """Serve all of ``served``, the first by default. Returns the names of the applications of their parts. ``tell`` is
+    told of progress. What the gateways serve of other recipes goes on (``catalog.plan_change``).
 
     Raises:
         RecipeError: something else has this name or route, and ``replace`` is false or cannot be obeyed.
         StepError: the parts did not start, or did not pass their check; what ran before goes on.
     """
     before = check_free(server, replace)
-    new = name_parts(server.name, served.fingerprint(server.limits))
-    parts = application(served, server.scale, server.limits)  # what is missing is said before anything starts
-    if before and before.serves == new:
-        tell(f"{new} is served already")
-        return new
-    old = [before.serves] if before and before.serves else []
+    new = [Serving(name_parts(server.name, s.fingerprint(server.limits)), s.recipe, s.system) for s in served]
+    running = {one.name for one in before}
+    starting = {one.name: s for one, s in zip(new, served, strict=True) if one.name not in running}
+    # what is missing is said before anything starts
+    parts = [serve.RunTarget(application(s, server.scale, server.limits), name, None) for name, s in starting.items()]
+    change = plan_change(before, new)
+    if not starting and not change.ended:
+        tell(f"{', '.join(one.name for one in new)} is served already")
+        return [one.name for one in new]
     try:
-        tell(f"{new} starts: {len(served.docs)} languages, {served.index.name}")
-        gateways = gateway_application(server.scale, [new, *old], server.access)
-        targets = [serve.RunTarget(parts, new, None), serve.RunTarget(gateways, server.name, server.route)]
-        if old:  # the gateways that run are not told of parts that may never start
-            _run(targets[0])
-            targets = targets[1:]
-        _run(*targets)
-        tell(f"{new} runs; it answers the example queries")
-        _wait_until_served(server, new)
+        for name, one in starting.items():
+            tell(f"{name} starts: {one.recipe}, {one.system}, {len(one.docs)} languages, {one.index.name}")
+        if before and parts:  # the gateways that run are not told of parts that may never start
+            _run(*parts)
+            parts = []
+        _change_gateways(server, change.during, parts)
+        tell(f"{', '.join(one.name for one in new)} runs; it answers the example queries")
+        _wait_until_served(server, [one.name for one in new])
     except (StepError, KeyboardInterrupt):
-        if old:
-            _change(server, old)
+        if before:
+            _change_gateways(server, [[one.name] for one in before])
         else:
             serve.delete(server.name)
-        serve.delete(new)
+        for name in starting:
+            serve.delete(name)
         raise
-    for name in old:
-        tell(f"{server.name} serves {new}; {name} ends")
-        _change(server, [new])
+    if change.during != change.after:
+        _change_gateways(server, change.after)
+    for name in change.ended:
+        tell(f"{name} ends: {server.name} serves {', '.join(one.name for one in new)}")
         _finish(server, name)
         serve.delete(name)
-    return new
+    return [one.name for one in new]
 
 
-def end(server: Server, parts: str) -> bool:
-    """End what this process made: ``parts``, and the gateways if they serve these. Returns whether they did."""
+def end(server: Server, parts: Sequence[str]) -> bool:
+    """End what this process made: ``parts``, and the gateways if they serve nothing else. Returns whether the gateways
+    served any of these."""
     reports = ask_gateways(server.name)
-    is_ours = any(report.serves == parts for report in reports)
-    if is_ours:
+    serves = {one.name for report in reports for one in report.serves}
+    ours = [name for name in parts if name in serves]
+    if ours and serves <= set(parts):
         serve.get_app_handle(server.name).broadcast("end").results(timeout_s=ASK_S)
-        _finish(server, parts)
+    elif ours:
+        others = next(report for report in reports if report.serves).serves
+        _change_gateways(server, [[one.name] for one in others if one.name not in parts])
+    for name in ours:
+        _finish(server, name)
+    if ours and serves <= set(parts):
         serve.delete(server.name)
-    if is_ours or not reports:
-        serve.delete(parts)
-    return is_ours
+    for name in parts if not reports else ours:
+        serve.delete(name)
+    return bool(ours)
 
 
-def check_free(server: Server, replace: bool) -> Report | None:
-    """What runs under this name now, or None.
+def check_free(server: Server, replace: bool) -> list[Serving]:
+    """What runs under this name now.
 
     Raises:
         RecipeError: something has this name or route, and may not be replaced.
@@ -108,26 +121,28 @@ def check_free(server: Server, replace: bool) -> Report | None:
             )
     reports = ask_gateways(server.name)
     if not reports:
-        return None
-    runs = next((report for report in reports if report.serves), reports[0])
+        return []
+    runs = max((report.serves for report in reports), key=len)
     if not replace:
         raise RecipeError(
             f"{server.name} runs on this cluster and serves {describe(runs)}: add --replace to serve something else "
             "in its place, or use another cluster"
         )
-    return runs
+    return list(runs)
 
 
-def describe(report: Report) -> str:
-    """What a gateway serves, in words."""
-    if report.serves is None:
-        return "nothing yet"
+def describe(serves: Sequence[Serving]) -> str:
+    """What gateways serve, in words."""
+    return "; ".join(map(_describe, serves)) or "nothing yet"
+
+
+def _describe(one: Serving) -> str:
     try:
-        catalog = serve.get_app_handle(report.serves).describe.remote().result(timeout_s=ASK_S)
+        catalog = serve.get_app_handle(one.name).describe.remote().result(timeout_s=ASK_S)
     except (RayServeException, TimeoutError):
-        return f"{report.serves}, which does not answer"
+        return f"{one.name}, which does not answer"
     info = catalog.info
-    return f"{report.serves}: recipe {info.recipe}, system {info.system}, index {info.index}"
+    return f"{one.name}: recipe {info.recipe}, system {info.system}, index {info.index}"
 
 
 def ask_gateways(name: str) -> list[Report]:
@@ -135,6 +150,12 @@ def ask_gateways(name: str) -> list[Report]:
     if name not in serve.status().applications:
         return []
     return list(serve.get_app_handle(name).broadcast("report").results(timeout_s=ASK_S))
+
+
+def _change_gateways(server: Server, slots: Sequence[Sequence[str]], parts: Sequence[serve.RunTarget] = ()) -> None:
+    """Start the gateways, together with ``parts``, or tell those that run what to serve."""
+    gateways = gateway_application(server.scale, slots, server.access)
+    _run(*parts, serve.RunTarget(gateways, server.name, server.route))
 
 
 def _finish(server: Server, parts: str) -> None:
@@ -145,26 +166,21 @@ def _finish(server: Server, parts: str) -> None:
     )
 
 
-def _wait_until_served(server: Server, parts: str) -> None:
-    """Wait until every gateway serves ``parts``. Raises StepError, with a gateway's reason, when one does not."""
+def _wait_until_served(server: Server, parts: Sequence[str]) -> None:
+    """Wait until every gateway serves all of ``parts``. Raises StepError with a gateway's reason when one does not."""
     reports: Sequence[Report] = ()
 
     def is_served() -> bool:
         nonlocal reports
         reports = ask_gateways(server.name)
-        return bool(reports) and all(report.serves == parts for report in reports)
+        return bool(reports) and all(set(parts) <= {one.name for one in report.serves} for report in reports)
 
     if not _wait(is_served, server.check_s):
-        reasons = [report.failures[parts] for report in reports if parts in report.failures]
+        reasons = [report.failures[name] for report in reports for name in parts if name in report.failures]
         raise StepError(
-            f"{parts} did not pass its check within {server.check_s:g} s, and is not served: "
+            f"{', '.join(parts)} did not pass its check within {server.check_s:g} s, and is not served: "
             f"{reasons[0] if reasons else 'a gateway did not answer'}"
         )
-
-
-def _change(server: Server, serves: list[str]) -> None:
-    """Tell the gateways what to serve."""
-    _run(serve.RunTarget(gateway_application(server.scale, serves, server.access), server.name, server.route))
 
 
 def _run(*targets: serve.RunTarget) -> None:

@@ -85,12 +85,12 @@ def make_words_system(root: Path, fields: FieldTypes | None = None) -> Served:
     return Served("tiny", "bm25", build_small_index(root / "index-bm25@0", Bm25(), inputs), collection)
 
 
-def make_lexical_system(root: Path) -> Served:
+def make_lexical_system(root: Path, fields: FieldTypes | None = None) -> Served:
     """Build a system of a lexical student, whose vector of a text without words is zero, and PLAID."""
     from pipelines.students import Lexical
 
     student = Lexical(words=None, dim=32, ngram_rows=1024)
-    return _make_student_system(root, "lexical", student, Plaid(bits=2), make_docs(root))
+    return _make_student_system(root, "lexical", student, Plaid(bits=2), make_docs(root, fields))
 
 
 def make_dense_system(root: Path) -> Served:
@@ -227,7 +227,7 @@ def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) ->
         for name, system in systems.items():
             parts = name_parts(name, system.fingerprint(LIMITS[name]))
             targets.append(serve.RunTarget(application(system, SCALES[name], LIMITS[name]), parts, None))
-            targets.append(serve.RunTarget(gateway_application(SCALES[name], [parts]), name, f"/{name}"))
+            targets.append(serve.RunTarget(gateway_application(SCALES[name], [[parts]]), name, f"/{name}"))
         serve.run_many(targets)
         for name in systems:
             wait_until_ready(f"http://127.0.0.1:{port}/{name}")

@@ -13,12 +13,18 @@ from pipelines.docstore import Docstore
 from pipelines.encoder import open_encoder
 from pipelines.indexes.base import Ranking, SearchOptions
 from pipelines.search import search
+from pipelines.text import join_title
 from serving import encoding
 from serving.access import OPEN_TO_ALL, Access, guard
 from serving.api import build_app
 from serving.app import Served, describe
 from serving.arrange import arrange
+from serving.backend import Answering
+from serving.choice import choose
 from serving.messages import Limits, Result, SearchAnswer, SearchRequest, Translation
+from serving.problems import RefusalError, respond
+from serving.reranker import open_scorer, score_texts
+from serving.slots import Slot, Slots
 from serving.subsets import read_subset
 from serving_apps import make_minilm_system
 
@@ -26,8 +32,9 @@ from serving_apps import make_minilm_system
 class HereBackend:
     """A ``Backend`` that calls the encoder and the shards itself, one request after another."""
 
-    def __init__(self, served: Served):
-        self.served = served
+    def __init__(self, served: Served, words: Answering | None = None):
+        self.served, self.words = served, words
+        self.teacher: Any = open_scorer(served.rerank.scorer) if served.rerank else None
         self.docs = {lang: Docstore.open(artifact) for lang, artifact in served.docs.items()}
         inputs = {"student": served.student} if served.student else {}
         self.encoder: Any = open_encoder(served.encoder, inputs) if served.encoder else None
@@ -56,6 +63,9 @@ class HereBackend:
         row = self.docs[hit.lang].row(hit.doc_id)
         return {"lang": hit.lang, "score": hit.score, "title": row["title"] or "", "text": row["text"]}
 
+    async def score_again(self, query: str, results: Sequence[Result]) -> list[float]:
+        return score_texts(self.teacher, query, [join_title(result.title, result.text) for result in results])
+
     async def check_parts(self) -> dict[str, Any]:
         return {}
 
@@ -72,27 +82,68 @@ class HereBackend:
         return encoding.match_tokens(self.encoder, query, texts, self.served.passages)
 
 
+def _send(app: Any, method: str, path: str, **options: Any) -> httpx.Response:
+    """Send one request to an application."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
 class ServerHere:
     """A system with its HTTP interface; requests are sent without a socket."""
 
-    def __init__(self, served: Served, access: Access | None = None, limits: Limits | None = None):
-        self.served, self.backend = served, HereBackend(served)
+    def __init__(
+        self,
+        served: Served,
+        access: Access | None = None,
+        limits: Limits | None = None,
+        words: "ServerHere | None" = None,
+    ):
+        self.served, self.backend = served, HereBackend(served, words.backend.answer if words else None)
         self.info = describe(served, limits or Limits())
         self.app = guard(build_app(self.backend, self.info), access or OPEN_TO_ALL)
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request."""
 
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
+        return _send(self.app, method, path, **options)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """Send a JSON body."""
         return self.send("POST", path, **({"json": body} if body is not None else {}), **options)
+
+
+class SeveralHere:
+    """Several systems behind one address, the first by default, as the slots of a gateway."""
+
+    def __init__(self, *servers: ServerHere):
+        self.slots = Slots(self._open)
+        self.app = self
+        for server in servers:
+            slot: Any = Slot(self._open, lambda _: None)
+            slot.current = server
+            self.slots.slots.append(slot)
+
+    async def _open(self, name: str, _: Any) -> Any:
+        raise AssertionError(f"{name}: all is open")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            app: Any
+            try:
+                server, receive = await choose(self.slots, scope, receive)
+                app = server.app
+            except RefusalError as refusal:
+                app = respond(refusal.status, refusal.problem)
+            await app(scope, receive, send)
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send one request."""
+        return _send(self, method, path, **options)
 
 
 def make_minilm_server(directory: Path, per_token: bool) -> ServerHere:

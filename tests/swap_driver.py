@@ -136,4 +136,4 @@ def _serve(served: Served, port: int) -> None:
     from serving.__main__ import run_server
 
     os.environ.pop("RAY_ADDRESS", None)
-    run_server(served, (Scale(cpus=0.01), LIMITS), ("127.0.0.1", port), OPEN_TO_ALL, replace=False)
+    run_server([served], (Scale(cpus=0.01), LIMITS), ("127.0.0.1", port), OPEN_TO_ALL, replace=False)

@@ -165,8 +165,8 @@ def check_command(command: Command) -> None:
 
 def _find_names(params: dict[str, Any]) -> list[str]:
     """The recipes and experiments that a command names."""
-    given = [params.get("recipe"), params.get("name"), *(params.get("others") or ()), *(params.get("recipes") or ())]
-    return [name for name in given if name]
+    given = [params.get(name) or () for name in ("recipe", "name", "others", "recipes")]
+    return [name for names in given for name in ([names] if isinstance(names, str) else names)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)

@@ -118,7 +118,7 @@ def test_what_serve_gets_is_what_serve_and_the_application_take() -> None:
         module, _, function = application["import_path"].partition(":")
         assert callable(getattr(__import__(module, fromlist=[function]), function))
     gateways, parts = config["applications"]
-    assert gateways["deployments"][0]["user_config"]["serves"] == [parts["name"]]
+    assert gateways["deployments"][0]["user_config"]["serves"] == [[parts["name"]]]
     assert ServeArgs.model_validate(parts["args"]).scale.shard_replicas == 2
 
 

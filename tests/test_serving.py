@@ -32,7 +32,7 @@ from serving.api import UnavailableError, build_app
 from serving.app import GatewayArgs, Scale, ServeArgs, application
 from serving.arrange import share_ties
 from serving.calls import gather
-from serving.config import build_config
+from serving.config import add_words, build_config
 from serving.messages import Info, LanguageInfo, Limits
 
 # importing Ray Data warns about a deprecated setting of its own
@@ -503,7 +503,7 @@ def test_config_file_has_only_keys_of_the_serve_schema():
     from ray.serve.schema import DeploymentSchema, HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
     args = ServeArgs(recipe="atlas", overrides=["root=runs"], scale=Scale(encoders=2, gateways=3))
-    written_config = build_config(args, ("0.0.0.0", 8000))
+    written_config = build_config([args], ("0.0.0.0", 8000))
     parsed = ServeDeploySchema.model_validate(written_config)
     assert set(written_config) <= set(ServeDeploySchema.model_fields)
     assert set(written_config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
@@ -515,22 +515,40 @@ def test_config_file_has_only_keys_of_the_serve_schema():
     assert ServeArgs.model_validate(parts.args) == args
     assert (gateway.route_prefix, parts.route_prefix) == ("/", None)
     (deployment,) = gateway.deployments
-    assert (deployment.num_replicas, deployment.user_config) == (3, {"serves": [parts.name]})
+    assert (deployment.num_replicas, deployment.user_config) == (3, {"serves": [[parts.name]]})
 
 
 def test_config_file_keeps_what_runs_until_the_new_answers():
     """The gateway of the second file is that of the first but for what it serves, so that it does not start anew."""
     before, after = (ServeArgs(recipe="atlas", system=system) for system in ("bm25", "student"))
-    first = build_config(before, ("0.0.0.0", 8000))
-    second = build_config(after, ("0.0.0.0", 8000), kept=first["applications"][1:])
+    first = build_config([before], ("0.0.0.0", 8000))
+    second = build_config([after], ("0.0.0.0", 8000), kept=first["applications"][1:])
     assert second["applications"][2:] == first["applications"][1:]
     new, old = (app["name"] for app in second["applications"][1:])
     assert new != old
     changed = second["applications"][0]
-    assert changed["deployments"][0]["user_config"] == {"serves": [new, old]}
-    changed["deployments"][0]["user_config"] = {"serves": [old]}
+    assert changed["deployments"][0]["user_config"] == {"serves": [[new, old]]}
+    changed["deployments"][0]["user_config"] = {"serves": [[old]]}
     assert changed == first["applications"][0]
-    assert build_config(before, ("0.0.0.0", 8000), kept=first["applications"][1:]) == first
+    assert build_config([before], ("0.0.0.0", 8000), kept=first["applications"][1:]) == first
+
+
+def test_config_file_of_several_recipes_keeps_those_that_are_not_replaced():
+    """With ``[serve] hybrid`` the index of words is an application of its own."""
+    hybrid = ServeArgs(recipe="atlas", overrides=["serve.hybrid.depth=50"])
+    small, other = (ServeArgs(recipe="atlas", system=system) for system in ("bm25", "untrained"))
+    args = add_words([hybrid, other])
+    assert [(one.recipe, one.system) for one in args] == [
+        ("atlas", "student"),
+        ("atlas", "bm25"),
+        ("atlas", "untrained"),
+    ]
+    assert add_words([small]) == [small]
+    assert add_words(args) == args
+    config = build_config(args, ("0.0.0.0", 8000))
+    names = [app["name"] for app in config["applications"][1:]]
+    assert config["applications"][0]["deployments"][0]["user_config"] == {"serves": [[name] for name in names]}
+    assert len({*names, build_config([ServeArgs(recipe="atlas")], ("0.0.0.0", 8000))["applications"][1]["name"]}) == 4
 
 
 def run_cli(*arguments, cwd=ROOT, keys="none"):

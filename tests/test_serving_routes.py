@@ -176,7 +176,7 @@ BAD_SEARCHES = {
     "collapse on a field": ({"query": "a", "collapse": "author"}, "collapse", "true or false"),
     "quota of 0": ({"query": "a", "per_language": 0}, "per_language", "an integer from 1"),
     "too much to explain": ({"query": "a", "k": 101, "explain": True}, "k", "at most 100 results to explain"),
-    "unknown field": ({"query": "a", "filter": {}}, "filter", "one of the fields query, queries, k"),
+    "unknown field": ({"query": "a", "where": {}}, "where", "one of the fields query, queries, k"),
 }
 
 

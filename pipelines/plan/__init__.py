@@ -19,7 +19,7 @@ student share their translations and scores, and a selection is made by the same
 
     steps      what every part is built from       translation   stages of translators, gates
     questions  passages, questions, the selector   data          select, score, mine
-    training   start, train                        systems       index, search, rerank, evaluate
+    training   start, train                        systems       index, search, rerank, evaluate; fusion: fuse
     pairs      sentence pairs: train, correlate
 """
 

@@ -1,23 +1,29 @@
 """The systems of a plan: what searches the evaluation sets, and how each is measured.
 
 A system is an index and what feeds it: an encoder, or text for BM25. Documents may be translated first (``docs_in``),
-and a teacher may order again what another system found (``rerank``).
+a teacher may order again what another system found (``rerank``), and a system may fuse others (``fuse``).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.errors import RecipeError
 from cluster.step import Step
+from cluster.storage import Place
 from pipelines.correlation import MEASURES as CORRELATIONS
 from pipelines.encode import Encode, EncodeConfig
 from pipelines.encoder import EncoderConfig
 from pipelines.evaluate import EvaluateConfig, evaluate
+from pipelines.fusion import LearntFusion
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25, Exact, FastPlaid, Index, Plaid
 from pipelines.indexes.base import SearchOptions
 from pipelines.matrix import MatrixConfig, build_matrix
-from pipelines.models import Pretrained
+from pipelines.models import Pretrained, find_absent
+from pipelines.plan import fusion
+from pipelines.plan.fusion import plan_fused, plan_weights
 from pipelines.plan.steps import Collection, config_of, make_step, other_student
 from pipelines.plan.translation import translate_docs
 from pipelines.precision import resolve, with_precision
@@ -50,6 +56,8 @@ class System:
     reranker: Scorer | None = None  # orders again the first ``depth`` documents of the system ``of``
     of: str = ""
     depth: int = 100
+    fuse: tuple[str, ...] = ()  # the systems whose rankings become one
+    fusion: LearntFusion = LearntFusion()
 
 
 def plan_systems(recipe: Recipe, training: "Training | None") -> dict[str, System]:
@@ -74,6 +82,8 @@ def _plan_student(recipe: Recipe, training: "Training | None") -> System:
 
 def _plan_system(recipe: Recipe, name: str, spec: SystemSpec) -> System:
     index = spec.index or recipe.index
+    if spec.fuse:
+        return System(name, None, fuse=spec.fuse, fusion=spec.fusion)
     if spec.rerank:
         return System(name, index, reranker=spec.rerank, of=spec.of, depth=spec.depth)
     if spec.recipe:
@@ -149,12 +159,19 @@ class Searched:
 
 
 def plan_searches(recipe: Recipe, systems: Mapping[str, System], collection: Collection) -> dict[str, Searched]:
-    """Index and search a collection with each system; where it has no questions, index it for the student alone."""
+    """Index and search a collection with each system; where it has no questions, index it for what is served alone."""
     if collection.queries is None:
-        student = systems[STUDENT]
-        return {STUDENT: Searched(plan_index(recipe, student, collection.docs), {})}
+        served = [STUDENT, *([recipe.serve.hybrid.system] if recipe.serve.hybrid else [])]
+        return {
+            name: Searched(plan_index(recipe, systems[name], _searched_docs(recipe, systems[name], collection)), {})
+            for name in served
+        }
     searches: dict[str, Searched] = {}
     for name, system in systems.items():
+        if system.fuse:
+            weights = plan_weights(recipe, systems, system, partial(plan_searches, recipe))
+            searches[name] = Searched(None, plan_fused(recipe, system, searches, weights))
+            continue
         if system.reranker:
             found = searches[system.of].rankings.items()
             reranked = {lang: _plan_reranking(recipe, system, collection, lang, rows) for lang, rows in found}
@@ -167,6 +184,18 @@ def plan_searches(recipe: Recipe, systems: Mapping[str, System], collection: Col
         }
         searches[name] = Searched(index, rankings)
     return searches
+
+
+def find_stages(recipe: Recipe, systems: Mapping[str, System], system: System, root: Place) -> dict[str, Any]:
+    """What the server does after a search with a system: ``hybrid``, how the student's is fused with an index of words,
+    and ``rerank``, what scores results again; None each where it does not. Models of ``recipe`` are pinned."""
+    hybrid = fusion.find_hybrid(recipe, systems, partial(plan_searches, recipe), root)
+    rerank = recipe.serve.rerank
+    if rerank and (absent := find_absent(rerank)):
+        raise RecipeError(f"serve.rerank.scorer: {absent[0]}")
+    if rerank:
+        rerank = rerank.model_copy(update={"scorer": with_precision(rerank.scorer, recipe.resources.encode.gpus)})
+    return {"hybrid": hybrid if system.name == STUDENT else None, "rerank": rerank}
 
 
 def _searched_docs(recipe: Recipe, system: System, collection: Collection) -> Mapping[str, Step]:

@@ -19,6 +19,7 @@ from pipelines.recipe.tables import (
     ReadyStudent,
     Run,
     Select,
+    Serve,
     StepResources,
     SystemSpec,
     Teacher,
@@ -77,6 +78,7 @@ class Recipe(Component):
     systems: dict[str, SystemSpec] = {}
     evaluate: dict[str, EvaluationSet] = {}
     measure: Measures = Measures()
+    serve: Serve = Serve()
     examples: tuple[str, ...] = ()  # queries shown at the end of a run
     run: Run = Run()
     resources: StepResources = StepResources()
@@ -183,7 +185,36 @@ class Recipe(Component):
                 raise ValueError(f"systems.{name}: this name is taken; choose another")
             if spec.rerank and spec.of not in known:
                 raise ValueError(f"systems.{name}.of = {spec.of!r}: expected a system above it, {', '.join(known)}")
+            if unknown := [member for member in spec.fuse if member not in known]:
+                raise ValueError(
+                    f"systems.{name}.fuse has {', '.join(unknown)}: expected systems above it, {', '.join(known)}"
+                )
+            if spec.fusion.learn and not self.validate_split:
+                raise ValueError(
+                    f'systems.{name}.fusion.weights = "learn" needs questions to learn from: set validate_split'
+                )
             known.append(name)
+        return self
+
+    @model_validator(mode="after")
+    def _check_serve(self) -> "Recipe":
+        hybrid = self.serve.hybrid
+        if hybrid is None:
+            return self
+        words = [BM25] if self.measure.bm25 else []
+        words += [name for name, spec in self.systems.items() if spec.index and spec.index.kind == "bm25"]
+        if hybrid.system not in words:
+            raise ValueError(
+                f"serve.hybrid.system = {hybrid.system!r}: expected a system with an index of words, "
+                f"{', '.join(words) or 'and this recipe has none'}: set measure.bm25 = true, or add "
+                "[systems.NAME] with index.kind = bm25"
+            )
+        if hybrid.like and not (hybrid.like in self.systems and self.systems[hybrid.like].fuse):
+            raise ValueError(f"serve.hybrid.like = {hybrid.like!r}: expected a system of this recipe with fuse")
+        try:
+            hybrid.check_count((STUDENT, hybrid.system))
+        except ValueError as error:
+            raise ValueError(f"serve.hybrid.{error}") from error
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cluster.component import Component, Resources, Speed
 from pipelines.evaluate import MEASURES
+from pipelines.fusion import AnyFusion, Hybrid, LearntFusion
 from pipelines.indexes import Bm25, Index
 from pipelines.indexes.base import SearchOptions
 from pipelines.models import OptionalModel, Pretrained
@@ -103,6 +104,7 @@ class SystemSpec(Component):
     ``encoder`` a ready checkpoint, or none for BM25
     ``docs_in`` the documents are translated into this language by the recipe's translator, and then indexed
     ``rerank``  a teacher orders the first ``depth`` documents that the system ``of`` found
+    ``fuse``    the rankings of these systems become one, as ``fusion`` says
     """
 
     recipe: str = ""
@@ -112,9 +114,26 @@ class SystemSpec(Component):
     rerank: Scorer | None = None
     of: str = "student"
     depth: int = Field(100, ge=1)
+    fuse: tuple[str, ...] = ()
+    fusion: AnyFusion = LearntFusion()
+
+    @model_validator(mode="after")
+    def _check_fusion(self) -> "SystemSpec":
+        if not self.fuse:
+            if self.fusion != LearntFusion():
+                raise ValueError("fusion says how the systems of fuse become one: add fuse")
+            return self
+        if self.rerank or self.recipe or self.index or self.encoder or self.docs_in:
+            raise ValueError("a system with fuse takes the rankings of other systems: leave out the other keys")
+        if len(set(self.fuse)) < max(2, len(self.fuse)):
+            raise ValueError(f"fuse = {list(self.fuse)}: expected two different systems or more")
+        self.fusion.check_count(self.fuse)
+        return self
 
     @model_validator(mode="after")
     def _check_kind(self) -> "SystemSpec":
+        if self.fuse:
+            return self
         if self.rerank and (self.recipe or self.index or self.encoder or self.docs_in):
             raise ValueError("a system with rerank takes its rankings from the system `of`: leave out the other keys")
         if isinstance(self.rerank, EnsembleScorer) and sum(isinstance(of, LlmScorer) for of in self.rerank.of) > 1:
@@ -123,7 +142,9 @@ class SystemSpec(Component):
                 "of kind llm in rerank.of. As a recipe's teacher ([score]) each has actors of its own"
             )
         if not self.rerank and not self.recipe and self.index is None:
-            raise ValueError("say what searches: recipe = the recipe of a student, index (with encoder), or rerank")
+            raise ValueError(
+                "say what searches: recipe = the recipe of a student, index (with encoder), rerank, or fuse"
+            )
         if not self.rerank and not self.recipe and self.index is not None:
             _check_encoder("", self.index, self.encoder)
         if self.recipe and self.encoder:
@@ -137,6 +158,38 @@ def _check_encoder(table: str, index: Index, encoder: Pretrained | None) -> None
         raise ValueError(f"{table}index.kind = bm25 reads text: leave out {table}encoder, or choose another index")
     if not reads_text and not encoder:
         raise ValueError(f"{table}index.kind = {index.kind} searches vectors: add {table}encoder.model")
+
+
+class Rerank(Component):
+    """A second scoring of a search's first ``candidates`` results, each with its title and text, by a scorer. It reads
+    them as they are, in the language of the question and of the document. ``default``: also where a search does not ask
+    for it."""
+
+    scorer: Scorer
+    candidates: int = Field(20, ge=1, le=200)
+    default: bool = True
+
+    @model_validator(mode="after")
+    def _check_scorer(self) -> "Rerank":
+        if self.scorer.kind in ("bm25", "llm") or isinstance(self.scorer, EnsembleScorer):
+            raise ValueError(
+                f"rerank.scorer.kind = {self.scorer.kind}: expected cross_encoder, monot5 or dense, which read a "
+                "question and a text and nothing else"
+            )
+        if getattr(self.scorer, "recipe", ""):
+            raise ValueError("rerank.scorer.recipe: the server loads a model by its place: give model, the directory")
+        return self
+
+
+class Serve(Component):
+    """What the server does beyond searching one index, and what is made for that.
+
+    ``hybrid``  an index of words is served beside the student, and searches of both are fused
+    ``rerank``  the first ``candidates`` results are scored again
+    """
+
+    hybrid: Hybrid | None = None
+    rerank: Rerank | None = None
 
 
 class EvaluationSet(Component):

@@ -4,9 +4,11 @@ const copy = (id) => document.getElementById(id).content.firstElementChild.clone
 
 export class Card {
   // `languages` maps a code to {code, name, dir}. `best` is the first result's score; `onSwitch(card)` is called when
-  // another tab opens.
-  constructor(result, languages, best, onSwitch) {
+  // another tab opens. `column` begins the ids of elements, which another column may not have.
+  constructor(result, languages, best, onSwitch, column = "") {
     this.id = result.doc_id;
+    this.ranks = result.ranks;
+    this.column = column;
     this.readings = [result, ...(result.translations || [])]; // each {lang, score, title, text}, best first
     this.languages = languages;
     this.best = best;
@@ -27,11 +29,11 @@ export class Card {
 
   addTabs(rank) {
     const panel = this.item.querySelector(".panel");
-    panel.id = `panel-${rank}`;
+    panel.id = `${this.column}panel-${rank}`;
     this.tabs = this.readings.map(({ lang }, index) => {
       const tab = copy("tab");
       const { code, name } = this.language(lang);
-      tab.id = `tab-${rank}-${index}`;
+      tab.id = `${this.column}tab-${rank}-${index}`;
       tab.title = name;
       tab.querySelector(".code").textContent = code;
       tab.querySelector(".name").textContent = name;
@@ -82,6 +84,13 @@ export class Card {
     this.text.textContent = text;
     for (const element of [this.title, this.text]) Object.assign(element, { lang: code, dir });
     this.setShort(true);
+  }
+
+  // Say which ranks the document has elsewhere.
+  showRanks(text) {
+    const ranks = this.item.querySelector(".ranks");
+    ranks.textContent = text;
+    ranks.hidden = !text;
   }
 
   setShort(short) {

@@ -1,6 +1,7 @@
 // The search page: question, language filter, and a card for each document found. The state is in the address
-// (?q=…&lang=fa&lang=ru&k=20), so that a search can be bookmarked and the back button works.
+// (?q=…&lang=fa&lang=ru&k=20&view=beside), so that a search can be bookmarked and the back button works.
 
+import { Beside } from "./beside.js";
 import { Card } from "./card.js";
 import { call, hasKey, setKey, toCurl } from "./server.js";
 import { Words } from "./words.js";
@@ -17,11 +18,13 @@ let pause = null; // timer that starts a search after a typing pause
 let request = null; // the last one that was answered
 let cards = []; // those that are shown
 let words = null; // the words of the question
+let beside = null; // the index of words beside the student
 
 const chosen = () => [...document.querySelectorAll("[name=lang]:checked")].map((box) => box.value);
 
 function start() {
   words = new Words($("question"), $("matched"));
+  beside = new Beside(() => search());
   document.addEventListener("keydown", onKey);
   $("form").addEventListener("submit", (event) => { event.preventDefault(); search({ push: true }); });
   $("query").addEventListener("input", () => { fitQuery(); clearTimeout(pause); pause = setTimeout(search, TYPING_PAUSE_MS); });
@@ -29,7 +32,7 @@ function start() {
   $("more").addEventListener("click", showMore);
   $("curl").addEventListener("click", copyCurl);
   window.addEventListener("popstate", readAddress);
-  window.addEventListener("resize", () => { fitQuery(); cards.forEach((card) => card.offerMore()); });
+  window.addEventListener("resize", () => { fitQuery(); [...cards, ...beside.cards].forEach((card) => card.offerMore()); });
   return load();
 }
 
@@ -52,6 +55,7 @@ function showInfo(info) {
   $("version").textContent = `babelray ${info.versions.babelray}`;
   $("query").maxLength = info.limits.max_query_chars;
   if (info.kind === "bm25" || info.model_type?.embedding) words.isPossible = false; // no vector for each token
+  beside.readInfo(info);
   $("chips").replaceChildren(...info.languages.map(toChip));
   $("examples").replaceChildren(...info.examples.map(toExample));
 }
@@ -84,6 +88,7 @@ function readAddress() {
   $("query").value = address.get("q") || "";
   fitQuery();
   for (const box of document.querySelectorAll("[name=lang]")) box.checked = address.getAll("lang").includes(box.value);
+  beside.view = address.get("view");
   return search({ keep: true });
 }
 
@@ -92,6 +97,7 @@ function writeAddress(query, push) {
   if (query) address.set("q", query);
   const k = new URLSearchParams(location.search).get("k");
   if (k) address.set("k", k);
+  if (beside.view !== beside.usual) address.set("view", beside.view);
   const target = address.size ? `?${address}` : location.pathname;
   history[push ? "pushState" : "replaceState"](null, "", target);
 }
@@ -113,10 +119,11 @@ async function search({ push = false, keep = false } = {}) {
   $("welcome").hidden = Boolean(query);
   if (!query) return showNothing();
   const k = Number(new URLSearchParams(location.search).get("k")) || 10;
-  const wanted = { query, k, offset: 0, collapse: true, ...(chosen().length && { languages: chosen() }) };
+  const wanted = { query, k, offset: 0, collapse: true, ...beside.fields, ...(chosen().length && { languages: chosen() }) };
   running = new AbortController();
   const answer = await ask(wanted);
   if (!answer) return;
+  beside.clear();
   words.clear();
   showStatus(answer);
   cards = [];
@@ -155,6 +162,7 @@ async function ask(wanted) {
 // The status is emptied, never hidden: screen readers announce only changes in a region that is already rendered.
 function showNothing() {
   cards = [];
+  beside.clear();
   words.clear();
   $("results").replaceChildren();
   $("status").textContent = "";
@@ -184,6 +192,14 @@ function addCards(results) {
   $("more").hidden = results.length < request.k || request.offset + 2 * request.k > maxResults;
   countLanguages();
   if (added.length) words.explain(request, cards, running.signal);
+  compare(running.signal);
+}
+
+// Ask the index of words the same, where it stands beside the student.
+async function compare(signal) {
+  beside.compare(cards);
+  await beside.ask(request, languages, signal);
+  if (!signal.aborted) beside.compare(cards);
 }
 
 // Count on each chip the texts that the cards have in its language.
@@ -236,8 +252,9 @@ function giveKey() {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  const articles = cards.map((card) => card.item.querySelector("article"));
   const active = document.activeElement;
+  const column = active.closest("#words") ? beside.cards : cards;
+  const articles = column.map((card) => card.item.querySelector("article"));
   const at = articles.indexOf(active);
   const [inQuery, inField] = [active === $("query"), active.matches("input:not([type=checkbox]), textarea")];
   const atEnd = inQuery && active.selectionStart === active.value.length; // elsewhere, the key moves between its lines

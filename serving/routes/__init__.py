@@ -90,10 +90,15 @@ def list_models(info: Info) -> list[str]:
     return list(dict.fromkeys(filter(None, [info.recipe, f"{info.recipe}/{info.system}", info.model])))
 
 
-def check_encoder(info: Info, model: str | None = None) -> None:
-    """Refuse a request where the server has no encoder, or not the model that is asked for."""
+def check_model(info: Info, model: str | None) -> None:
+    """Refuse a request for a model that is not served. (Where there are several, ``serving.choice`` comes before.)"""
     if model is not None and model not in list_models(info):
         raise refuse(404, "model", f"one that is served: {', '.join(list_models(info))}", model)
+
+
+def check_encoder(info: Info, model: str | None = None) -> None:
+    """Refuse a request where the server has no encoder, or not the model that is asked for."""
+    check_model(info, model)
     if info.kind == "bm25":
         raise RefusalError(
             404,

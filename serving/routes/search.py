@@ -15,18 +15,19 @@ from serving.messages import (
     MAX_EXPLAINED,
     MAX_K,
     MAX_QUERIES,
+    MAX_RERANKED_RESULTS,
     Info,
     Match,
     Result,
     SearchAnswer,
     SearchAnswers,
-    SearchBody,
     SearchRequest,
     Token,
-    build_request_model,
 )
 from serving.problems import Phrase, refuse
-from serving.routes import ERRORS, NOT_SERVED, check_encoder, refuse_model
+from serving.routes import ERRORS, MODEL, NOT_SERVED, check_encoder, check_model, refuse_model
+from serving.search_body import SearchBody, build_request_model
+from serving.stages import answer_in_stages
 from serving.subsets import check_filter, describe_filter
 
 AT_ONCE = 16  # searches of a request that run beside each other: half of what the encoder takes into one batch
@@ -39,9 +40,9 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
         """Find the best passages for a query, or for each of several, in the languages asked for, ranked together."""
         await _check(request, backend, info)
         if request.queries is None:
-            return await _answer(backend, request.list_requests()[0])
+            return await _answer(backend, request.list_requests()[0], info)
         start = time.perf_counter()
-        answers = await _answer_all(backend, request.list_requests(), info.limits.timeout_s)
+        answers = await _answer_all(backend, request.list_requests(), info)
         total = round((time.perf_counter() - start) * 1000, 2)
         return SearchAnswers(answers=answers, took_ms={"total": total})
 
@@ -73,6 +74,9 @@ def describe_fields(info: Info) -> dict[str, str]:
         "per_language": f"an integer from 1 to {MAX_K}; or null, for no limit",
         "collapse": "true or false",
         "explain": "true or false",
+        "hybrid": 'true, false, or {"kind": "ranks" or "scores", "k": a number, "weights": two numbers}; or null',
+        "rerank": f"an integer from 0 to {MAX_RERANKED_RESULTS}; or null",
+        "model": MODEL,
         "allow_partial": "true or false",
     }
 
@@ -80,6 +84,7 @@ def describe_fields(info: Info) -> dict[str, str]:
 async def _check(body: SearchBody, backend: Backend, info: Info) -> None:
     """Refuse what the schema cannot."""
     expected = describe_fields(info)
+    check_model(info, body.model)
     if body.query is None and body.queries is None:
         raise RequestValidationError([{"type": "missing", "loc": ("body", "query"), "input": None}])
     if body.query is not None and body.queries is not None:
@@ -95,9 +100,9 @@ async def _check(body: SearchBody, backend: Backend, info: Info) -> None:
             raise refuse_model(info, "one with a vector for each token, to explain", "with one vector for each text")
 
 
-async def _answer(backend: Backend, request: SearchRequest) -> SearchAnswer:
+async def _answer(backend: Backend, request: SearchRequest, info: Info) -> SearchAnswer:
     """Answer one search, with its explanation where one is wanted."""
-    answer = await backend.answer(request)
+    answer = await answer_in_stages(backend, request, info)
     if not request.explain or not answer.results:
         return answer
     start = time.perf_counter()
@@ -109,13 +114,14 @@ async def _answer(backend: Backend, request: SearchRequest) -> SearchAnswer:
     return answer.model_copy(update={"results": results, "took_ms": took_ms})
 
 
-async def _answer_all(backend: Backend, requests: Sequence[SearchRequest], timeout_s: float) -> list[SearchAnswer]:
+async def _answer_all(backend: Backend, requests: Sequence[SearchRequest], info: Info) -> list[SearchAnswer]:
     """Answer several searches, ``AT_ONCE`` of them at a time. Raises UnavailableError beyond the time limit of one."""
+    timeout_s = info.limits.timeout_s
     free = asyncio.Semaphore(AT_ONCE)
 
     async def answer(request: SearchRequest) -> SearchAnswer:
         async with free:
-            return await _answer(backend, request)
+            return await _answer(backend, request, info)
 
     try:
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:

@@ -21,6 +21,7 @@ from serving.routes import (
     ENCODER_ERRORS,
     MAX_RERANKED,
     MAX_TEXTS,
+    MODEL,
     TEXTS,
     InputType,
     Message,
@@ -43,6 +44,7 @@ class EmbedRequest(Message):
     prompt_name: InputType | None = Field(None, description="What the texts are; documents when left out.")
     normalize: bool = Field(True, description="Make unit vectors.")
     dimensions: int | None = Field(None, ge=1, description="Cut vectors to so many dimensions, where the model may be.")
+    model: str | None = Field(None, description="The served model; the names are those of GET /v1/models.")
 
 
 class RankRequest(Message):
@@ -54,6 +56,7 @@ class RankRequest(Message):
     return_text: bool = Field(False, description="Repeat the text in each result.")
     truncate: bool | None = Field(False, description="Not used: a text is read whole, in windows.")
     truncation_direction: Literal["Right", "right"] = "Right"
+    model: str | None = Field(None, description="The served model; the names are those of GET /v1/models.")
 
 
 class Rank(Message):
@@ -88,6 +91,7 @@ EXPECTED_EMBED = {
     "prompt_name": '"query" or "document"; or null',
     "normalize": "true or false",
     "dimensions": "a number of dimensions to which the model's vectors may be cut; or null",
+    "model": MODEL,
 }
 EXPECTED_RANK = {
     "query": "a text that is not empty",
@@ -96,6 +100,7 @@ EXPECTED_RANK = {
     "return_text": "true or false",
     "truncate": "true or false",
     "truncation_direction": '"Right"',
+    "model": MODEL,
 }
 
 
@@ -105,7 +110,7 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
     @app.post("/embed", response_model=list[list[float]], responses=ENCODER_ERRORS, operation_id="embed")
     async def embed(request: EmbedRequest) -> JSONResponse:
         """Encode texts: one vector for each."""
-        check_encoder(info)
+        check_encoder(info, request.model)
         facts = await backend.describe_encoder()
         check_dense(info, facts)
         check_dimensions(facts, request.dimensions)
@@ -124,7 +129,7 @@ def add_routes(app: FastAPI, backend: Backend, info: Info) -> dict[str, Mapping[
     )
     async def rerank(request: RankRequest) -> list[Rank]:
         """Order texts by how well they answer a query."""
-        check_encoder(info)
+        check_encoder(info, request.model)
         scored = await backend.score_texts(request.query, request.texts)
         scores = scored.scores if request.raw_scores else normalise(scored)
         texts: Sequence[str | None] = request.texts if request.return_text else [None] * len(scores)
