@@ -37,7 +37,7 @@ TIMES, LEAST = 10, 0.9
 def serve_small(with_front: bool) -> Iterator[str]:
     with TemporaryDirectory() as directory, start_driver(with_front) as driver:
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-        driver.ask("start", small(), make_system(Path(directory), 1, documents=2000), False)
+        driver.ask("start", small(), [make_system(Path(directory), 1, documents=2000)], False)
         wait_until_ready(driver.base)
         yield driver.base
 
