@@ -1,6 +1,8 @@
 """Attention and dropout of training on a CPU, against the library's."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -74,3 +76,22 @@ def test_dropout_keeps_the_share_and_the_mean(dtype, probability):
     found.sum().backward()
     assert torch.equal(values.grad != 0, kept)
     assert Dropout(probability).eval()(values) is values
+
+
+def test_freed_memory_is_kept_and_then_returned() -> None:
+    """In a process of its own, since it changes the allocator: 400 MB are freed, stay with the process, and go."""
+    script = """
+import psutil, torch
+from pipelines.training.cpu import keep_freed_memory, return_freed_memory
+keep_freed_memory()
+rss = lambda: psutil.Process().memory_info().rss / 1e6
+before, tensors = rss(), [torch.ones(25_000_000) for _ in range(4)]
+del tensors
+kept = rss()
+return_freed_memory()
+print(kept - before, rss() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    kept, left = map(float, run.stdout.split())
+    assert kept > 390
+    assert left < 50

@@ -49,6 +49,16 @@ def keep_freed_memory() -> None:
         set_option(M_TRIM_THRESHOLD, LARGEST)
 
 
+def return_freed_memory() -> None:
+    """Give the memory of freed tensors back to the system, where the C library is glibc.
+
+    Passes of many shapes leave holes that the next ones do not fill: a training on texts of 5 to 220 tokens held 6.7 GB
+    after 26 steps and 12.2 GB after 560. Costs about 0.2 s, and as much again when memory is taken anew.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 class Dropout(nn.Module):
     """``torch.nn.Dropout`` with other random numbers."""
 

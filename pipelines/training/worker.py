@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipelines.training.validate_pairs import PairPool
     from pipelines.training.workers import Workers
 
+RETURN_EVERY = 16  # steps after which a processor's freed memory is given back
 UNRANKED = -1e300  # the score of a checkpoint whose student was not measured
 
 
@@ -101,6 +102,8 @@ def _open_pool(dev: Mapping[str, Any], config: Validation) -> "Pool | PairPool":
 
 def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | PairPool | None") -> None:
     """Take the remaining steps, measuring and saving when it is time."""
+    from pipelines.training.cpu import return_freed_memory
+
     config, workers = loop.config, loop.workers
     began = time.monotonic() - records.seconds
     progress, checkpoints = ProgressFile(job.out), Checkpoints(loop, job.out)
@@ -109,6 +112,8 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | PairPool
     while records.done < config.steps:
         loss, lr = loop.step(records.done)
         records.step(loss, lr, time.monotonic() - began)
+        if records.done % RETURN_EVERY == 0 and not config.resources.gpus:
+            return_freed_memory()
         last = records.done == config.steps
         measured = pool is not None and (last or records.done % config.validation.every == 0)
         if pool and measured:
