@@ -139,25 +139,29 @@ def test_another_width_is_told(inputs, tmp_path, student):
         build_objective(TrainingRun(train=config_of()), data, student)
 
 
+LONGER = ("paragraphs", "questions", "sections", "titles")  # members of longer texts than sentences
+
+
 def test_the_directory_of_data_reaches_every_member(tmp_path):
     recipe = load("small", [f"data={tmp_path}"])
     assert recipe.source == Parallel(path=f"{tmp_path}/xquad")
     sources = [step.config.source for step in plan(recipe).steps if step.name.startswith("docs-")]
-    assert {source.path for source in sources} == {f"{tmp_path}/xquad", str(tmp_path)}
+    collections = ("xquad", "libreoffice-help", "react/en-fa")
+    assert {source.path for source in sources} == {str(tmp_path), *(f"{tmp_path}/{name}" for name in collections)}
     assert {type(source) for source in sources} == {Parallel, Bitext}
 
 
 def test_a_member_is_left_out(tmp_path):
     whole = plan(load("small", [f"data={tmp_path}"]))
     less = plan(load("small", [f"data={tmp_path}", "mix.of.paragraphs=none"]))
-    assert set(whole.training.train.config.shares) == {"bitext", "paragraphs"}
-    assert set(less.training.train.config.shares) == {"bitext"}
+    assert set(whole.training.train.config.shares) == {"bitext", *LONGER}
+    assert set(less.training.train.config.shares) == {"bitext", *LONGER} - {"paragraphs"}
     with pytest.raises(RecipeError, match=r"mix.of"):
-        load("small", [f"data={tmp_path}", "mix.of.paragraphs=none", "mix.of.bitext=none"])
+        load("small", [f"data={tmp_path}", *(f"mix.of.{name}=none" for name in ("bitext", *LONGER))])
 
 
 def test_no_language_that_transfer_is_measured_with_is_trained():
-    recipes = [load(name) for name in ("small", "small-bitext", "small-paragraphs")]
+    recipes = [load(name) for name in ("small", "small-bitext", *(f"small-{name}" for name in LONGER))]
     trained = {lang for recipe in recipes for lang in recipe.languages.docs}
     assert not trained & {"it", "ja", "ko", "pl", "id", "sw"}
 

@@ -18,7 +18,7 @@ from pipelines.precision import autocast
 from pipelines.students.base import Task
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.lexical.words import find_spans, split_words
-from pipelines.students.tokens import Row, Tokens
+from pipelines.students.tokens import Row, Tokens, make_writable
 
 
 class Token(NamedTuple):
@@ -41,7 +41,9 @@ def count_tokens(encoder: TextEncoder, texts: Sequence[str], task: Task) -> list
     """The tokens of each text, also of what the encoder does not read, its own tokens among them."""
     prompt = Tokens(encoder.model, task).prompt
     tokenizer: Any = encoder.model.tokenizer
-    found = tokenizer([prompt + text for text in texts], return_offsets_mapping=True, truncation=False, verbose=False)
+    found = tokenizer(
+        [prompt + make_writable(text) for text in texts], return_offsets_mapping=True, truncation=False, verbose=False
+    )
     return [len(offsets) for offsets in found["offset_mapping"]]
 
 
@@ -112,7 +114,11 @@ def _find_places(tokens: Tokens, text: str, row: Row) -> list[Token]:
     if not hasattr(tokenizer, "backend_tokenizer"):
         return _find_words(text, tokens.task, len(ids))
     found = tokenizer(
-        [tokens.prompt + text], return_offsets_mapping=True, truncation=True, max_length=tokens.longest, verbose=False
+        [tokens.prompt + make_writable(text)],
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=tokens.longest,
+        verbose=False,
     )
     begin, read = len(tokens.prompt), found["input_ids"][0]
     places = [Token(name, -1, -1) for name in tokenizer.convert_ids_to_tokens(ids)]

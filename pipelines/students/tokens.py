@@ -24,6 +24,13 @@ SAMPLES = ["", "a", "One text, and its end.", "long " * 3000]  # the last is tru
 Row = dict[str, Any]
 
 
+def make_writable(text: str) -> str:
+    """Put U+FFFD in the place of each lone surrogate, which no tokenizer reads. The length stays."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Located(NamedTuple):
     """A text's whole row, None where the model cannot read all of it, and where its tokens stand in the text."""
 
@@ -54,6 +61,7 @@ class Tokens:
 
     def rows(self, texts: Sequence[str]) -> list[Row]:
         """The features of each text, without padding."""
+        texts = [make_writable(text) for text in texts]
         return self._tokenised(texts) if self._is_plain else self._preprocessed(texts)
 
     def locate(self, texts: Sequence[str]) -> list[Located]:
@@ -72,7 +80,10 @@ class Tokens:
         if not texts:
             return []
         encoded = tokenizer(
-            [self.prompt + text for text in texts], return_offsets_mapping=True, truncation=False, verbose=False
+            [self.prompt + make_writable(text) for text in texts],
+            return_offsets_mapping=True,
+            truncation=False,
+            verbose=False,
         )
         begin = len(self.prompt)
         located = []
