@@ -95,7 +95,8 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_the_last_whole_one(tmp_path, s
 
 
 def names_of(checkpoints: Place) -> set[str]:
-    return {name for name in checkpoints.list() if name.startswith("step-")} if checkpoints.exists() else set()
+    names = {child.name for child in checkpoints.list()} if checkpoints.exists() else set()
+    return {name for name in names if name.startswith("step-")}
 
 
 FAILING = """
