@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -245,3 +246,23 @@ def qwen2(folder: Path, lines: list[str], prompt: str, chat: bool = False) -> No
         optimizer.zero_grad()
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def cross_encoder(folder: Path, words: Iterable[str], layers: int) -> None:
+    """Write a BERT of one output with random weights and these words, whose logits leave [0, 1]."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.6,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+import checkpoints
 from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, TableError
@@ -35,25 +36,10 @@ ALL_PAIRS = np.array([(i, j) for i in range(3) for j in range(5)])
 
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory):
-    """A BertForSequenceClassification with random weights whose logits leave [0, 1]."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
-
+    """A small one with random weights."""
     folder = tmp_path_factory.mktemp("cross")
     words = sorted({w for text in [*QUERY_TEXTS, *DOC_TEXTS] for w in text.split()} | set(WORDS))
-    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
-    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=1,
-        initializer_range=0.6,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    checkpoints.cross_encoder(folder, words, layers=2)
     return str(folder)
 
 

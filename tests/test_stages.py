@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
+import checkpoints
 import serving_apps
 from pipelines.fusion import Fusion, Hybrid, fuse
 from pipelines.recipe.tables import Rerank
@@ -21,26 +21,11 @@ FIELDS = {"part": "number"}  # of the documents' metadata
 
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory):
-    """A BERT with one output and random weights, whose words are those of the documents."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
-
+    """A small one with random weights, whose words are those of the documents."""
     folder = tmp_path_factory.mktemp("cross")
     texts = [text for parts in serving_apps.TEXTS.values() for part in parts for pair in part for text in pair]
     words = sorted({word for text in texts for word in text.lower().replace(".", " ").replace(",", " ").split()})
-    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
-    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=1,
-        initializer_range=0.6,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    checkpoints.cross_encoder(folder, words, layers=1)
     return CrossEncoderScorer(model=str(folder), max_length=64)
 
 
