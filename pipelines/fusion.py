@@ -15,9 +15,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from cluster.component import Component
+from pipelines.weights import Weights
 
 LEARN = "learn"
 Name = TypeVar("Name", str, tuple[str, str])  # of a document; names are compared where scores are equal
@@ -28,13 +29,7 @@ class Fusion(Component):
 
     kind: Literal["ranks", "scores"] = "ranks"
     k: float = Field(60, gt=0)
-    weights: tuple[float, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> "Fusion":
-        if self.weights is not None and (min(self.weights, default=0.0) < 0 or not sum(self.weights) > 0):
-            raise ValueError(f"weights = {list(self.weights)}: expected numbers of at least 0, not all of them 0")
-        return self
+    weights: Weights = None
 
     def check_count(self, systems: Sequence[str]) -> None:
         """Raise ValueError where there are weights for another number of systems."""

@@ -27,6 +27,7 @@ from pipelines.scorers.cross_encoder import CrossEncoderScorer
 from pipelines.scorers.dense import DenseScorer
 from pipelines.scorers.llm import LlmScorer
 from pipelines.scorers.monot5 import MonoT5Scorer
+from pipelines.weights import Weights
 
 Scale = Literal["z", "min_max", "rank", "none"]
 Member = Annotated[
@@ -38,13 +39,7 @@ class Merging(Component):
     """How scores of several teachers become one: see the module. ``weights`` has one for each (None: equal ones)."""
 
     normalise: Scale = "z"
-    weights: tuple[float, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> "Merging":
-        if self.weights is not None and (min(self.weights, default=0.0) < 0 or not sum(self.weights) > 0):
-            raise ValueError(f"weights = {list(self.weights)}: expected numbers of at least 0, not all of them 0")
-        return self
+    weights: Weights = None
 
     def merge(self, scores_MK: np.ndarray) -> np.ndarray:
         """The teachers' scores of one query's documents as one, float32 [K]."""
