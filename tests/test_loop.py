@@ -11,10 +11,12 @@ from artifacts import table_artifact
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
 from pipelines.docstore import Docstore
+from pipelines.students.loading import load as load_student
 from pipelines.tables import QRELS, RANKINGS
 from pipelines.training.batches import Entry
 from pipelines.training.config import TrainConfig, TrainingRun, TrainResources, Validation
-from pipelines.training.loop import learning_rate_factor, make_optimizer
+from pipelines.training.cpu import speed_up
+from pipelines.training.loop import learning_rate_factor, make_optimizer, set_dropout
 from pipelines.training.losses import KullbackLeibler, language_consistency
 from pipelines.training.objectives.texts import TokenRows, maxsim, score_entries
 from pipelines.training.records import Records
@@ -251,6 +253,26 @@ def test_learning_rate_groups(corpus):
 def test_configs_say_what_does_not_fit(change, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig.model_validate({**CONFIG.model_dump(), **change})
+
+
+def test_dropout_is_what_the_recipe_says_and_the_saved_student_keeps_its_own(corpus, inputs, tmp_path):
+    plain = STUDENT.build(corpus, 0)
+    own = {m.p for m in plain.model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert own == {STUDENT.base.dropout}
+    loop = make_loop(CONFIG.model_copy(update={"dropout": 0.0}), plain, inputs)
+    speed_up(plain.model)
+    plain.model.train()
+    rows = plain.rows(["where is Rome"], "query")
+    first, second = (plain.embed(rows, "query")[0] for _ in range(2))
+    assert torch.equal(first, second)
+    loop.student.save(tmp_path / "saved")
+    saved = load_student(str(tmp_path / "saved"), "cpu")
+    assert {m.p for m in saved.model.modules() if isinstance(m, torch.nn.Dropout)} == own
+
+
+def test_a_student_without_dropout_refuses_the_key():
+    with pytest.raises(RecipeError, match="train.dropout: the student has no layer"):
+        set_dropout(torch.nn.Linear(2, 2), 0.0)
 
 
 def test_ways_are_those_of_the_strategy_where_none_are_named():

@@ -80,7 +80,7 @@ def test_the_loss_and_its_gradient_are_those_of_torch(inputs, student):
     assert_same_gradient(found, theirs, 1e-4)
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("pieces", [{"pieces": 1}, {"pieces": 3}, {"piece_tokens": 20}, {"takes_same_passes": True}])
 def test_workers_and_pieces_share_the_loss_of_the_whole_batch(inputs, student, pieces):
     whole, _, found = gradients_of(make_loop(config_of(), student, inputs))
     run = TrainingRun(train=config_of())
@@ -92,7 +92,7 @@ def test_workers_and_pieces_share_the_loss_of_the_whole_batch(inputs, student, p
         texts += [group[0] for group in share.groups]
         step = Pass(
             Workers(), torch.amp.GradScaler("cpu", enabled=False), GradientSum(student.model.parameters(), Workers()),
-            pieces=pieces,
+            **pieces,
         )  # fmt: skip
         total += float(objective.backward(share, step))
     parts = gradient_of(student)
@@ -100,6 +100,23 @@ def test_workers_and_pieces_share_the_loss_of_the_whole_batch(inputs, student, p
     assert len(texts) == CONFIG.batch
     assert total == pytest.approx(whole, rel=1e-5)
     assert_same_gradient(parts, found, 1e-4)
+
+
+def test_a_batch_is_cut_where_its_tokens_do_not_fit_into_a_piece(inputs, student, monkeypatch):
+    for tokens, is_one_piece in ((8192, True), (20, False)):
+        loop = make_loop(config_of(piece_tokens=tokens), student, inputs)
+        taken, loss = [], loop.objective.loss
+
+        def note(groups, *rest, taken=taken, loss=loss):
+            taken.append(groups)
+            return loss(groups, *rest)
+
+        monkeypatch.setattr(loop.objective, "loss", note)
+        _, share, _ = gradients_of(loop)
+        lengths = [[len(share.docs[e.langs[0], e.doc_ids[0]]["input_ids"]) for e, *_ in groups] for groups in taken]
+        assert sum(map(len, lengths)) == len(share.groups)
+        assert all(len(piece) * max(piece) <= tokens or len(piece) == 1 for piece in lengths)
+        assert (len(lengths) == 1) == is_one_piece
 
 
 def test_texts_are_read_in_the_original_as_often_as_the_loss_says(inputs, student):

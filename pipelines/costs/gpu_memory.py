@@ -145,15 +145,15 @@ def _of_training(step: Step, amount: Amount, parameters: Parameters, share: floa
     half = config.precision != "fp32"
     cast = 2 * parameters.reads if half else 0.0
     tokens = amount.read / config.steps / workers / int(config.accumulation)
-    in_batch = getattr(config.loss, "in_batch", False)
-    if in_batch:
+    cut_by_tokens = getattr(config.loss, "in_batch", False) or config.loss.reads == "vectors"
+    if cut_by_tokens:
         tokens = min(tokens, float(int(config.piece_tokens)))
     kept = _per_token(parameters, KEPT_HALF if half else KEPT_SINGLE) * tokens
     return GpuMemory(
         {"weights": weights, "gradients and optimiser": states},
         {"casts": cast, "activations": kept},
         "train.resources (shard = true, more workers), train.adapter or train.student",
-        "train.piece_tokens" if in_batch else "the batch of a pass (raise train.accumulation)",
+        "train.piece_tokens" if cut_by_tokens else "the batch of a pass (raise train.accumulation)",
         share,
     )
 

@@ -92,12 +92,14 @@ class TrainConfig(Component):
     warmup: int = Field(0, ge=0)  # steps
     schedule: Literal["none", "linear", "cosine"] = "none"
     clip: float = Field(2.0, gt=0)
+    dropout: float | None = Field(None, ge=0, lt=1)  # of the base's layers while it trains; None: as its files say
     # pieces that a worker cuts its share of a batch into, to save memory. A Speed, since it does what ``workers`` does:
     # it adds the same gradients up in another order, under other masks of dropout. So a training that ran out of memory
     # goes on from its last checkpoint with more pieces; one that is not changed resumes to the bit, as ever
     accumulation: Speed = Speed(1)
-    # tokens of a piece into which an in-batch contrast cuts its share by itself, padding included: what its memory is
-    # for. 8,192 are 45 passages of 180 tokens, about 2.5 GB of activations of a small transformer (MiniLM) in fp32
+    # tokens of a piece into which an in-batch contrast, or an imitation of vectors, cuts its share by itself, padding
+    # included: what its memory is for. 8,192 are 45 passages of 180 tokens, about 2.5 GB of activations of a small
+    # transformer (MiniLM) in fp32
     piece_tokens: Speed = Speed(8192)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     validation: Validation = Validation()

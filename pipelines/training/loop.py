@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from cluster.errors import RecipeError
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.config import TrainConfig
+from pipelines.training.cpu import Dropout
 from pipelines.training.objectives.base import Objective, Pass, Samples
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
@@ -37,6 +38,8 @@ class Loop:
 
     def __init__(self, config: TrainConfig, student: TextEncoder, objective: Objective[Any], workers: Workers):
         self.config, self.student, self.objective, self.workers = config, student, objective, workers
+        if config.dropout is not None:
+            set_dropout(student.model, config.dropout)
         self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
         self.sharding = Sharding(student, workers) if config.resources.shard and workers.world > 1 else None
         self.optimizer = make_optimizer(student.model, config)
@@ -150,6 +153,19 @@ class Loop:
         self.optimizer.load_state_dict(self.sharding.divide_state(whole, self.optimizer) if self.sharding else whole)
         self.scaler.load_state_dict(state["scaler"])
         self.overflows, self.overflows_in_a_row = state["overflows"]
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    """Set the probability of every dropout of ``model`` while it trains. Its saved configuration stays as it was.
+
+    Raises:
+        RecipeError: it has none.
+    """
+    layers = [module for module in model.modules() if isinstance(module, (torch.nn.Dropout, Dropout))]
+    if not layers:
+        raise RecipeError("train.dropout: the student has no layer that drops values; leave it out")
+    for layer in layers:
+        layer.p = probability
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:

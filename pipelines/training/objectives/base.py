@@ -105,8 +105,8 @@ class Share:
 @dataclass(frozen=True)
 class Pass:
     """How one step's gradients are made: the other workers, the precision, into how many pieces a share is cut at
-    least, how many tokens a piece of an in-batch contrast holds at most, and whether all workers must take the same
-    passes through the student, because each holds a part of it."""
+    least, how many tokens a piece holds at most where pieces are cut by tokens, and whether all workers must take the
+    same passes through the student, because each holds a part of it."""
 
     workers: Workers
     scaler: torch.amp.GradScaler
@@ -115,6 +115,10 @@ class Pass:
     pieces: int = 1
     piece_tokens: int = 8192
     takes_same_passes: bool = False
+
+    def tokens_per_piece(self, tokens: int) -> int:
+        """How many tokens a piece of a share of ``tokens`` holds at most, padding included."""
+        return min(self.piece_tokens, -(-tokens // self.pieces)) if self.pieces > 1 else self.piece_tokens
 
     def backward(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor] | None = None, *, last: bool) -> None:
         """Add gradients to the parameters': of a loss, or of tensors whose gradients are known (scaled already).

@@ -62,7 +62,14 @@ class Distil(ByQuery):
 
 def backward_by_query(loss_of: Any, batch: int, share: Share, step: Pass) -> Tensor:
     """The backward pass of a loss that is a mean over queries: ``loss_of`` gives the sum over some of them."""
-    pieces, total = share.cut(step.pieces), 0.0
+    return backward_pieces(loss_of, batch, share.cut(step.pieces), share, step)
+
+
+def backward_pieces(
+    loss_of: Any, batch: int, pieces: Sequence[Sequence[Sequence[Entry]]], share: Share, step: Pass
+) -> Tensor:
+    """The same, of a share that is cut into ``pieces``."""
+    total: Any = 0.0
     for at, groups in enumerate(pieces):
         loss = loss_of(groups, share, step.precision) / batch
         step.backward([loss], last=at == len(pieces) - 1)

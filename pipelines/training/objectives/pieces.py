@@ -52,9 +52,7 @@ class EmbeddedTexts:
     def __init__(self, student: TextEncoder, rows: Mapping[Task, Sequence[Row]], step: Pass):
         self._student, self._step = student, step
         lengths = {task: [len(row["input_ids"]) for row in of_task] for task, of_task in rows.items()}
-        budget = step.piece_tokens
-        if step.pieces > 1:
-            budget = min(budget, -(-sum(map(sum, lengths.values())) // step.pieces))
+        budget = step.tokens_per_piece(sum(map(sum, lengths.values())))
         pieces = [
             Piece(task, torch.from_numpy(at), [of_task[i] for i in at], len(at) * lengths[task][at[0]])
             for task, of_task in rows.items()

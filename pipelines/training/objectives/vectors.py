@@ -20,16 +20,18 @@ from torch.nn.functional import normalize
 
 from cluster.artifact import Artifact, read_part
 from cluster.errors import RecipeError
+from pipelines.batching import by_length
 from pipelines.docstore import Docstore
 from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
+from pipelines.students.tokens import Row
 from pipelines.training.batches import Batches, Candidates, Draw, Entry, Passages
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.data import open_docs
 from pipelines.training.losses import TeacherVectors
 from pipelines.training.mixture import Sample, divide_examples
-from pipelines.training.objectives.base import Sampler, Share, seed_of
-from pipelines.training.objectives.distil import ByQuery
+from pipelines.training.objectives.base import Pass, Sampler, Share, seed_of
+from pipelines.training.objectives.distil import ByQuery, backward_pieces
 from pipelines.training.objectives.texts import TokenRows, embed
 from pipelines.vectors import read_vectors
 
@@ -121,13 +123,25 @@ class Imitation(ByQuery):
         super().__init__(config, student, sampler)
         self._loss = loss
 
+    def backward(self, share: Share, step: Pass) -> Tensor:
+        """See ``Objective``. Pieces are texts of similar length: a batch of sentences is one piece, a batch of
+        paragraphs is several, and all take about the same memory. Where workers must take the same passes, pieces
+        have the same number of texts instead."""
+        if step.takes_same_passes:
+            return super().backward(share, step)
+        lengths = [len(row["input_ids"]) for row in _rows(share.groups, share)]
+        pieces = by_length(lengths, step.tokens_per_piece(sum(lengths)))
+        return backward_pieces(
+            self.loss, self.config.batch, [[share.groups[i] for i in at] for at in pieces], share, step
+        )
+
     def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over texts of their losses; each of ``groups`` is one text."""
         assert isinstance(share, VectorShare)
         assert share.targets_MD is not None
         assert share.target_of is not None
         entries = [group[0] for group in groups]
-        rows = [share.docs[entry.langs[0], entry.doc_ids[0]] for entry in entries]
+        rows = _rows(groups, share)
         vectors_ND = embed(self.student, rows, "document", precision)[0][:, 0]
         targets_MD = share.targets_MD.to(vectors_ND.device)
         own_N = torch.tensor([share.target_of[entry.query_id] for entry in entries], device=vectors_ND.device)
@@ -136,6 +150,11 @@ class Imitation(ByQuery):
             cosine_NM = normalize(vectors_ND[:, :dim], dim=-1) @ normalize(targets_MD[:, :dim], dim=-1).T
             total = total + weight * self._loss.per_entry(cosine_NM, own_N).sum()
         return total
+
+
+def _rows(groups: Sequence[Sequence[Entry]], share: Share) -> list[Row]:
+    """The tokenised text of each group."""
+    return [share.docs[entry.langs[0], entry.doc_ids[0]] for entry, *_ in groups]
 
 
 def open_vector_sampler(
