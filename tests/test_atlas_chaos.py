@@ -72,7 +72,7 @@ def test_two_drivers_six_kills_end_in_the_same_tables(tmp_path: Path, s3_root: s
     rng = random.Random(seed)
     drivers = [Driver(stormy, tmp_path / f"out-{n}") for n in range(2)]
     for _ in range(KILLS):
-        time.sleep(rng.uniform(8, 30))
+        time.sleep(rng.uniform(5, 18))
         victim = rng.randrange(2)
         drivers[victim].kill()
         drivers[victim] = Driver(stormy, tmp_path / f"out-{victim}")

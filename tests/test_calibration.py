@@ -9,12 +9,11 @@ import pytest
 from scipy import stats
 
 from artifacts import table_artifact
-from cluster import executor
 from cluster.component import Component
 from cluster.errors import StepError
-from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines.calibration import (
     CalibrationConfig,
     calibrate,
@@ -137,7 +136,7 @@ def test_the_step_compares_teachers_and_students(tmp_path):
         "dev": {"de": given(root, "score-de", one), "zh": given(root, "score-zh", one)},
     }
     config = CalibrationConfig(alpha=2.0, temperature=0.5)
-    (made,) = executor.run([Step("calibration", calibrate, config, inputs)], root, Progress())
+    (made,) = run_here([Step("calibration", calibrate, config, inputs)], root)
     report = json.loads((made.place / "calibration.json").read())
     docs = [f"d{n}" for n in range(1, 12)]
     taus = [tau_b([one[q][d] for d in docs], [other[q][d] for d in docs]) for q in one]

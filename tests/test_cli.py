@@ -56,10 +56,22 @@ def cli(root: Path, *words: str, code: int = 0) -> Result:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a small atlas has been run."""
+def own(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that add a collection of one's own to those of a recipe."""
+    folder = tmp_path_factory.mktemp("own")
+    for lang, text in {"en": "The currency of Iran is the rial", "fa": "واحد پول ایران ریال است"}.items():
+        (folder / f"collection.{lang}.tsv").write_text(f"d1\t{text}\nd2\tzzz\n", encoding="utf-8")
+    (folder / "queries.en.tsv").write_text("q1\tWhat is the currency of Iran?\n")
+    (folder / "qrels.tsv").write_text("q1 0 d1 1\n")
+    sets = ["source.kind=parallel", f"source.path={folder}", 'languages=["en", "fa"]']
+    return [part for value in sets for part in ("--set", f"evaluate.mine.{value}")]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, own: list[str]) -> Path:
+    """Where a small atlas has been run, and measured on its own collection and on another."""
     directory = tmp_path_factory.mktemp("root")
-    out = ray_cli(directory, "run", "atlas")
+    out = ray_cli(directory, "run", "atlas", *own)
     assert "all languages" in out
     assert "What money do people pay with in Iran?" in out
     assert "serve atlas" in out
@@ -150,15 +162,8 @@ def test_evaluate_prints_measures_per_language_as_json(root: Path) -> None:
     assert lexical["atlas"]["measures"]["fa"]["nDCG@20"] < found["fa"]["nDCG@20"]
 
 
-def test_evaluate_measures_a_collection_of_ones_own(root: Path, tmp_path: Path) -> None:
-    for lang, text in {"en": "The currency of Iran is the rial", "fa": "واحد پول ایران ریال است"}.items():
-        (tmp_path / f"collection.{lang}.tsv").write_text(f"d1\t{text}\nd2\tzzz\n", encoding="utf-8")
-    (tmp_path / "queries.en.tsv").write_text("q1\tWhat is the currency of Iran?\n")
-    (tmp_path / "qrels.tsv").write_text("q1 0 d1 1\n")
-    own = ["evaluate.mine.source.kind=parallel", f"evaluate.mine.source.path={tmp_path}"]
-    own += ['evaluate.mine.languages=["en", "fa"]', "measure.bm25=false"]
-    sets = [part for value in own for part in ("--set", value)]
-    measures = json.loads(ray_cli(root, "evaluate", "atlas", "--json", *sets))
+def test_evaluate_measures_a_collection_of_ones_own(root: Path, own: list[str]) -> None:
+    measures = json.loads(cli(root, "evaluate", "atlas", "--json", *own).stdout)
     assert set(measures) == {"atlas", "mine"}
     assert measures["mine"]["measures"]["en"]["RR@10"] == 1.0
 

@@ -6,12 +6,11 @@ from pydantic import TypeAdapter, ValidationError
 from scipy import stats
 
 from artifacts import table_artifact
-from cluster import executor
 from cluster.component import Component, fingerprint
 from cluster.errors import StepError
-from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines.precision import with_precision
 from pipelines.scorers import Bm25Scorer, CrossEncoderScorer, EnsembleScorer, Scorer
 from pipelines.scorers.base import Collection
@@ -125,7 +124,7 @@ def test_the_merge_is_a_step_over_aligned_tables_and_the_loaded_ensemble_agrees(
         table_artifact((root / steps[str(number)].id).path, RANKINGS, *([r] for r in rows))
     config = MergeConfig(normalise="min_max", weights=(1.0, 2.0))
     merge = Step("score", MergeScores, config, {"scores": steps}, RANKINGS, ("scores.0", "scores.1"))
-    (made,) = executor.run([merge], root, Progress())
+    (made,) = run_here([merge], root)
     ensemble = EnsembleScorer(of=members, normalise="min_max", weights=(1.0, 2.0)).build(of)
     together = ensemble.score(list(queries.values()), list(texts.values()), pairs).reshape(2, 5)
     for line, expected in zip(made.read().to_pylist(), together.tolist(), strict=True):

@@ -13,13 +13,12 @@ from lingua import Language
 from pydantic import ValidationError
 
 from artifacts import table_artifact
-from cluster import executor, session
 from cluster.artifact import read_part
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
-from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines import languages
 from pipelines.gates import Gate, GateConfig, Gates, judge
 from pipelines.gates.config import LINGUA, find_lingua_code
@@ -274,8 +273,6 @@ def test_questions_are_judged_too():
 
 
 def test_the_step_counts_its_own_rejects_by_reason(tmp_path):
-    import ray
-
     root = Place.of(tmp_path)
     config = IngestConfig.of(Jsonl(docs_path=str(tmp_path / "none.jsonl")), "en", "all", 3, "docs")
     docs = Step("docs-en", IngestDocs, config, table=DOCS)
@@ -284,11 +281,7 @@ def test_the_step_counts_its_own_rejects_by_reason(tmp_path):
         table_artifact(tmp_path / step.id, DOCS, rows[:3], rows[3:])
     inputs, judged_by = {"docs": docs, "translation": made}, GateConfig(source_lang="en", target_lang="de")
     gate = Step("gate-de", Gate, judged_by, inputs, table=DOCS, rows=("docs", "translation"), max_rejects=1)
-    session.connect()
-    try:
-        (artifact,) = executor.run([gate], root, Progress())
-    finally:
-        ray.shutdown()
+    (artifact,) = run_here([gate], root)
     written = [row for part in artifact.parts for row in read_part(part)["reject"].to_pylist()]
     assert Counter(written) == Counter(REASONS)
     counts = {reason: rejected.count for reason, rejected in artifact.manifest.rejects.items()}

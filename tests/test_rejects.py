@@ -1,8 +1,6 @@
 """What gates reject, shown to people: a run with the command line, and its samples on a page and as JSON."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from typer.testing import CliRunner
 
 from cluster.receipt import EXAMPLES, merge_facts, take_spaced
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines import verbs
 from pipelines.__main__ import app
 from pipelines.rejects import count_gated
@@ -62,9 +61,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "qrels.tsv").write_text("q1 0 d1 1\n")
     file = folder / "bridges.toml"
     file.write_text(RECIPE.format(folder=folder, part=PART), "utf-8")
-    command = [sys.executable, "-m", "pipelines", "run", str(file), "gate-de", "--set", f"root={folder / 'artifacts'}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    plan, root = verbs.load_plan(str(file), [f"root={folder / 'artifacts'}"])
+    run_here(plan.find_steps("gate-de"), root)
     return str(file)
 
 

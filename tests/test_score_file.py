@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from artifacts import table_artifact
-from cluster import executor
 from cluster.component import fingerprint
 from cluster.errors import StepError, TableError
-from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
 from cluster.table import good
 from collections_on_disk import write
+from local_executor import run_here
 from pipelines.export import export_scores
 from pipelines.ingest import ABSENT, IngestConfig, IngestDocs, IngestQueries
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
@@ -149,7 +148,7 @@ def test_published_scores_on_the_layout_of_ms_marco(tmp_path, shared_data):
     }
     config = ScoreFileConfig.of(ScoreFile(path=str(file)), 256)
     root = Place.of(tmp_path / "root")
-    (made,) = executor.run([Step("score", ReadScores, config, steps, table=RANKINGS)], root, Progress())
+    (made,) = run_here([Step("score", ReadScores, config, steps, table=RANKINGS)], root)
     assert (made.rows, len(made.parts), made.manifest.rejects) == (400, 2, {})
     for row in made.read().to_pylist():
         expected = published[row["query_id"]]

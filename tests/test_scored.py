@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from artifacts import table_artifact
-from cluster import executor
 from cluster.artifact import MANIFEST, Artifact
 from cluster.component import Component
-from cluster.progress import Progress
 from cluster.receipt import merge_facts
 from cluster.step import Step
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines.scorers import Bm25Scorer
 from pipelines.scorers.base import Collection
 from pipelines.scoring import Score, ScoreConfig
@@ -82,7 +81,7 @@ def score_step(collection, k, scorer=Bm25Scorer(), root=None, docs=None):  # noq
 @pytest.fixture(scope="module")
 def twenty(collection):
     """The step with ``select.k`` = 20, finished."""
-    (made,) = executor.run([score_step(collection, 20)], collection[0], Progress())
+    (made,) = run_here([score_step(collection, 20)], collection[0])
     assert made.manifest.facts == {"scored": 60}
     return made
 
@@ -116,7 +115,7 @@ def test_a_deeper_selection_asks_for_its_new_pairs_alone(collection, twenty):
 
 def test_the_manifest_sums_what_came_from_where(collection, twenty):
     step = score_step(collection, 45)
-    (made,) = executor.run([step], collection[0], Progress())
+    (made,) = run_here([step], collection[0])
     assert len(made.parts) == 2
     assert made.manifest.facts == {"scored": 75, "copied": {twenty.name: 60}}
     made.place.delete()
@@ -170,7 +169,7 @@ def test_a_store_of_objects_is_looked_through_too(s3_root, collection):
     work = Score(step.config, inputs)
     rows = work(RANKINGS.of(selection(order, 20)))
     assert work.facts == {"scored": 60}
-    (made,) = executor.run([step], root, Progress())
+    (made,) = run_here([step], root)
     (bucket / made.name).put(made.place.path)
     again = Score(step.config, inputs)
     assert again(RANKINGS.of(selection(order, 20))) == rows

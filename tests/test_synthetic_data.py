@@ -1,24 +1,17 @@
-"""From passages to training data on real Ray: synth, search, keep, cap, select, positives, score, mine."""
+"""From passages to training data: synth, search, keep, cap, select, positives, score, mine."""
 
 import json
-import os
-import random
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from cluster import executor, session
 from cluster.artifact import Artifact, read_part
 from cluster.component import Component, Resources
-from cluster.progress import Progress
 from cluster.step import Step
 from cluster.storage import Place
+from local_executor import run_here
 from pipelines.index import IndexConfig, build_index
 from pipelines.indexes import Bm25
 from pipelines.indexes.base import SearchOptions
@@ -36,7 +29,6 @@ from pipelines.tables import DOCS, QUERIES, RANKINGS, Table
 TOWNS = ["Altdorf", "Bergheim", "Castelnuovo", "Drachenfels", "Eisenach", "Fontainebleau", "Grenoble", "Heidelberg"]
 GOODS = ["cinnamon", "gunpowder", "porcelain", "tapestries"]
 SYNTHESIS = Templates(task="keywords", keep=1, most=20)
-KILLS = 4
 MINE = Mine(range_max=12, num_negatives=3)
 
 
@@ -65,7 +57,7 @@ def write_collection(folder: Path) -> None:
 def run_steps(folder: Path, root: Path) -> dict[str, Artifact]:
     """Make all tables below ``root``."""
     steps = plan_steps(folder, rows_per_part=4)
-    return dict(zip(steps, executor.run(list(steps.values()), Place.of(root), Progress()), strict=True))
+    return dict(zip(steps, run_here(list(steps.values()), Place.of(root)), strict=True))
 
 
 def table_step(name: str, work: Any, config: Component, table: Table, over: str, **inputs: Any) -> Step:
@@ -101,15 +93,6 @@ def plan_steps(folder: Path, rows_per_part: int) -> dict[str, Step]:
     return {step.name: step for step in (docs, synth, found, kept, cap, select, scores, mined)}
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    import ray
-
-    session.connect()
-    yield
-    ray.shutdown()
-
-
 def rows_of(artifact: Artifact) -> dict[str, dict[str, Any]]:
     """All rows by id, rejected ones too."""
     rows = [row for part in artifact.parts for row in read_part(part).to_pylist()]
@@ -117,7 +100,7 @@ def rows_of(artifact: Artifact) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def made(ray_here, tmp_path_factory) -> dict[str, Artifact]:
+def made(tmp_path_factory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("collection")
     write_collection(folder)
     return run_steps(folder, folder / "artifacts")
@@ -165,27 +148,3 @@ def test_the_cut_into_parts_decides_nothing(made):
     assert QUERIES.conform(cap(whole(made["keep-en"]))) == whole(made["cap-en"])
     mine = MineNegatives(MineConfig(mine=MINE, query_lang="en", doc_lang="en"), {"docs": made["docs-en"]})
     assert RANKINGS.conform(mine(whole(made["select"]), whole(made["score"]))) == whole(made["mine"])
-
-
-@pytest.mark.slow
-def test_drivers_killed_at_random_leave_the_same_tables(made, tmp_path, monkeypatch):
-    monkeypatch.setenv("BABELRAY_LEASE_S", "2")
-    folder = made["docs-en"].place.fetch().parents[1]
-    command = [sys.executable, __file__, str(folder), str(tmp_path / "artifacts")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    killed = 0
-    for _ in range(KILLS):
-        driver = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with suppress(subprocess.TimeoutExpired):
-            driver.wait(random.uniform(6, 20))
-        killed += driver.poll() is None
-        driver.kill()
-        driver.wait()
-    assert killed, "no driver was at work any more"
-    again = run_steps(folder, tmp_path / "artifacts")
-    for name, artifact in made.items():
-        assert [part.read() for part in again[name].parts] == [part.read() for part in artifact.parts], name
-
-
-if __name__ == "__main__":  # the driver that is killed
-    run_steps(Path(sys.argv[1]), Path(sys.argv[2]))

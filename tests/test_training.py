@@ -150,21 +150,6 @@ def test_run_again_does_nothing(trained, inputs):
 
 
 @pytest.mark.slow
-def test_killed_and_run_again_ends_with_the_same_bits(trained, inputs, shared):
-    out = shared / "killed"
-    config = CONFIG.model_copy(update={"checkpoint_every": 20})  # before the first validation: it has no score
-    kill_at_first_checkpoint(start(config, inputs, out), out)
-    facts = finish(start(config, inputs, out))
-    whole, again = weights(trained[0] / "last"), weights(out / "last")
-    assert whole.keys() == again.keys()
-    assert all(np.array_equal(whole[key], again[key]) for key in whole)
-    assert [row[:2] for row in table(out / "losses.tsv")] == [row[:2] for row in table(trained[0] / "losses.tsv")]
-    assert {k: v for k, v in facts.items() if k != "training_seconds"} == {
-        k: v for k, v in trained[1].items() if k != "training_seconds"
-    }
-
-
-@pytest.mark.slow
 def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_its_student(inputs, shared):
     out, lora = shared / "adapted", Lora(rank=4, alpha=8, dropout=0.1)
     config = CONFIG.model_copy(update={"checkpoint_every": 20, "adapter": lora})

@@ -1,7 +1,6 @@
 """Two drivers on one root, each in a process with a Ray of its own: every artifact is made once, whoever is killed."""
 
 import os
-import random
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import works
-from cluster.artifact import MANIFEST, Artifact
+from cluster.artifact import Artifact
 from cluster.lease import LEASES
 from cluster.receipt import RECEIPTS
 from cluster.step import Step
@@ -116,30 +115,3 @@ def test_two_drivers_make_each_artifact_once(tmp_path: Path) -> None:
     rows = [line.split()[0] for line in log.read_text().splitlines() if line.split()[0].startswith("d")]
     assert len(rows) == 5 + 6, "a part was made twice"
     assert sum("made by" in driver.said for driver in drivers) >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_two_drivers_six_kills_one_root(tmp_path: Path) -> None:
-    """On a disk; tests/test_atlas_chaos.py does the same with a recipe, on an object store."""
-    root = Place.of(tmp_path / "root")
-    log, seed = tmp_path / "log", random.randrange(2**32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    steps = plan(log, 25, 0.6)
-
-    def start(n: int) -> Driver:
-        return Driver(root, log, 25, 0.6, tmp_path / f"out-{n}")
-
-    drivers = [start(n) for n in range(2)]
-    until(lambda: any(place.name.startswith("upper") for place in root.list()))
-    for _ in range(6):
-        time.sleep(rng.uniform(0, 12))
-        victim = rng.randrange(2)
-        drivers[victim].kill()
-        drivers[victim] = start(victim)
-    complete = {step.id: (root / step.id / MANIFEST).read() for step in steps if (root / step.id / MANIFEST).exists()}
-    for driver in drivers:
-        driver.finish()
-    assert_as_undisturbed(root, steps, 25)
-    assert all((root / name / MANIFEST).read() == manifest for name, manifest in complete.items())
