@@ -1,8 +1,8 @@
 """The schedule: which steps may start now, kept up to date as others finish.
 
 Ready steps that are mapped by the same work with the same resources form one *wave*, done by one pool of actors: seven
-languages cost one load of the model. A directory step is a wave of its own. Cost: each step and each of its inputs is
-looked at once, so thousands of steps take milliseconds.
+languages cost one load of the model. Ready sources with the same resources are one wave too, a directory step is a wave
+of its own. Cost: each step and each of its inputs is looked at once, so thousands of steps take milliseconds.
 """
 
 from collections import defaultdict
@@ -42,11 +42,11 @@ class Schedule:
 
     def start(self, wave: Wave) -> None:
         """Take a wave away: it is being done."""
-        self._ready.pop(_key(wave[0]))
+        self._ready.pop(key_of_wave(wave[0]))
 
     def put_back(self, step: Step) -> None:
         """Make a step ready to start (again)."""
-        self._ready.setdefault(_key(step), []).append(step)
+        self._ready.setdefault(key_of_wave(step), []).append(step)
 
     def finish(self, steps: Iterable[Step]) -> None:
         """Count steps as complete: what waited for them alone becomes ready."""
@@ -58,7 +58,8 @@ class Schedule:
                     self.put_back(reader)
 
 
-def _key(step: Step) -> Hashable:
+def key_of_wave(step: Step) -> Hashable:
+    """What the steps of a wave have in common. Sources need no model, so all of them are one wave."""
     if step.table is None:
         return step.id
-    return step.work, step.resources, bool(step.rows)
+    return step.work if step.rows else None, step.resources

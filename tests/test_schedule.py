@@ -49,6 +49,15 @@ def test_waves_are_what_shares_work_and_resources() -> None:
     assert not schedule.is_done
 
 
+def test_sources_are_one_wave_whatever_they_read_and_others_are_not() -> None:
+    steps = [Step(f"{work.__name__}-0", work, Number(n=0), table=DOCS) for work in (works.Count, works.Upper)]
+    other = Step("elsewhere", works.Count, Number(n=1), table=DOCS, resources=Resources(cpus=2))
+    assert [[s.name for s in wave] for wave in Schedule([*steps, other]).waves] == [
+        ["Count-0", "Upper-0"],
+        ["elsewhere"],
+    ]
+
+
 @given(st.integers(0, 2**32), st.integers(1, 25))
 def test_every_step_starts_once_and_after_its_inputs(seed: int, count: int) -> None:
     rng = random.Random(seed)

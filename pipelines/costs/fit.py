@@ -19,6 +19,7 @@ from typing import Any
 from cluster.artifact import Artifact, Manifest
 from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, read_receipts
+from cluster.schedule import key_of_wave
 from cluster.step import FanOut, Step
 from cluster.storage import Place
 from pipelines.costs.amounts import Amount, Amounts
@@ -138,8 +139,8 @@ def _fixed(steps: Mapping[str, Step], loads: Mapping[str, Load], progress: Timed
     for name, step in steps.items():
         if step.id in progress.ended:
             start = progress.began[step.id]
-            same = (key for key in pools if key[0] == _pool_key(step) and abs(key[1] - start) < SAME_START_S)
-            pools[next(same, (_pool_key(step), start))].append(name)
+            same = (key for key in pools if key[0] == key_of_wave(step) and abs(key[1] - start) < SAME_START_S)
+            pools[next(same, (key_of_wave(step), start))].append(name)
     fixed: dict[str, float] = {}
     for (_, start), names in pools.items():
         first, here = steps[names[0]], [loads[name] for name in names]
@@ -149,10 +150,6 @@ def _fixed(steps: Mapping[str, Step], loads: Mapping[str, Load], progress: Timed
         busy = duration(here, actors, is_training=unit_of(first) == "steps")
         fixed |= dict.fromkeys(names, max(0.0, end - start - busy))
     return fixed
-
-
-def _pool_key(step: Step) -> Any:
-    return (step.work, step.resources, bool(step.rows)) if step.table else step.id
 
 
 def fit(
