@@ -1,13 +1,14 @@
-"""The slots of a gateway: one for each system that is served, and what serves in it now.
+"""The slots of a gateway: one for each system that it serves.
 
-A slot names applications of parts, best first, and changes to the first of them that passes its check:
+The configuration lists for each slot the applications of parts that may fill it, best first. A slot changes to the
+first of them that passes its check:
 
     {"serves": [["babelray-1f0c5a2b7d9e", "babelray-93ab04c1de77"], ["babelray-77a0e4f1c002"]]}
 
-Slots change one by one, each by one assignment. What cannot be opened is tried again every second, and the slot goes on
-with what it serves. In the same way a slot changes to a new list of its index's segments, once the parts have opened it
-beside the one before. The first slot answers requests that name no model. An index of words of the same recipe stands
-beside its student: a search of both asks both.
+Slots change one by one, each by one assignment. An application that cannot be opened is tried again every second;
+until it opens, the slot keeps serving the one before. A slot changes in the same way to a new list of its index's
+segments, once the parts have opened it beside the old one. The first slot answers requests that name no model. Where
+a recipe has a student and an index of words, each has a slot, and a hybrid search asks both.
 """
 
 import asyncio
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0  # between two tries to open what is to be served
 FOLLOW_S = 2.0  # between two looks for a new list of the segments of an index
-# The editions of all that the request which is being answered was answered by.
+# The editions that took part in the answer to the current request.
 used: ContextVar[list[str]] = ContextVar("used")
 Opening = Callable[[str, "Generation | None"], Awaitable["Generation"]]
 log = logging.getLogger("ray.serve")
 
 
 class Slot:
-    """What serves in one place, and what is to. ``open_parts`` opens the newest edition of an application of parts, by
-    its name and what served before."""
+    """One slot: ``wanted`` are the applications that may fill it, best first, and ``current`` is the one that does.
+    ``open_parts`` opens the newest edition of an application, by its name and the generation that served before."""
 
     def __init__(self, open_parts: Opening, on_change: "Callable[[Generation | None], None]"):
         self.open_parts, self.on_change = open_parts, on_change
