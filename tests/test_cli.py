@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from cluster.artifact import Artifact
 from cluster.storage import Place
+from local_executor import run_here
+from pipelines import verbs
 from pipelines.__main__ import app
 from pipelines.terminal import QUIET
 from pipelines.training.data import open_passages
@@ -203,7 +205,8 @@ def test_exported_scores_are_read_again_as_the_same_training_input(root: Path, t
     teacher = Artifact(Place.of(root / written["step"]))
     assert written["lines"] == teacher.manifest.rows > 100
     with_file = ["--set", f'score={{kind="file", path="{file}"}}']
-    ray_cli(root, "run", "atlas", "score", *with_file)
+    plan, place = verbs.load_plan("atlas", [*SMALL, f"root={root}", with_file[1]])
+    run_here(plan.find_steps("score"), place)
     rows = json.loads(cli(root, "status", "atlas", "--json", *with_file).stdout)
     steps = {row["step"].partition("@")[0]: row["step"] for row in rows}
     assert not {"select", "index-select"} & set(steps)

@@ -1,4 +1,4 @@
-"""Questions in several languages on real Ray: a training on two workers, and a recipe from its data to its matrix."""
+"""Questions in several languages on real Ray: a recipe from its data to its matrix."""
 
 import json
 import os
@@ -7,39 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from artifacts import table_artifact
-from pipelines.tables import QUERIES
-from pipelines.training.config import TrainResources
-from test_training import finish, start
-from toy import CONFIG, NAMES, STUDENT, foreign, make_inputs, make_loop, make_start, open_corpus
-
-STEPS = 6
-
-
-@pytest.mark.slow
-def test_two_workers_ask_in_the_languages_that_one_loop_asks_in(tmp_path, monkeypatch):
-    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
-    inputs = make_inputs(tmp_path)
-    rows = [
-        {"query_id": f"t{form}-{n}", "lang": "xx", "text": f"ж {foreign(name)}", "reject": "bad" if n < 2 else None}
-        for form in range(3)
-        for n, name in enumerate(NAMES)
-    ]
-    main = inputs["data"]["main"]
-    asked = {"en": main["queries"], "xx": table_artifact(tmp_path / "queries-xx@0", QUERIES, rows)}
-    both = {**inputs, "start": make_start(inputs, tmp_path), "data": {"main": {**main, "queries": asked}}}
-    changes = {"steps": STEPS, "resources": TrainResources(workers=2, threads=1, cpus=0.5)}
-    config = CONFIG.model_copy(update=changes)
-    facts = finish(start(config, both, tmp_path / "out"))
-    loop = make_loop(config, STUDENT.build(open_corpus(inputs), 0), both)
-    shares = [loop.objective.share(number, 0, 1) for number in range(STEPS)]
-    assert facts["samples"] == f"{sum(share.digest() for share in shares) % 2**64:016x}"
-    counted = sum((share.questions() for share in shares), start=shares[0].questions() - shares[0].questions())
-    assert facts["questions"] == {"main": dict(sorted(counted.items()))}
-    assert set(counted) == {"en", "xx"}
-    assert sum(counted.values()) == STEPS * CONFIG.batch
-
 
 TOWNS = {"Altdorf": "Altdorf", "Bergheim": "Bergheim", "Vienna": "Wien", "Munich": "München", "Cologne": "Köln"}
 GOODS = {"salt": "Salz", "cloth": "Tuch", "bread": "Brot", "horses": "Pferde", "silver": "Silber", "wine": "Wein"}

@@ -1,5 +1,6 @@
 """Servers that are started, replaced and ended on a real Ray Serve while clients search."""
 
+import os
 import threading
 import time
 from collections import Counter
@@ -112,16 +113,11 @@ def swap_under_load(driver, systems, swaps):
     return Counter(serves for _, _, serves, *_ in load.answers)
 
 
-def test_three_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems):
-    counts = swap_under_load(running, systems, swaps=3)
+@pytest.mark.parametrize("swaps", [3, pytest.param(int(os.environ.get("BABELRAY_SWAPS", 8)), marks=pytest.mark.slow)])
+def test_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems, swaps):
+    counts = swap_under_load(running, systems, swaps)
     assert set(counts) == {served.fingerprint(LIMITS) for served in systems}
-    assert min(counts.values()) >= 10
-
-
-@pytest.mark.slow
-def test_twenty_swaps_under_load_lose_no_request_and_mix_no_answer(running, systems):
-    counts = swap_under_load(running, systems, swaps=20)
-    assert min(counts.values()) >= 50
+    assert min(counts.values()) >= 2 * swaps
 
 
 def test_what_runs_is_not_replaced_unless_told(running, systems):
