@@ -209,7 +209,7 @@ def export(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: a path or an s3:// URI; .gz is compressed.")],
     form: Annotated[
         str,
-        typer.Option("--format", help="trec, colbert, msmarco, fast-plaid. Default: colbert for a teacher's scores."),
+        typer.Option("--format", help="trec, colbert, msmarco, fast-plaid, model. By default what suits the step."),
     ] = "",
     sets: Sets = None,
     as_json: Json = False,
@@ -217,8 +217,9 @@ def export(
     """Write a finished step's table in a format of the field.
 
     Rankings become a TREC run, ColBERT's scored examples or an MS MARCO run, judgements TREC or MS MARCO qrels,
-    documents and queries MS MARCO's files, an index of PLAID fast-plaid's. A file of scores takes the teacher's place
-    in any recipe with the same queries and documents: `--set 'score={kind="file", path="FILE"}'`.
+    documents and queries MS MARCO's files, an index of PLAID fast-plaid's. A trained student (step `train`) becomes a
+    directory for sentence-transformers with a model card. A file of scores takes the teacher's place in any recipe
+    with the same queries and documents: `--set 'score={kind="file", path="FILE"}'`.
 
     Example: `babelray export atlas score scores.jsonl.gz`
     """

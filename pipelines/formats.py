@@ -8,6 +8,7 @@
     docs       msmarco: a collection
     queries    msmarco
     index      fast-plaid: of PLAID, a directory for each shard
+    train      model: the student, a directory for sentence-transformers, with a card (``pipelines.model_card``)
 
 Nothing is computed and no Ray is started: one pass over the parts (``pipelines.export``).
 """
@@ -26,11 +27,13 @@ from pipelines.index import IndexConfig
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.interchange import export_fast_plaid
 from pipelines.ingest import IngestConfig
+from pipelines.model_card import export_model
+from pipelines.plan import Plan
 from pipelines.scored import STEP
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
 from pipelines.verbs import Report, load_plan
 
-COLBERT, TREC, MSMARCO, FAST_PLAID = "colbert", "trec", "msmarco", "fast-plaid"
+COLBERT, TREC, MSMARCO, FAST_PLAID, MODEL = "colbert", "trec", "msmarco", "fast-plaid", "model"
 Writer = Callable[[Artifact, Place], int]
 
 
@@ -49,7 +52,10 @@ WRITERS: Mapping[str, Mapping[str, Writer]] = {  # by table and format; a table'
     DOCS.name: {MSMARCO: _of_tables(export.write_msmarco_collection)},
     QUERIES.name: {MSMARCO: _of_tables(export.write_msmarco_queries)},
 }
-FORMATS = (*dict.fromkeys(name for of_table in WRITERS.values() for name in of_table), FAST_PLAID)
+FORMATS = (*dict.fromkeys(name for of_table in WRITERS.values() for name in of_table), FAST_PLAID, MODEL)
+
+
+COUNTED = {FAST_PLAID: "passages", MODEL: "bytes"}
 
 
 def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[str]) -> Report:
@@ -62,7 +68,7 @@ def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[st
     """
     plan, root = load_plan(name, sets)
     step = _choose_one(wanted, plan.find_steps(wanted))
-    form, write = _choose_writer(step, form)
+    form, write = _choose_writer(plan, step, form, root)
     artifact = step.artifact(root)
     if not (artifact.place / MANIFEST).exists():
         raise StepError(
@@ -70,7 +76,7 @@ def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[st
         )
     place = Place.of(file)
     lines = write(artifact, place)
-    counted = "passages" if form == FAST_PLAID else "lines"
+    counted = COUNTED.get(form, "lines")
     data: dict[str, Any] = {"step": step.id, "format": form, "file": place.redacted, counted: lines}
     data["rejected"] = sum(reject.count for reject in artifact.manifest.rejects.values())
     left_out = f"; {data['rejected']:,} rejected records are not in it" if data["rejected"] else ""
@@ -87,8 +93,10 @@ def _choose_one(wanted: str, steps: Sequence[Step]) -> Step:
     return steps[0]
 
 
-def _choose_writer(step: Step, form: str) -> tuple[str, Writer]:
+def _choose_writer(plan: Plan, step: Step, form: str, root: Place) -> tuple[str, Writer]:
     """The format that is asked for, or the table's default, and what writes it."""
+    if plan.training and step is plan.training.train and form in ("", MODEL):
+        return MODEL, lambda _, target: export_model(plan, root, target)
     if isinstance(step.config, IndexConfig) and isinstance(step.config.index, Plaid) and form in ("", FAST_PLAID):
         return FAST_PLAID, export_fast_plaid
     of_table = WRITERS.get(step.table.name, {}) if step.table else {}

@@ -238,6 +238,22 @@ def test_tables_are_exported_in_the_formats_of_the_field(root: Path, tmp_path: P
     assert all(line[1] for line in translations)
 
 
+def test_a_student_is_exported_with_a_card_of_what_its_manifests_say(root: Path, tmp_path: Path) -> None:
+    written = json.loads(cli(root, "export", "atlas", "train", str(tmp_path / "model"), "--json").stdout)
+    assert written["format"] == "model"
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    measures = json.loads(cli(root, "evaluate", "atlas", "--json").stdout)["atlas"]["measures"]
+    lexical = json.loads(cli(root, "evaluate", "atlas", "--json", "--system", "bm25").stdout)["atlas"]["measures"]
+    for lang, of in measures.items():
+        assert f"| {lang} | {of['nDCG@20']:.3f} | {lexical[lang]['nDCG@20']:.3f} |" in card
+    assert f"Made by step `{written['step']}`" in card
+    assert card.startswith("---\nlanguage: [en, fa, zh]\n")
+    code = card.partition("```python\n")[2].partition("```")[0].replace("DIRECTORY", str(tmp_path / "model"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "tensor" in done.stdout
+
+
 def test_what_cannot_be_exported_is_told(root: Path, tmp_path: Path) -> None:
     def told(where: Path, *words: str) -> str:
         return " ".join(cli(where, "export", "atlas", *words, code=1).stderr.split())
@@ -245,7 +261,8 @@ def test_what_cannot_be_exported_is_told(root: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     assert re.search(r"step score@\w+ is not finished in .*`babelray run atlas score`", told(tmp_path, "score", out))
     assert "encode-student-fa makes a table of vectors, which has no format" in told(root, "encode-student-fa", out)
-    assert "step train makes a directory of files" in told(root, "train", out)
+    assert "step start makes a directory of files" in told(root, "start", out)
+    assert "step train makes a directory of files" in told(root, "train", out, "--format", "trec")
     assert "--format trec: a table of docs is written as msmarco" in told(root, "translate-fa", out, "--format", "trec")
     several = told(root, "docs-en", out)
     assert re.search(
