@@ -1,13 +1,17 @@
-"""Units of work on Ray Data: each unit is done once, by a pool of actors, wherever the cluster has room.
+"""Units of work on Ray Data: each unit is done once, wherever the cluster has room.
 
-``perform`` streams the units that have no receipt through an autoscaling actor pool and yields their receipts as they
-come. Tasks that share a key share what was built for them: seven languages are encoded with one load of the model.
-A unit whose disk or store fails for a moment is done again; a unit that kills its worker three times fails the run,
-while one that is lost with its node is done again elsewhere and not held against it.
-Cost: about 2.5 s per call for starting the pool (measured on 2 cores), plus the works' own ``__init__`` per actor.
+``perform`` streams the units that have no receipt through a pool of workers and yields their receipts as they come.
+Tasks that share a key share what was built for them: seven languages are encoded with one load of the model. A unit
+whose disk or store fails for a moment is done again; a unit that kills its worker three times fails the run, while one
+that is lost with its node is done again elsewhere and not held against it.
+
+Workers without accelerators are processes for Ray's tasks, which it keeps from one pool to the next: what they imported
+stays imported (sentence-transformers alone takes 7 s of a processor). With accelerators, or in a runtime environment,
+they are an autoscaling pool of actors, which end with the pool and give the device's memory back.
 """
 
 import json
+import os
 import platform
 import traceback
 import uuid
@@ -34,7 +38,7 @@ ATTEMPTS_IN_ALL = 30  # those on lost nodes included: a unit that takes its node
 
 @dataclass(frozen=True)
 class Pool:
-    """How units are done: what an actor takes, how many actors to begin with and at most, in which runtime environment
+    """How units are done: what a worker takes, how many workers to begin with and at most, in which runtime environment
     (Ray's ``runtime_env``), how the user learns of waiting, what stops it."""
 
     resources: Resources
@@ -45,7 +49,8 @@ class Pool:
 
 
 class Runner:
-    """The actor: builds a task's work when it first meets the task, keeps the last one built, does a unit per call.
+    """What does units in a worker: it builds a task's work when it first meets the task, keeps the last one built, and
+    does a unit per call.
 
     ``run`` names a directory beside the receipts that belongs to this call of ``perform``: the driver leaves a file
     there for each node to see, and each unit the nodes on which it was begun. A unit that is begun again lost its
@@ -95,6 +100,21 @@ class Runner:
         return receipt
 
 
+_runner: Runner | None = None  # of this process, where it does tasks: the one of the last pool
+
+
+def run_unit(batch: dict[str, Any], run: str, tasks: Any) -> dict[str, Any]:
+    """Do a unit in a process that is kept, with the ``Runner`` of this call of ``perform``. ``tasks`` is a reference to
+    them, so that a process reads them once."""
+    global _runner
+    if _runner is None or _runner.run != run:
+        import ray
+
+        _runner = None  # what was built for another pool goes first
+        _runner = Runner(ray.get(tasks), run, hides_accelerators=True)
+    return _runner(batch)
+
+
 def _note_attempt(file: Place, unit: int) -> None:
     """Note on which node a unit is begun, before it is.
 
@@ -139,7 +159,7 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
     pool.stop.watch()
     pool.stop.check()
     try:
-        for row in _stream(todo, pool, {"tasks": tasks, "run": run}, (initial, max(initial, min(most, len(todo))))):
+        for row in _stream(todo, pool, tasks, run, (initial, max(initial, min(most, len(todo))))):
             if row["is_lost"]:
                 raise LeaseLostError(row["error"])
             if row["error"]:
@@ -155,24 +175,45 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
 
 
 def _stream(
-    todo: Sequence[Mapping[str, int]], pool: Pool, arguments: Mapping[str, Any], actors: tuple[int, int]
+    todo: Sequence[Mapping[str, int]], pool: Pool, tasks: Sequence[Task], run: str, actors: tuple[int, int]
 ) -> Iterator[dict[str, Any]]:
     """The runners' answers, as Ray Data brings them. ``actors`` are how many to begin with and how many at most."""
     import ray.data
 
     resources = pool.resources
     initial, most = actors
-    units = ray.data.from_items(list(todo), override_num_blocks=len(todo)).map_batches(
-        Runner,
-        fn_constructor_kwargs={**arguments, "hides_accelerators": not resources.gpus},
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=initial, max_size=most),
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus or None,
-        memory=resources.memory_gb * 2**30 if resources.memory_gb else None,
-        runtime_env=dict(pool.environment) if pool.environment else None,
-    )
-    yield from units.iter_rows()
+    takes: dict[str, Any] = {
+        "batch_size": 1,
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus or None,
+        "memory": resources.memory_gb * 2**30 if resources.memory_gb else None,
+    }
+    units = ray.data.from_items(list(todo), override_num_blocks=len(todo))
+    if resources.gpus or pool.environment:
+        done = units.map_batches(
+            Runner,
+            fn_constructor_kwargs={"tasks": tasks, "run": run, "hides_accelerators": not resources.gpus},
+            compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=initial, max_size=most),
+            runtime_env=dict(pool.environment) if pool.environment else None,
+            **takes,
+        )
+    else:
+        do: Any = run_unit
+        done = units.map_batches(
+            do,
+            fn_kwargs={"run": run, "tasks": ray.put(list(tasks))},
+            compute=ray.data.TaskPoolStrategy(size=most),
+            runtime_env={"env_vars": _threads(resources)},
+            **takes,
+        )
+    yield from done.iter_rows()
+
+
+def _threads(resources: Resources) -> dict[str, str]:
+    """The environment of a worker process: as many threads as it has CPUs. Libraries read it when they are imported, so
+    a process is shared by pools of equal ``cpus`` alone."""
+    own = os.environ.get("OMP_NUM_THREADS")
+    return {"OMP_NUM_THREADS": own or str(max(1, int(resources.cpus)))}
 
 
 def _room(names: str, resources: Resources, say: Callable[[str], None]) -> int:
