@@ -151,6 +151,19 @@ def test_killed_worker_is_replaced_within_the_run(ray_here: None, tmp_path: Path
     assert_done_once(kept, log)
 
 
+def test_processes_are_kept_from_one_pool_to_the_next(ray_here: None, tmp_path: Path) -> None:
+    """And a work that another pool built is not used again: each writes into the log of its own config."""
+    processes = []
+    for n in range(2):
+        log = tmp_path / f"log-{n}"
+        _, upper = works.steps(str(log), 4)
+        executor.run([upper], Place.of(tmp_path / str(n)), Progress())
+        lines = [line.split() for line in log.read_text().splitlines()]
+        assert sorted(first for first, _ in lines) == sorted(f"d{part * works.ROWS}" for part in range(4))
+        processes.append({process for _, process in lines})
+    assert processes[0] & processes[1]
+
+
 def test_part_that_always_ends_its_worker_fails_the_run_with_a_reason(ray_here: None, tmp_path: Path) -> None:
     """As the kernel does when memory is out. Ray by itself would start the worker again for ever."""
     source, _ = works.steps("", 4)

@@ -132,13 +132,16 @@ def test_ctrl_c_ends_all_and_gives_the_leases_back(tmp_path: Path) -> None:
     assert log.read_text() == before, "the pool must have ended"
 
 
-def test_workers_without_gpus_see_none_and_environments_reach_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("environment", "seen"), [("other", " its own"), ("", " None")])
+def test_workers_without_gpus_see_none_and_environments_reach_them(tmp_path: Path, environment: str, seen: str) -> None:
+    """In actors, which a runtime environment has, and in processes that are kept: with as many threads as CPUs."""
     source = works.steps("", 1)[0]
-    resources = Resources(environment="other")
+    resources = Resources(environment=environment, cpus=3)
     step = Step("see", works.See, works.Eyes(), {"docs": source}, DOCS, ("docs",), resources=resources)
     environments = {"other": {"env_vars": {"BABELRAY_TEST_ENVIRONMENT": "its own"}}}
     (artifact,) = executor.run([step], Place.of(tmp_path), Progress(), environments)
-    assert set(artifact.read()["text"].to_pylist()) == {" its own"}
+    threads = os.environ.get("OMP_NUM_THREADS", "3")
+    assert set(artifact.read()["text"].to_pylist()) == {f"{seen} {threads}"}
 
 
 def test_unknown_environment_is_an_error_before_anything_starts(tmp_path: Path) -> None:

@@ -160,10 +160,11 @@ class Eyes(Component):
 
 
 class See:
-    """RowWork: writes into each text which accelerators its process may see."""
+    """RowWork: writes into each text which accelerators and how many threads its process may use."""
 
     def __init__(self, config: Eyes, inputs: object) -> None:
-        self.seen = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('BABELRAY_TEST_ENVIRONMENT')}"
+        names = ("CUDA_VISIBLE_DEVICES", "BABELRAY_TEST_ENVIRONMENT", "OMP_NUM_THREADS")
+        self.seen = " ".join(str(os.environ.get(name)) for name in names)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return DOCS.of([row | {"text": self.seen} for row in rows.to_pylist()])
