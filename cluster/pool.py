@@ -144,7 +144,7 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
         LeaseLostError: another driver makes one of the artifacts.
         StoppedError: the run is being stopped.
     """
-    todo = [{"task": t, "unit": u} for t, task in enumerate(tasks) for u in range(task.units) if u not in done[t]]
+    todo = list_units(tasks, done)
     if not todo:
         return
     names = ", ".join(sorted({tasks[row["task"]].name for row in todo}))
@@ -172,6 +172,14 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
         pool.stop.check()
         raise StepError(_explain(names, str(error))) from error
     pool.stop.check()
+
+
+def list_units(tasks: Sequence[Task], done: Sequence[set[int]]) -> list[dict[str, int]]:
+    """The units that are not done, those of one key together: a worker keeps what it built last, and steps become ready
+    in any order."""
+    first = {task.key: number for number, task in reversed(list(enumerate(tasks)))}
+    order = sorted(range(len(tasks)), key=lambda number: (first[tasks[number].key], number))
+    return [{"task": t, "unit": u} for t in order for u in range(tasks[t].units) if u not in done[t]]
 
 
 def _stream(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from cluster.accelerators import check_gpus
 from cluster.component import Resources
 from cluster.errors import StepError
 from cluster.lease import newest
-from cluster.pool import ATTEMPTS_IN_ALL, _note_attempt
+from cluster.pool import ATTEMPTS_IN_ALL, _note_attempt, list_units
 from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, read_receipts
 from cluster.step import Step
@@ -149,6 +150,14 @@ def test_unknown_environment_is_an_error_before_anything_starts(tmp_path: Path) 
     with pytest.raises(StepError, match=r"environment 'vlm', which is not defined; known: vllm.*resources.translate"):
         executor.run([step], Place.of(tmp_path), Progress(), {"vllm": {}})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_units_of_one_key_are_done_together() -> None:
+    """Two models encode three languages, which became ready one after another: each model is loaded once."""
+    tasks = [SimpleNamespace(key=model, units=2) for _ in range(3) for model in ("student", "untrained")]
+    units = list_units(tasks, [set(), {1}, set(), set(), set(), set()])  # type: ignore[arg-type]
+    assert [tasks[row["task"]].key for row in units] == ["student"] * 6 + ["untrained"] * 5
+    assert [row["task"] for row in units] == [0, 0, 2, 2, 4, 4, 1, 3, 3, 5, 5]
 
 
 def test_attempts_on_lost_nodes_do_not_count(tmp_path: Path) -> None:
