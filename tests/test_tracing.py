@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
+import checkpoints
 from cluster.errors import RecipeError
 from collector import NEEDED, Collector, Span, has_exporter, open_collector
+from pipelines.recipe.tables import Rerank
+from pipelines.scorers import CrossEncoderScorer
 from serving import tracing
 from serving.api import build_app
-from serving.catalog import ENCODER
+from serving.catalog import ENCODER, RERANKER
 from serving.messages import Limits
-from serving.served import Layout
+from serving.reranker import Reranker
+from serving.served import Layout, Served
 from serving.shard import Shards
 from serving_apps import make_lexical_system
 from test_generation import make_generation, open_encoder
@@ -59,9 +64,13 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return make_lexical_system(tmp_path_factory.mktemp("lexical"))
+
+
+@pytest.fixture(scope="module")
+def app(served: Served) -> Any:
     """The HTTP interface of a small system whose encoder and shards are apart."""
-    served = make_lexical_system(tmp_path_factory.mktemp("lexical"))
     layout = Layout.plan(served, Limits(), 0, with_encoder=True)
     shards = {group: Shards(layout, group) for group in layout.groups}
     generation = make_generation({ENCODER: open_encoder(layout), **shards})
@@ -74,16 +83,14 @@ def test_a_search_is_one_trace_from_the_client_to_every_part(collector: Collecto
     assert post(app, "/search", headers, query=QUERY, languages=["en", "fa"]).status_code == 200
     tracing.end()
     assert {span.trace for span in collector.spans} == {TRACE}
-    by_id = {span.id: span for span in collector.spans}
-    named = {(span.name, by_id[span.parent].name if span.parent in by_id else span.parent) for span in collector.spans}
     parts = {f"shard-{name} search" for name in ("en-00000", "en-00001", "fa-00000")}
-    assert named == {
+    assert name_with_parents(collector) == {
         ("POST /search", PARENT),
         *((stage, "POST /search") for stage in ("encode", "search", "texts")),
         ("encoder encode", "encode"),
         *((part, "search") for part in parts),
     }
-    assert len(collector.spans) == len(named)
+    assert len(collector.spans) == 5 + len(parts)
     check_request(collector.find("POST /search")[0])
     assert {span.kind for span in collector.spans if " " in span.name} == {"SERVER"}
     assert {span.kind for span in collector.spans if " " not in span.name} == {"INTERNAL"}
@@ -105,6 +112,32 @@ def check_request(span: Span) -> None:
         "babelray.serves": "",  # written by the gateway, which is not here
     }
     assert not span.error
+
+
+def name_with_parents(collector: Collector) -> set[tuple[str, str]]:
+    """The names of all spans, each with that of its parent, or with its id where it was not sent."""
+    by_id = {span.id: span.name for span in collector.spans}
+    return {(span.name, by_id.get(span.parent, span.parent)) for span in collector.spans}
+
+
+@needs_exporter
+def test_spans_of_an_encoder_that_holds_the_shards_and_of_a_reranker(
+    collector: Collector, served: Served, tmp_path: Path
+) -> None:
+    checkpoints.cross_encoder(tmp_path, ["the", "currency", "of", "russia"], layers=1)
+    scorer = CrossEncoderScorer(model=str(tmp_path), max_length=64)
+    served = replace(served, rerank=Rerank(scorer=scorer, candidates=4, default=True))
+    layout = Layout.plan(served, Limits(), 1e9, with_encoder=True)
+    generation = make_generation({ENCODER: open_encoder(layout), RERANKER: Reranker(layout)})
+    assert post(build_app(generation, generation.info), "/search", trace_parent(), query=QUERY).status_code == 200
+    tracing.end()
+    assert name_with_parents(collector) == {
+        ("POST /search", PARENT),
+        *((stage, "POST /search") for stage in ("search", "texts", "rerank")),
+        ("encoder search", "search"),
+        ("encode", "encoder search"),
+        ("reranker score", "rerank"),
+    }
 
 
 @needs_exporter
