@@ -58,7 +58,7 @@ bench: setup  ## the benchmarks of docs/results.md
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[demo,gates,lora,nmt,datasets,dev]'
+	@$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[demo,gates,lora,nmt,datasets,trace,dev]'
 	@head -1 requirements.lock > requirements.new
 	@$(VENV)-lock/bin/python -m pip freeze --exclude babelray | sed 's/+cpu$$//' >> requirements.new
 	@mv requirements.new requirements.lock && rm -rf $(VENV)-lock

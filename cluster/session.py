@@ -20,13 +20,18 @@ from cluster.component import Resources
 from cluster.stop import ExecutorWatch
 
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
-# What workers need from the driver's environment to find the same object store and caches. Keys are not passed on: a
-# runtime environment can be read on the dashboard, and temporary keys run out under a long run.
+# What workers need from the driver's environment to find the same object store, caches, and collector of traces. Keys
+# are not passed on: a runtime environment can be read on the dashboard, and temporary keys run out under a long run.
 PASSED_ON = (
     *("AWS_", "AZURE_STORAGE_ACCOUNT_NAME", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST"),
-    *("BABELRAY_", "HF_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR"),
+    *("BABELRAY_", "HF_", "OTEL_", "TQDM_", "TRANSFORMERS_", "MPLCONFIGDIR"),
 )
-SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"})
+SECRETS = frozenset(
+    {
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"),
+        *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),  # may hold the key of a collector
+    }
+)
 _connecting = threading.Lock()
 
 

@@ -106,7 +106,9 @@ def _read_access(host: str) -> "Access":
 def _serve(args: "list[ServeArgs]", where: tuple[str, int], access: "Access", replace: bool) -> None:
     """Serve recipes until Ctrl-C or SIGTERM."""
     from serving.app import load
+    from serving.tracing import load_exporter
 
+    load_exporter()  # what traces lack is said before anything starts
     if not os.environ.get("RAY_ADDRESS"):
         _check_free(*where)
     for one in args:
@@ -162,12 +164,16 @@ def _greet(base: str) -> None:
     import ray
     from ray.serve._private.logging_utils import get_serve_logs_dir
 
+    from serving.tracing import find_endpoint
+
     metrics = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]]
     typer.echo(f"search page  {base}/")
     typer.echo(f"API          {base}/openapi.json")
     typer.echo(f"probes       {base}/livez  {base}/readyz")
     typer.echo(f"metrics      {'  '.join(f'http://{address}/metrics' for address in metrics)}")
     typer.echo(f"logs         {get_serve_logs_dir()}")
+    if endpoint := find_endpoint():
+        typer.echo(f"traces       {endpoint}")
     typer.echo("end          Ctrl-C or SIGTERM")
 
 

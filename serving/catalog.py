@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.messages import Info
+from serving.tracing import TracedReplica
 
 if TYPE_CHECKING:
     from serving.served import Layout
@@ -106,15 +107,17 @@ def plan_change(before: Sequence[Serving], new: Sequence[Serving]) -> Change:
     return Change([*first, *during, *last, *left_over], [*first, *([one.name] for one in new), *last], ended)
 
 
-class Part:
-    """A replica that serves one fingerprint: the encoder, shards, or what scores results again.
+class Part(TracedReplica):
+    """A replica that serves one fingerprint: the encoder, shards, or what scores results again; ``name`` is that of its
+    deployment.
 
     One part of each application, its root, has the handles of the ``others``: Serve makes an application of a
     deployment and of those whose handles it is given.
     """
 
-    def __init__(self, layout: "Layout", others: Sequence[Any] = ()):
-        self.layout = layout
+    def __init__(self, layout: "Layout", name: str, others: Sequence[Any] = ()):
+        super().__init__()
+        self.layout, self.name = layout, name
         self.others = others
         self.catalog: Catalog | None = None
 

@@ -22,6 +22,7 @@ from serving.encoding import Encoded, EncoderFacts, Passages, Scored, Task, Toke
 from serving.messages import SearchRequest
 from serving.opened import Name, OpenShards, PartAnswer, Text, limit_arenas
 from serving.served import Layout
+from serving.tracing import trace_call, trace_stage
 
 MAX_BATCH = 32
 
@@ -33,7 +34,7 @@ class Encoder(Part):
     ONGOING: ClassVar = 2 * MAX_BATCH  # one batch in work and one gathering; Serve's default of 5 would never fill one
 
     def __init__(self, layout: Layout, gpus: float = 0, others: Sequence[Any] = ()):
-        super().__init__(layout, others)
+        super().__init__(layout, ENCODER, others)
         if not gpus:
             hide_accelerators()  # Ray leaves the machine's visible to a replica that asked for none
         limit_arenas()
@@ -44,19 +45,23 @@ class Encoder(Part):
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
         self.shards = OpenShards(layout, ENCODER) if layout.is_shared else None
 
+    @trace_call
     async def encode(self, edition: str, text: str) -> np.ndarray:
         """Vectors of a query, float32 [tokens, dim] ([1, dim] of a dense student)."""
         self.read_number(edition)
         return await self.encode_batch(text)
 
+    @trace_call
     async def search(self, edition: str, text: str, request: SearchRequest, with_texts: bool) -> PartAnswer:
         """Encode a query and search the shards for it."""
         start, shards = time.perf_counter(), self._get_shards()
-        query = await self.encode(edition, text)
+        with trace_stage("encode"):
+            query = await self.encode(edition, text)
         encode_s = time.perf_counter() - start
         found = await shards.search(self.read_number(edition), query, request, with_texts)
         return found._replace(encode_s=encode_s)
 
+    @trace_call
     async def read_texts(self, edition: str, names: list[Name]) -> dict[Name, Text]:
         """Read the title and the text of each document."""
         return await self._get_shards().read_texts(self.read_number(edition), names)
@@ -78,18 +83,22 @@ class Encoder(Part):
         """Vectors of each query. Calls pass one text each, and Serve gathers them."""
         return await asyncio.to_thread(self.model.encode_queries, texts)
 
+    @trace_call
     async def describe_encoder(self, edition: str) -> EncoderFacts:
         """Describe the encoder."""
         return await self._run(edition, encoding.describe_encoder)
 
+    @trace_call
     async def encode_texts(self, edition: str, texts: list[str], task: Task) -> Encoded:
         """Encode given texts; see ``serving.encoding``, as for the methods below."""
         return await self._run(edition, encoding.encode_texts, texts, task)
 
+    @trace_call
     async def score_texts(self, edition: str, query: str, texts: list[str], passages: Passages) -> Scored:
         """Score given texts against a query."""
         return await self._run(edition, encoding.score_texts, query, texts, passages)
 
+    @trace_call
     async def match_tokens(
         self, edition: str, query: str, texts: list[str], passages: Passages
     ) -> list[list[TokenMatch]]:

@@ -14,6 +14,7 @@ from serving.calls import gather
 from serving.catalog import ENCODER
 from serving.encoding import Encoded, EncoderFacts, Passages, Scored, Task, TokenMatch
 from serving.messages import Info
+from serving.tracing import carry, trace_stage
 
 TEXTS_PER_CALL = 32
 
@@ -59,8 +60,10 @@ class EncoderCalls:
         return arrival.get(time.perf_counter()) + self.info.limits.timeout_s
 
     async def _ask(self, method: str, deadline: float, *arguments: Any) -> Any:
-        call = getattr(self.parts[ENCODER].options(_by_reference=True), method).remote(self.edition, *arguments)
-        return (await gather({ENCODER: call}, deadline))[ENCODER]
+        handle = self.parts[ENCODER].options(_by_reference=True)
+        with trace_stage(method, self.edition):
+            call = getattr(handle, method).remote(self.edition, *arguments, **carry())
+            return (await gather({ENCODER: call}, deadline))[ENCODER]
 
 
 def _cut(texts: Sequence[str]) -> list[list[str]]:

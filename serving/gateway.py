@@ -22,6 +22,7 @@ from serving.messages import Limits
 from serving.observe import Meters, Observer, open_access_log
 from serving.problems import RefusalError, respond
 from serving.slots import Report, Slots, used
+from serving.tracing import RequestSpans, TracedReplica
 
 SERVES = b"x-babelray-serves"  # the header of a response that names the editions that made it
 # those that are counted apart
@@ -33,13 +34,14 @@ log = logging.getLogger("ray.serve")
 
 
 @serve.ingress()
-class Gateway:
+class Gateway(TracedReplica):
     """The ingress of the application. ``serving.access`` says who may ask, all where it is left out, and
     ``serving.admission`` which requests it works on."""
 
     ONGOING: ClassVar = 10_000  # Serve's own limit, above that of admission, which has a form for what it refuses
 
     def __init__(self, access: Access = OPEN_TO_ALL) -> None:
+        super().__init__()
         self.access = access
         self.meters = Meters()
         self.slots = Slots(self._open_parts)
@@ -48,7 +50,8 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         admission = Admission(self.respond, self.find_limits, self.find_readiness)
         log = open_access_log(Path(get_serve_logs_dir()), serve.get_replica_context().app_name)
-        return Observer(guard(admission, self.access), admission.queue, self.meters, log, ROUTES)
+        observed = Observer(guard(admission, self.access), admission.queue, self.meters, log, ROUTES)
+        return RequestSpans(observed, ROUTES)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Begin to serve the applications of ``serves``. Returns at once."""

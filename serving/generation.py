@@ -29,6 +29,7 @@ from serving.encoder_calls import EncoderCalls
 from serving.messages import Limits, PartStatus, Result, SearchAnswer, SearchRequest, ShardInfo, Translation
 from serving.observe import Meters
 from serving.reranker_calls import RerankerCalls
+from serving.tracing import carry, trace_stage
 
 if TYPE_CHECKING:
     from serving.opened import Name, PartAnswer, Text
@@ -92,13 +93,16 @@ class Generation(EncoderCalls, RerankerCalls):
         asked = [shard for shard in self.info.shards if not request.languages or shard.lang in request.languages]
         query: Any = request.query
         if self.catalog.has_encoder and not self.is_shared:
-            call = self.parts[ENCODER].encode.remote(self.edition, request.query)
-            query = (await gather({ENCODER: call}, _share(end, ENCODE_SHARE)))[ENCODER]
+            with trace_stage("encode", self.edition):
+                call = self.parts[ENCODER].encode.remote(self.edition, request.query, **carry())
+                query = (await gather({ENCODER: call}, _share(end, ENCODE_SHARE)))[ENCODER]
         encoded = time.perf_counter()
-        found, missing = await self._search(query, request, {shard.part for shard in asked}, end)
+        with trace_stage("search", self.edition):
+            found, missing = await self._search(query, request, {shard.part for shard in asked}, end)
         encoded += sum(one.encode_s for one in found.values())
         searched = time.perf_counter()
-        results, lost = await self._add_texts(found, request, end)
+        with trace_stage("texts", self.edition):
+            results, lost = await self._add_texts(found, request, end)
         done = time.perf_counter()
         durations = {"search": searched - encoded, "texts": done - searched, "total": done - start}
         if self.catalog.has_encoder:
@@ -120,7 +124,7 @@ class Generation(EncoderCalls, RerankerCalls):
         depth = request.offset + request.k
         is_alone, with_texts = len(names) == 1, len(names) == 1 or depth <= FEW
         asked = request if is_alone else request.model_copy(update={"offset": 0, "k": depth})
-        calls = {n: self.parts[n].search.remote(self.edition, query, asked, with_texts) for n in names}
+        calls = {n: self.parts[n].search.remote(self.edition, query, asked, with_texts, **carry()) for n in names}
         return await gather_some(calls, _share(end, SEARCH_SHARE), request.allow_partial)
 
     async def _add_texts(
@@ -149,7 +153,9 @@ class Generation(EncoderCalls, RerankerCalls):
                 left[held[name]].append(name)
         # By reference: a gRPC message holds at most 4 MiB, and a thousand long documents are larger.
         by_reference = {part: self.parts[part].options(_by_reference=True) for part in left}
-        calls = {part: handle.read_texts.remote(self.edition, left[part]) for part, handle in by_reference.items()}
+        calls = {
+            part: handle.read_texts.remote(self.edition, left[part], **carry()) for part, handle in by_reference.items()
+        }
         read, missing = await gather_some(calls, deadline, request.allow_partial) if calls else ({}, [])
         for some in read.values():
             texts |= some

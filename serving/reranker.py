@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cluster.accelerators import hide_accelerators
-from serving.catalog import Part
+from serving.catalog import RERANKER, Part
 from serving.served import Layout
+from serving.tracing import trace_call
 
 if TYPE_CHECKING:
     from pipelines.scorers import Scorer
@@ -23,7 +24,7 @@ class Reranker(Part):
     ONGOING: ClassVar = 32
 
     def __init__(self, layout: Layout, gpus: float = 0):
-        super().__init__(layout)
+        super().__init__(layout, RERANKER)
         if not gpus:
             hide_accelerators()  # Ray leaves the machine's visible to a replica that asked for none
         served = layout.served
@@ -33,6 +34,7 @@ class Reranker(Part):
         self.teacher.score(["warm up"], ["warm up"], np.array([[0, 0]]))  # the first pass allocates
         self.free = asyncio.Lock()
 
+    @trace_call
     async def score(self, edition: str, query: str, texts: list[str]) -> list[float]:
         """Score texts, each with its title, against a query: the larger, the more relevant."""
         self.read_number(edition)

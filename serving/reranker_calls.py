@@ -13,6 +13,7 @@ from serving.admission import arrival
 from serving.calls import gather
 from serving.catalog import RERANKER
 from serving.messages import Info, Result
+from serving.tracing import carry
 
 TEXTS_PER_CALL = 16
 
@@ -32,6 +33,6 @@ class RerankerCalls:
         scores: list[float] = []
         for start in range(0, len(texts), TEXTS_PER_CALL):
             piece = texts[start : start + TEXTS_PER_CALL]
-            call = handle.score.remote(self.edition, query, piece)
+            call = handle.score.remote(self.edition, query, piece, **carry())
             scores += (await gather({RERANKER: call}, deadline))[RERANKER]
         return scores

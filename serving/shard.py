@@ -14,6 +14,7 @@ from serving.catalog import Part
 from serving.messages import SearchRequest
 from serving.opened import Name, OpenShards, PartAnswer, Text
 from serving.served import Layout
+from serving.tracing import trace_call
 
 
 class Shards(Part):
@@ -22,11 +23,12 @@ class Shards(Part):
     ONGOING: ClassVar = 16  # searches at a time; further ones wait in the gateway, where they can be cancelled
 
     def __init__(self, layout: Layout, group: str, others: Sequence[Any] = ()):
-        super().__init__(layout, others)
+        super().__init__(layout, group, others)
         # Opened at the start, not by the first search: a node's first copy of a large collection can take longer than
         # the time limit of a search.
         self.shards = OpenShards(layout, group)
 
+    @trace_call
     async def search(self, edition: str, query: Query, request: SearchRequest, with_texts: bool) -> PartAnswer:
         """Search for what ``request`` asks.
 
@@ -34,6 +36,7 @@ class Shards(Part):
         """
         return await self.shards.search(self.read_number(edition), query, request, with_texts)
 
+    @trace_call
     async def read_texts(self, edition: str, names: list[Name]) -> dict[Name, Text]:
         """Read the title and the text of each document."""
         return await self.shards.read_texts(self.read_number(edition), names)

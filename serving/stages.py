@@ -20,6 +20,7 @@ from serving.arrange import Placed, arrange
 from serving.backend import Answering, Backend, UnavailableError
 from serving.messages import MAX_K, Info, Result, SearchAnswer, SearchRequest, Stage, Translation
 from serving.problems import Phrase, refuse
+from serving.tracing import trace_stage
 
 WITHOUT_ARRANGEMENT = {"offset": 0, "collapse": False, "min_score": None, "explain": False}
 
@@ -75,7 +76,8 @@ async def answer_in_stages(backend: Backend, request: SearchRequest, info: Info)
     start = time.perf_counter()
     found = await _search(backend, request, info, stages)
     if stages.rerank:
-        found = await _rerank(backend, request, found, stages.rerank)
+        with trace_stage("rerank"):
+            found = await _rerank(backend, request, found, stages.rerank)
     by_lang: dict[str, list[tuple[str, float]]] = {}
     for (lang, doc_id), score in found.ranking:
         by_lang.setdefault(lang, []).append((doc_id, score))
@@ -99,7 +101,8 @@ async def _search(backend: Backend, request: SearchRequest, info: Info, stages: 
     if backend.words is None:
         raise UnavailableError([hybrid.system], [], 0.0)
     answers = await _answer_both(backend, backend.words, wide, hybrid)
-    return _fuse(answers, stages.fusion, info.system, hybrid)
+    with trace_stage("fusion"):
+        return _fuse(answers, stages.fusion, info.system, hybrid)
 
 
 async def _answer_both(

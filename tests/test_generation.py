@@ -33,9 +33,9 @@ class Handle:
         return SimpleNamespace(remote=self._call(getattr(self.replica, method)))
 
     def _call(self, method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        async def call(*arguments: Any) -> Any:
+        async def call(*arguments: Any, **carried: Any) -> Any:
             self.calls[self.by_reference] += 1
-            return await method(*arguments)
+            return await method(*arguments, **carried)
 
         return call
 
@@ -99,7 +99,7 @@ def test_an_answer_is_the_same_whatever_shares_a_process(served: Served, request
         assert (result.title, result.text) == documents[result.lang][int(result.doc_id[1:])]
 
 
-def test_an_encoder_that_holds_the_shards_answers_as_one_that_does_not(tmp_path: Path) -> None:
+def open_encoder(layout: Layout) -> Part:
     from serving.encoder import Encoder
 
     class Unbatched(Encoder):
@@ -108,12 +108,16 @@ def test_an_encoder_that_holds_the_shards_answers_as_one_that_does_not(tmp_path:
         async def encode_batch(self, text: str) -> Any:  # type: ignore[override]
             return self.model.encode_queries([text])[0]
 
+    return Unbatched(layout)
+
+
+def test_an_encoder_that_holds_the_shards_answers_as_one_that_does_not(tmp_path: Path) -> None:
     served = make_lexical_system(tmp_path)
     shared, apart = (Layout.plan(served, Limits(), most, with_encoder=True) for most in (1e9, 0))
     assert (list(shared.groups), shared.is_shared, apart.is_shared) == ([ENCODER], True, False)
     generations = [
-        make_generation({ENCODER: Unbatched(shared)}),
-        make_generation({ENCODER: Unbatched(apart), **{group: Shards(apart, group) for group in apart.groups}}),
+        make_generation({ENCODER: open_encoder(shared)}),
+        make_generation({ENCODER: open_encoder(apart), **{group: Shards(apart, group) for group in apart.groups}}),
     ]
     for options in ({"k": 4}, {"k": 20, "languages": ["en", "fa"]}, {"k": FEW + 1, "collapse": True}):
         one, other = (answer(generation, "the currency of Russia", **options) for generation in generations)

@@ -11,18 +11,30 @@ from pathlib import Path
 import httpx
 import pytest
 
+from collector import NEEDED, has_exporter, open_collector
 from conftest import free_port
 from search_load import measure_clients
 from serving_apps import wait_until_ready
 from swap_driver import LIMITS, make_system, start_server
 from test_swap import Load
 
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     return make_system(tmp_path_factory.mktemp("system"), 1, documents=12)
+
+
+@pytest.fixture
+def collector(monkeypatch):
+    """A collector to which the server sends its spans, in full batches and when it ends."""
+    with open_collector() as opened:
+        if has_exporter():
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", opened.address)
+            monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+        yield opened
 
 
 def wait_for(find, seconds=30):
@@ -33,8 +45,8 @@ def wait_for(find, seconds=30):
     return found
 
 
-def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(system, capfd):
-    """One server, since each takes seconds to start: its output, metrics, access log, overload, SIGTERM."""
+def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(system, capfd, collector):
+    """One server, since each takes seconds to start: its output, metrics, access log, overload, SIGTERM, spans."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     with start_server(system, port) as process:
@@ -56,6 +68,13 @@ def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(syst
     assert set(begun) == {200}
     after = Counter(status for _, status, _, _, sent in load.answers if sent >= ended)
     assert after[503] > 0  # told to go elsewhere, before the port was closed
+    if not has_exporter():
+        pytest.skip(f"all but the spans was tested; to test these {NEEDED}")
+    assert re.search(r"^traces +(\S+)$", said, re.M)[1] == f"{collector.address}/v1/traces"
+    check_trace(collector)
+    check_last_spans(
+        collector, {answer.headers["x-request-id"] for _, status, _, answer, _ in load.answers if status == 200}
+    )
 
 
 def can_connect(base):
@@ -66,7 +85,8 @@ def can_connect(base):
 
 
 def check_request_ids(base):
-    sent = httpx.post(f"{base}/search", json={"query": "copper"}, headers={"X-Request-ID": "mine-1"}, timeout=30)
+    headers = {"X-Request-ID": "mine-1", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    sent = httpx.post(f"{base}/search", json={"query": "copper"}, headers=headers, timeout=30)
     assert sent.headers.get_list("x-request-id") == ["mine-1"]
     assert len(httpx.get(f"{base}/livez", timeout=30).headers["x-request-id"]) == 32
 
@@ -111,3 +131,28 @@ def check_overload(base):
     assert many.statuses[429] > many.statuses[200]
     assert many.per_second > few.per_second / 3  # the benchmark bench_serving.py asks for nine tenths
     assert many.quantile_ms(0.5, "probe_s") < many.quantile_ms(0.5) / 2  # probes do not wait behind searches
+
+
+def check_trace(collector):
+    """One search: a span in the gateway's process, and one in that of the shards, in the trace of the client."""
+    spans = [span for span in collector.spans if span.trace == TRACE]
+    assert sorted(span.name for span in spans) == ["POST /search", "search", "shards-0 search", "texts"]
+    (request,), (stage,), (call,) = (
+        collector.find(name, TRACE) for name in ("POST /search", "search", "shards-0 search")
+    )
+    assert (request.parent, stage.parent, call.parent) == (PARENT, request.id, stage.id)
+    assert request.attributes["babelray.request_id"] == "mine-1"
+    assert re.fullmatch("[0-9a-f]{12}", request.attributes["babelray.serves"])
+    assert (
+        call.attributes["babelray.serves"]
+        == stage.attributes["babelray.serves"]
+        == request.attributes["babelray.serves"]
+    )
+    assert stage.resource["process.pid"] == request.resource["process.pid"] != call.resource["process.pid"]
+
+
+def check_last_spans(collector, request_ids):
+    """Every search that was answered has its spans, the last ones too: processes send them as they end."""
+    traces = {span.attributes["babelray.request_id"]: span.trace for span in collector.find("POST /search")}
+    assert request_ids <= set(traces)
+    assert {traces[name] for name in request_ids} <= {span.trace for span in collector.find("shards-0 search")}

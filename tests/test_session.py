@@ -17,6 +17,9 @@ def test_workers_get_places_and_no_keys() -> None:
         "HF_HOME": "/models",
         "HF_TOKEN": "token",
         "BABELRAY_CACHE": "/cache",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=secret",
         "PATH": "/bin",
     }
     assert environment_of_workers(given) == {
@@ -26,5 +29,6 @@ def test_workers_get_places_and_no_keys() -> None:
         "GOOGLE_CLOUD_PROJECT": "mine",
         "HF_HOME": "/models",
         "BABELRAY_CACHE": "/cache",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         "TOKENIZERS_PARALLELISM": "false",
     }
