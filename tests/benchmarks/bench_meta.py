@@ -7,8 +7,8 @@ episodes of LAReQA, which is ``DIR/lareqa`` (default: ../shared/data), three inn
 order is. A step has ``--tasks`` meta-tasks (the recipe: 4): time is in proportion to them, and one is in memory at a
 time.
 
-Each form has a process of its own, and takes turns with that of fine-tuning, the same step each, so that other load falls
-on both alike. Its times are medians over the rounds; ``times`` is the median of its CPU time divided by that of
+Each form has a process of its own, and takes turns with that of fine-tuning, the same step each, so that other load
+falls on both alike. Its times are medians over the rounds; ``times`` is the median of its CPU time divided by that of
 fine-tuning in the same round. The peak is that of memory above what the process held before its first step, which is
 not timed.
 """
@@ -62,7 +62,9 @@ def make_loop(form: str, options: argparse.Namespace, root: Path) -> Loop:
         [f"data={options.data}", f"train.student.base={base}", "train.precision=fp32", f"train.batch={options.tasks}"],
     )
     training = plan(recipe).training
-    assert training and recipe.source and recipe.languages
+    assert training
+    assert recipe.source
+    assert recipe.languages
     config = training.train.config.train
     meta = config.meta.model_copy(update=FORMS[form])
     config = config.model_copy(update={"meta": meta} | ({"adapter": None} if options.trained == "all" else {}))
@@ -115,7 +117,8 @@ class Process:
 
     def step(self, number: int) -> None:
         """Have it take a step. Raises RuntimeError where it has ended."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(f"{number}\n")
         self._process.stdin.flush()
         if not (answer := self._process.stdout.readline()):
