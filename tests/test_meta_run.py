@@ -55,7 +55,7 @@ def test_a_meta_training_that_was_killed_ends_with_the_same_bits(tmp_path, monke
     inputs = {"data": inputs["data"], "start": make_pair_start(inputs, tmp_path, PLAIN)}
     done = kill_when_listed(start(TRAINING, inputs, out), out)
     assert 0 < done < STEPS
-    facts = finish(start(TRAINING, inputs, out))
+    facts = finish(start(TRAINING, inputs, out), timeout=600)
 
     alone = load_encoder(inputs["start"].place.path / "start", "cpu")
     speed_up(alone.model)
