@@ -133,6 +133,18 @@ def test_folds_with_several_keys_are_taken_together() -> None:
     ]
 
 
+def test_a_variant_that_names_a_seed_is_the_same_trial_for_every_seed() -> None:
+    variants = {"trained": {"set": {"train.steps": 2}}, "zero-shot": {"set": {"train.seed": 7}}}
+    experiment = Experiment(name="x", base="atlas", seeds={"train.seed": [1, 2]}, variants=variants)
+    found = [(trial.variant, trial.seed, trial.values) for trial in experiment.trials()]
+    assert found == [
+        ("trained", "1", {"train.steps": 2, "train.seed": 1}),
+        ("trained", "2", {"train.steps": 2, "train.seed": 2}),
+        ("zero-shot", "1", {"train.seed": 7}),
+        ("zero-shot", "2", {"train.seed": 7}),
+    ]
+
+
 def test_a_grid_has_a_variant_for_each_element_of_the_product() -> None:
     grid = {
         "languages": {"key": "languages.docs", "values": [["en"], ["en", "de"]]},

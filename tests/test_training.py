@@ -45,8 +45,8 @@ def start(config, inputs, out):
     return process
 
 
-def finish(process):
-    output, errors = process.communicate(timeout=240)
+def finish(process, timeout=240):
+    output, errors = process.communicate(timeout=timeout)
     assert process.returncode == 0, errors.decode()[-3000:]
     return eval(output.decode().splitlines()[-1])
 

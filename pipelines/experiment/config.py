@@ -25,7 +25,8 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 class Variant(Component):
     """One of the things compared: overrides of the base recipe (``set``), or another recipe; and which of its systems
-    is measured. A variant of the system ``bm25`` or ``untrained`` trains nothing."""
+    is measured. A variant of the system ``bm25`` or ``untrained`` trains nothing. ``set`` stands above the values of
+    folds and seeds: one that names a seed is the same trial for every seed, and is made once."""
 
     set: dict[str, Any] = {}
     recipe: str = ""  # instead of the base
@@ -115,7 +116,7 @@ class Experiment(Component):
         """Every variant on every fold with every seed."""
         for name, variant in self.all_variants().items():
             for (fold, of_fold), (seed, of_seed) in itertools.product(_together(self.folds), _together(self.seeds)):
-                values = {**self.set, **variant.set, **of_fold, **of_seed}
+                values = {**self.set, **of_fold, **of_seed, **variant.set}
                 yield Trial(name, fold, seed, variant.recipe or self.base, variant.system, values)
 
 

@@ -1,129 +1,184 @@
 """What meta-learning costs beside fine-tuning on the same episodes: time and peak memory of a step. Not a test:
 
-    python tests/benchmarks/bench_meta.py [--steps 3] [--layers 4] [--hidden 256] [--length 64]
+    python tests/benchmarks/bench_meta.py [--data DIR] [--rounds 3] [--tasks 2] [--threads 0] [--only all]
 
-A small BERT of random weights, questions of 12 words and passages of ``--length`` words in four languages, the
-specifications, sizes and inner steps of the recipe maml-align-lareqa: 4 tasks a step, of 8 support questions and 4 in
-each query set. Each form is measured in a process of its own: medians of the wall and the CPU time of a step, the CPU
-time beside that of fine-tuning, and the peak of memory above what the process held before the first step. The load of
-the machine stands above the table.
+The recipe maml-align-small on the weights of all-MiniLM-L6-v2, once with its LoRA and once with all weights trained:
+episodes of LAReQA, which is ``DIR/lareqa`` (default: ../shared/data), three inner steps. All is in fp32, since second
+order is. A step has ``--tasks`` meta-tasks (the recipe: 4): time is in proportion to them, and one is in memory at a
+time.
+
+Each form has a process of its own, and takes turns with that of fine-tuning, the same step each, so that other load
+falls on both alike. Its times are medians over the rounds; ``times`` is the median of its CPU time divided by that of
+fine-tuning in the same round. The peak is that of memory above what the process held before its first step, which is
+not timed.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench_training import WORDS
-from growth import in_own_process, peak_mb
+from growth import peak_mb
 
 from artifacts import table_artifact
-from pipelines.students import Corpus, Dense
-from pipelines.students.scratch import Scratch
+from pipelines.plan import plan
+from pipelines.recipe import load
+from pipelines.students import Corpus
+from pipelines.students.loading import load as open_student
 from pipelines.tables import DOCS, QRELS, QUERIES
-from pipelines.training.config import TrainConfig, TrainingRun
+from pipelines.training.config import TrainingRun
 from pipelines.training.cpu import keep_freed_memory, speed_up
 from pipelines.training.loop import Loop
-from pipelines.training.losses import Triplet
-from pipelines.training.meta.config import Meta
 from pipelines.training.objectives import build_objective
 from pipelines.training.workers import Workers
 
-LANGS = ("ar", "de", "el", "hi")
-META = Meta(tasks=("el_el-el_ar-el_ar,el,hi", "hi_hi-hi_de-hi_de,hi,ar"))
 FORMS: dict[str, dict[str, Any]] = {
     "finetune": {"algorithm": "finetune"},
     "maml, first order": {"algorithm": "maml"},
     "maml, second order": {"algorithm": "maml", "order": 2},
     "maml_align, as the code": {},
     "maml_align, as the text": {"student_adapts": True},
-    "maml_align, second order": {"order": 2},
-    "maml_align, embeddings": {"kd_target": "embeddings"},
 }
-QUESTIONS = 200
+TRAINED = {"lora": "LoRA of rank 16", "all": "all weights"}
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def make_data(root: Path, length: int) -> dict[str, Any]:
-    """Questions in four languages, each with a passage in each."""
-    random = np.random.default_rng(0)
+def make_loop(form: str, options: argparse.Namespace, root: Path) -> Loop:
+    """The loop of a form, as a worker opens it."""
+    base = '{kind="checkpoint", model="minilm"}'
+    recipe = load(
+        "maml-align-small",
+        [f"data={options.data}", f"train.student.base={base}", "train.precision=fp32", f"train.batch={options.tasks}"],
+    )
+    training = plan(recipe).training
+    assert training
+    assert recipe.source
+    assert recipe.languages
+    config = training.train.config.train
+    meta = config.meta.model_copy(update=FORMS[form])
+    config = config.model_copy(update={"meta": meta} | ({"adapter": None} if options.trained == "all" else {}))
+    tables = (("queries", QUERIES), ("docs", DOCS), ("qrels", QRELS))
+    data: dict[str, dict[str, Any]] = {
+        name: {
+            lang: table_artifact(
+                root / f"{name}-{lang}@0",
+                table,
+                [entry.row for entry in getattr(recipe.source, name)(lang, "train") if entry.row],
+            )
+            for lang in recipe.languages.docs
+        }
+        for name, table in tables
+    }
+    config.student.build(Corpus.open({}), 0).save(root / "start")
+    student = open_student(str(root / "start"), "cpu", config.precision)
+    keep_freed_memory()
+    speed_up(student.model)
+    return Loop(config, student, build_objective(TrainingRun(train=config), {"main": data}, student), Workers())
 
-    def text(words: int) -> str:
-        return " ".join(random.choice(WORDS.split(), words))
 
-    data: dict[str, Any] = {"queries": {}, "docs": {}, "qrels": {}}
-    for lang in LANGS:
-        asked = [{"query_id": f"q{n}", "lang": lang, "text": text(12)} for n in range(QUESTIONS)]
-        docs = [{"doc_id": f"d{n}", "lang": lang, "title": "", "text": text(length)} for n in range(QUESTIONS)]
-        judged = [{"query_id": f"q{n}", "doc_id": f"d{n}", "relevance": 1} for n in range(QUESTIONS)]
-        data["queries"][lang] = table_artifact(root / f"queries-{lang}@0", QUERIES, asked)
-        data["docs"][lang] = table_artifact(root / f"docs-{lang}@0", DOCS, docs)
-        data["qrels"][lang] = table_artifact(root / f"qrels-{lang}@0", QRELS, judged)
-    return data
-
-
-def measure(form: dict[str, Any], length: int, hidden: int, layers: int, steps: int) -> dict[str, float]:
-    """Medians of the wall and CPU seconds of a step, and the peak in MB above what was held before the first."""
-    os.environ["BABELRAY_CACHE"] = tempfile.mkdtemp()
+def take_steps(form: str, options: argparse.Namespace) -> None:
+    """Take the step whose number comes as a line, and answer with seconds and the peak so far, until lines end."""
     with tempfile.TemporaryDirectory() as directory:
-        data = make_data(Path(directory), length)
-        base = Scratch(vocabulary=2000, hidden=hidden, layers=layers, positions=512)
-        student_config = Dense(base=base, query_prefix="", doc_prefix="", query_length=96, doc_length=352)
-        corpus = Corpus.open({"main": {"queries": data["queries"]["el"], "docs": data["docs"]}})
-        student = student_config.build(corpus, 0)
-        keep_freed_memory()
-        speed_up(student.model)
-        config = TrainConfig(
-            student=student_config, steps=100, batch=4, lr=5e-5, meta=META.model_copy(update=form),
-            loss=Triplet(margin=1.0, distance="euclidean", in_batch=False),
-        )  # fmt: skip
-        loop = Loop(config, student, build_objective(TrainingRun(train=config), {"main": data}, student), Workers())
+        os.environ["BABELRAY_CACHE"] = f"{directory}/cache"
+        loop = make_loop(form, options, Path(directory))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before, walls, cpus = peak_mb(), [], []
-        for number in range(steps + 1):
+        before = peak_mb()
+        for line in sys.stdin:
             wall, cpu = time.perf_counter(), time.process_time()
-            loop.step(number)
-            walls.append(time.perf_counter() - wall)
-            cpus.append(time.process_time() - cpu)
-        found = {"wall": statistics.median(walls[1:]), "cpu": statistics.median(cpus[1:])}
-        return {**found, "peak": peak_mb() - before}
+            loop.step(int(line))
+            found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+            print(json.dumps({**found, "peak": peak_mb() - before}), flush=True)
+
+
+class Process:
+    """A form in a process of its own."""
+
+    def __init__(self, form: str, trained: str, options: argparse.Namespace):
+        given = {name: getattr(options, name) for name in ("data", "tasks", "threads")} | {"trained": trained}
+        words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+        self.form = form
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--form", form, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.steps: list[dict[str, float]] = []
+        self.step(0)
+        self.steps.clear()
+
+    def step(self, number: int) -> None:
+        """Have it take a step. Raises RuntimeError where it has ended."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+        if not (answer := self._process.stdout.readline()):
+            raise RuntimeError(f"the process of {self.form} ended: its error stands above")
+        self.steps.append(json.loads(answer))
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def compare(trained: str, options: argparse.Namespace) -> None:
+    """Measure all forms of one student, and print a table."""
+    print(f"{TRAINED[trained]}; load", *(f"{value:.1f}" for value in os.getloadavg()))
+    print(f"{'form':26}{'wall s':>8}{'CPU s':>8}{'times':>7}  (from … to){'peak MB':>13}{'times':>7}", flush=True)
+    first, *others = FORMS
+    beside = Process(first, trained, options)
+    for form in others:
+        process = Process(form, trained, options)
+        before = len(beside.steps)
+        for number in range(1, options.rounds + 1):
+            beside.step(number)
+            process.step(number)
+        process.close()
+        print_row(process, beside.steps[before:])
+    beside.close()
+    print_row(beside, beside.steps)
+
+
+def print_row(process: Process, beside: list[dict[str, float]]) -> None:
+    """A line of the table: a form, and the steps of fine-tuning that it is compared with."""
+    wall, cpu, peak = ([step[name] for step in process.steps] for name in ("wall", "cpu", "peak"))
+    ratios = [one / other["cpu"] for one, other in zip(cpu, beside, strict=True)]
+    print(
+        f"{process.form:26}{statistics.median(wall):8.2f}{statistics.median(cpu):8.2f}{statistics.median(ratios):7.2f}"
+        f"  ({min(ratios):.2f} … {max(ratios):.2f}){max(peak):11.0f}{max(peak) / max(s['peak'] for s in beside):7.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    """Measure each form and print a table."""
+    """Measure, or be one of the processes that are measured."""
     parser = argparse.ArgumentParser(description="Time and memory of meta-learning")
-    sizes = {"length": 64, "hidden": 256, "layers": 4, "steps": 3}
-    for name, default in {**sizes, "threads": 0}.items():
+    parser.add_argument("--data", type=Path, default=SHARED)
+    for name, default in {"rounds": 3, "tasks": 2, "threads": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--form", choices=FORMS, help="measure this one in this process, and print JSON")
+    parser.add_argument("--only", choices=TRAINED, help="measure this student alone")
+    parser.add_argument("--form", choices=FORMS, help="take the steps of this form that standard input names")
+    parser.add_argument("--trained", choices=TRAINED, default="lora", help="with --form")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    given = {name: getattr(options, name) for name in sizes}
     if options.form:
-        print(json.dumps(measure(FORMS[options.form], **given)))
+        take_steps(options.form, options)
         return
-    print("load", *(f"{value:.1f}" for value in os.getloadavg()), "cores", len(os.sched_getaffinity(0)))
-    print(f"{'form':28}{'wall s':>9}{'CPU s':>9}{'times':>8}{'peak MB':>9}")
-    first = 0.0
-    for name in FORMS:
-        arguments = [
-            word for key, value in {**given, "threads": options.threads}.items() for word in (f"--{key}", value)
-        ]
-        found = in_own_process(__file__, ["--form", name, *arguments])
-        first = first or found["cpu"]
-        times = found["cpu"] / first
-        print(f"{name:28}{found['wall']:9.2f}{found['cpu']:9.2f}{times:8.1f}{found['peak']:9.0f}", flush=True)
+    print("cores", len(os.sched_getaffinity(0)), "threads", torch.get_num_threads(), "tasks a step", options.tasks)
+    for trained in [options.only] if options.only else TRAINED:
+        compare(trained, options)
 
 
 if __name__ == "__main__":
