@@ -26,7 +26,7 @@ WORKDIR /srv/babelray
 FROM base AS dependencies
 ARG PIP_EXTRA_INDEX_URL=""
 # gcs and azure beside these for roots on gs:// and abfs://
-ARG EXTRAS=demo,gates,lora,nmt,datasets
+ARG EXTRAS=demo,gates,lora,nmt,datasets,trace
 COPY requirements.lock pyproject.toml README.md ./
 RUN python -m venv /srv/venv \
     && /srv/venv/bin/pip install --constraint requirements.lock ".[${EXTRAS}]" \

@@ -79,7 +79,9 @@ def _build(entry: Path, build: Callable[[Path], None]) -> bool:
         draft = entry.with_suffix(".tmp")
         _delete(draft)
         build(draft)
-        entry.with_suffix(".size").write_text(str(_measure(draft)))
+        size = entry.with_suffix(".draft")  # others list the entries without a lock
+        size.write_text(str(_measure(draft)))
+        os.replace(size, entry.with_suffix(".size"))
         os.replace(draft, entry)
         return True
 
