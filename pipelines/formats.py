@@ -28,7 +28,6 @@ from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.interchange import export_fast_plaid
 from pipelines.ingest import IngestConfig
 from pipelines.model_card import export_model
-from pipelines.plan import Plan
 from pipelines.scored import STEP
 from pipelines.tables import DOCS, QRELS, QUERIES, RANKINGS
 from pipelines.verbs import Report, load_plan
@@ -68,7 +67,11 @@ def export_table(name: str, wanted: str, file: str, form: str, sets: Sequence[st
     """
     plan, root = load_plan(name, sets)
     step = _choose_one(wanted, plan.find_steps(wanted))
-    form, write = _choose_writer(plan, step, form, root)
+    write: Writer
+    if plan.training and step is plan.training.train and form in ("", MODEL):
+        form, write = MODEL, lambda _, target: export_model(plan, root, target)
+    else:
+        form, write = _choose_writer(step, form)
     artifact = step.artifact(root)
     if not (artifact.place / MANIFEST).exists():
         raise StepError(
@@ -93,10 +96,8 @@ def _choose_one(wanted: str, steps: Sequence[Step]) -> Step:
     return steps[0]
 
 
-def _choose_writer(plan: Plan, step: Step, form: str, root: Place) -> tuple[str, Writer]:
+def _choose_writer(step: Step, form: str) -> tuple[str, Writer]:
     """The format that is asked for, or the table's default, and what writes it."""
-    if plan.training and step is plan.training.train and form in ("", MODEL):
-        return MODEL, lambda _, target: export_model(plan, root, target)
     if isinstance(step.config, IndexConfig) and isinstance(step.config.index, Plaid) and form in ("", FAST_PLAID):
         return FAST_PLAID, export_fast_plaid
     of_table = WRITERS.get(step.table.name, {}) if step.table else {}
