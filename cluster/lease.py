@@ -35,6 +35,7 @@ log = logging.getLogger("babelray")
 LEASES = "lease"
 DEFAULT_LEASE_S = 60.0
 BEATS_PER_LEASE = 6
+FILE_BYTES = 1024  # of a lease
 
 
 class Holder(BaseModel):
@@ -243,4 +244,6 @@ def _user() -> str:
 
 
 def _encode(holder: Holder) -> bytes:
-    return json.dumps(holder.model_dump(mode="json")).encode()
+    """The file's content, always of the same length. A reader in an object store asks for the length first: one more
+    digit of ``beats``, written in between, would leave it with a part of the content."""
+    return json.dumps(holder.model_dump(mode="json")).encode().ljust(FILE_BYTES)

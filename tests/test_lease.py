@@ -73,6 +73,23 @@ def test_lease_that_is_kept_alive_does_not_run_out(artifact: Place) -> None:
     first.close()
 
 
+def test_a_lease_that_was_written_again_is_as_long_as_before(artifact: Place) -> None:
+    """What is read of a store is as long as the object was a moment before."""
+    leases = Leases()
+    lease = taken(leases, artifact)
+    file = lease_place(artifact, lease.number)
+    lengths = {len(file.read())}
+    for beats in (9, 10, 123_456):
+        lease.holder = lease.holder.model_copy(update={"beats": beats})
+        leases._beat(lease)
+        lengths.add(len(file.read()))
+        assert newest(artifact)[1].beats > beats  # type: ignore[union-attr]
+    leases.give_back(lease)
+    lengths.add(len(file.read()))
+    assert len(lengths) == 1
+    leases.close()
+
+
 def test_lease_without_beats_runs_out_by_the_waiters_own_clock(artifact: Place) -> None:
     dead = elsewhere(Holder.of_this_process())
     assert lease_place(artifact, 1).create(dead.model_dump_json().encode())

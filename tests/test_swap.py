@@ -175,9 +175,6 @@ def test_half_sent_requests_hang_no_search_and_probes_answer(running):
             assert client.get("/readyz").status_code == 200
         sockets[0].settimeout(30)
         assert sockets[0].recv(1000).startswith(b"HTTP/1.1 408")
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as large:
-            large.sendall(head[:-3] + b"x-large: " + b"x" * 1_000_000)
-            assert large.recv(1000).startswith(b"HTTP/1.1 400")
     finally:
         for half in sockets:
             half.close()
