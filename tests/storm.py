@@ -1,6 +1,6 @@
 """A driver on a Ray cluster of several nodes on this machine, and what kills its parts at random moments.
 
-Killed are the driver, an actor of its pools, a node with all that runs on it, and the endpoint that the actors ask:
+Killed are the driver, a worker of its pools, a node with all that runs on it, and the endpoint that workers ask:
 each by SIGKILL while it is at work, and another takes its place.
 """
 
@@ -18,7 +18,8 @@ from pathlib import Path
 import loopback_endpoint
 from conftest import free_port
 
-SHARES = {"actor": 5.0, "engine": 2.0, "driver": 1.5, "node": 1.5}  # of the kills, while all four are at work
+PATIENCE_S = 10.0  # for a unit that is at work
+SHARES = {"worker": 5.0, "engine": 2.0, "driver": 1.5, "node": 1.5}  # of the kills, while all four are at work
 KILLS_PER_RUN = 25  # at least, were the run no longer than an undisturbed one
 BUSY_S = 1.5  # an endpoint that has answered within so many seconds is at work
 # what a driver says when the storm has hit one unit three times: the user is to run the same command again
@@ -74,7 +75,7 @@ class Endpoint:
 
 
 class Nodes:
-    """A Ray cluster: a head, to which drivers connect and which runs no actors, and nodes that come and go."""
+    """A Ray cluster: a head, to which drivers connect and which runs no units, and nodes that come and go."""
 
     def __init__(self, count: int, cpus: int):
         from ray.cluster_utils import Cluster
@@ -90,12 +91,12 @@ class Nodes:
     def kill(self, rng: random.Random) -> None:
         self.cluster.remove_node(rng.choice(list(self.cluster.worker_nodes)), allow_graceful=False)
 
-    def find_actors(self) -> list[int]:
-        """The processes of pools' actors, on all nodes."""
+    def find_workers(self) -> list[int]:
+        """The processes that do a pool's units now, on all nodes: of actors, and of tasks while they run."""
         raylets = {node.all_processes["raylet"][0].process.pid for node in self.cluster.worker_nodes}
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        actors = [pid for pid in pids if _read(pid, "cmdline").startswith("ray::MapWorker")]
-        return sorted(pid for pid in actors if _parent(pid) in raylets)
+        workers = [pid for pid in pids if _read(pid, "cmdline").startswith(("ray::MapWorker", "ray::MapBatches"))]
+        return sorted(pid for pid in workers if _parent(pid) in raylets)
 
 
 class Storm:
@@ -130,10 +131,12 @@ class Storm:
             driver.kill()
 
     def _kill_one(self, driver: Driver) -> str:
-        """Kill something that is at work, and say what; nothing while the driver has no pool, as when it starts."""
-        actors = self.nodes.find_actors()
-        if not actors:
-            return ""
+        """Kill something that is at work, and say what; nothing where the driver has no pool at work for a while."""
+        end = time.monotonic() + PATIENCE_S
+        while not (workers := self.nodes.find_workers()):
+            if driver.process.poll() is not None or time.monotonic() > end:
+                return ""
+            time.sleep(0.02)
         shares = {kind: share for kind, share in SHARES.items() if kind != "engine" or self.endpoint.is_busy}
         (kind,) = self.rng.choices(list(shares), list(shares.values()))
         if kind == "driver":
@@ -146,7 +149,7 @@ class Storm:
             self.nodes.add()
         else:
             try:
-                os.kill(self.rng.choice(actors), signal.SIGKILL)
+                os.kill(self.rng.choice(workers), signal.SIGKILL)
             except ProcessLookupError:  # its pool has ended
                 return ""
         self.kills[kind] += 1

@@ -2,7 +2,7 @@
 
     BABELRAY_KILLS=100 python -m pytest -m slow tests/test_data_chaos.py -s     # a hundred; without it six
 
-A small atlas is translated by an endpoint, and what gates reject by a model in the actor; questions are written, found
+A small atlas is translated by an endpoint, and what gates reject by a model in the worker; questions are written, found
 again and capped; a cross-encoder reads the translations, and hard negatives are mined.
 """
 
@@ -202,5 +202,5 @@ def test_kills_at_random_leave_the_same_tables(
     finally:
         nodes.cluster.shutdown()
         endpoint.kill()
-    kinds = ("driver", "actor", "node", "engine")
+    kinds = ("driver", "worker", "node", "engine")
     assert KILLS < 50 or all(storm.kills[kind] for kind in kinds), storm.kills  # few kills may miss a kind
