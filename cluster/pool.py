@@ -6,7 +6,7 @@ whose disk or store fails for a moment is done again; a unit that kills its work
 that is lost with its node is done again elsewhere and not held against it.
 
 Workers without accelerators are processes for Ray's tasks, which it keeps from one pool to the next: what they imported
-stays imported (sentence-transformers alone takes 7 s of a processor). With accelerators, or in a runtime environment,
+stays imported, and sentence-transformers takes seconds. With accelerators, or in a runtime environment,
 they are an autoscaling pool of actors, which end with the pool and give the device's memory back.
 """
 
@@ -211,13 +211,13 @@ def _stream(
             do,
             fn_kwargs={"run": run, "tasks": ray.put(list(tasks))},
             compute=ray.data.TaskPoolStrategy(size=most),
-            runtime_env={"env_vars": _threads(resources)},
+            runtime_env={"env_vars": _limit_threads(resources)},
             **takes,
         )
     yield from done.iter_rows()
 
 
-def _threads(resources: Resources) -> dict[str, str]:
+def _limit_threads(resources: Resources) -> dict[str, str]:
     """The environment of a worker process: as many threads as it has CPUs. Libraries read it when they are imported, so
     a process is shared by pools of equal ``cpus`` alone."""
     own = os.environ.get("OMP_NUM_THREADS")

@@ -54,13 +54,13 @@ def write_card(plan: Plan, root: Place) -> str:
     sources = list(find_sources(train))
     langs = sorted({str(step.config.lang) for step in sources})  # type: ignore[attr-defined]
     sections = [
-        _front_matter(config.train.student, langs),
+        _write_front_matter(config.train.student, langs),
         f"# {plan.name}\n\n{plan.recipe.about}".rstrip(),
-        _usage(config.train.student),
-        "## Training data\n\n" + _data_table(sources, root),
-        "## Training\n\n" + _training_lines(config.train, manifest),
-        *_measures(plan, root),
-        "## Limits\n\n" + _limits(config.train, langs),
+        _write_usage(config.train.student),
+        "## Training data\n\n" + _write_data_table(sources, root),
+        "## Training\n\n" + _write_training(config.train, manifest),
+        *_write_measures(plan, root),
+        "## Limits\n\n" + _write_limits(config.train, langs),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -99,7 +99,7 @@ def _read_licence(root: Place, folder: str) -> str:
     return ""
 
 
-def _front_matter(student: Any, langs: Sequence[str]) -> str:
+def _write_front_matter(student: Any, langs: Sequence[str]) -> str:
     task = "sentence-similarity" if student.kind == "dense" else "feature-extraction"
     lines = [
         "---",
@@ -114,7 +114,7 @@ def _front_matter(student: Any, langs: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _usage(student: Any) -> str:
+def _write_usage(student: Any) -> str:
     name = "SentenceTransformer" if student.kind == "dense" else "MultiVectorEncoder"
     own = ", trust_remote_code=True" if student.kind == "lexical" else ""  # its modules are this package's
     needs = "sentence-transformers and babelray" if own else "sentence-transformers"
@@ -132,7 +132,7 @@ print(model.similarity(questions, passages))
 ```"""
 
 
-def _data_table(sources: Iterable[Step], root: Place) -> str:
+def _write_data_table(sources: Iterable[Step], root: Place) -> str:
     """A row for each directory: the tables that were read from it. What is read from several stands in each row."""
     rows: dict[tuple[str, str], set[str]] = {}
     for step in sources:
@@ -140,11 +140,13 @@ def _data_table(sources: Iterable[Step], root: Place) -> str:
         counted = f"{step.name} ({artifact.rows:,})" if (artifact.place / MANIFEST).exists() else step.name
         for row in find_licences(step.config.source).items():  # type: ignore[attr-defined]
             rows.setdefault(row, set()).add(counted)
-    lines = [f"| {name} | {', '.join(sorted(tables))} | {_cell(how)} |" for (name, how), tables in sorted(rows.items())]
+    lines = [
+        f"| {name} | {', '.join(sorted(tables))} | {_escape(how)} |" for (name, how), tables in sorted(rows.items())
+    ]
     return "\n".join(["| files in | tables (rows) | licence |", "|---|---|---|", *lines])
 
 
-def _training_lines(config: Any, manifest: Any) -> str:
+def _write_training(config: Any, manifest: Any) -> str:
     facts = manifest.facts
     software = manifest.software[0] if manifest.software else {}
     chosen = {key: value for key, value in facts.items() if key.startswith("best_")}
@@ -163,17 +165,19 @@ def _training_lines(config: Any, manifest: Any) -> str:
     return "\n".join(lines)
 
 
-def _measures(plan: Plan, root: Place) -> list[str]:
+def _write_measures(plan: Plan, root: Place) -> list[str]:
     """A table for each evaluation set: the first measure by language and system."""
     sets: dict[str, dict[str, Mapping[str, Any]]] = {}
     for (name, system), step in plan.measured.items():
         artifact = step.artifact(root)
         if (artifact.place / MANIFEST).exists():
             sets.setdefault(name, {})[system] = artifact.manifest.facts
-    return ["## Measures", *(_measure_table(name, of) for name, of in sets.items() if STUDENT in of)] if sets else []
+    return (
+        ["## Measures", *(_write_measure_table(name, of) for name, of in sets.items() if STUDENT in of)] if sets else []
+    )
 
 
-def _measure_table(name: str, facts: Mapping[str, Mapping[str, Any]]) -> str:
+def _write_measure_table(name: str, facts: Mapping[str, Mapping[str, Any]]) -> str:
     systems = [STUDENT, *(system for system in facts if system != STUDENT)]
     measures = facts[STUDENT]["measures"]
     first = next(iter(next(iter(measures.values()))))
@@ -187,7 +191,7 @@ def _measure_table(name: str, facts: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _limits(config: Any, langs: Sequence[str]) -> str:
+def _write_limits(config: Any, langs: Sequence[str]) -> str:
     lengths = [getattr(config.student, key, None) for key in ("query_length", "doc_length")]
     lines = [f"* It was trained on {', '.join(langs)}; of other languages nothing is promised."]
     if all(lengths):
@@ -198,5 +202,5 @@ def _limits(config: Any, langs: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|")
