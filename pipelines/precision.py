@@ -24,7 +24,8 @@ AnyComponent = TypeVar("AnyComponent", bound=Component)
 
 AUTO: Final = "auto"
 # What a processor needs for bf16 to pay. On an AMD EPYC with avx512_bf16 MiniLM encodes 1.7 times as many passages a
-# second as in fp32 (tests/benchmarks/bench_encode.py); AMX was not measured with it. Other processors emulate bf16.
+# second as in fp32 (tests/benchmarks/bench_encode.py); AMX was not measured with it. Other processors emulate bf16: a
+# product of matrices takes an AMD EPYC with avx2 alone about ten times as long as in fp32.
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
@@ -40,6 +41,14 @@ def resolve(wanted: Wanted, gpus: float) -> Precision:
     if gpus > 0:
         return "fp16"
     return "bf16" if BF16_FLAGS & cpu_flags() else "fp32"
+
+
+def resolve_for_training(wanted: Wanted, gpus: float) -> Precision:
+    """What "auto" is for a student that learns; any other value is itself.
+
+    As ``resolve``, but bfloat16 on a GPU too: it has the range of float32, so that no gradient overflows.
+    """
+    return "bf16" if wanted == "auto" and gpus > 0 else resolve(wanted, gpus)
 
 
 def require_resolved(wanted: Wanted) -> Precision:

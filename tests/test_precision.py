@@ -9,7 +9,12 @@ import torch
 from cluster.component import Component, fingerprint
 from pipelines import devices, precision
 from pipelines.encode import EncodeConfig
-from pipelines.precision import Precision, Wanted, autocast, cast_weights, resolve, with_precision
+from pipelines.plan.training import plan_training
+from pipelines.precision import Precision, Wanted, autocast, cast_weights, resolve, resolve_for_training, with_precision
+from pipelines.recipe import load
+from pipelines.students import Dense, Lexical
+from pipelines.students.checkpoint import Checkpoint
+from pipelines.training.config import TrainConfig, TrainingRun
 
 
 class Model(Component):
@@ -34,6 +39,45 @@ def test_auto_is_what_the_machine_computes_best(
     assert resolve("auto", gpus) == resolved
     for named in ("fp32", "bf16", "fp16"):
         assert resolve(named, gpus) == named
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "resolved"),
+    [({"avx2"}, 0, "fp32"), ({"amx_bf16"}, 0, "bf16"), ({"avx2"}, 1, "bf16"), ({"avx2"}, 0.5, "bf16")],
+)
+def test_auto_of_a_training_never_asks_for_a_loss_scale(
+    flags: set[str], gpus: float, resolved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    assert resolve_for_training("auto", gpus) == resolved
+    for named in ("fp32", "bf16", "fp16"):
+        assert resolve_for_training(named, gpus) == named
+
+
+@pytest.mark.parametrize(("flags", "resolved"), [({"avx2"}, "fp32"), ({"amx_bf16"}, "bf16")])
+def test_a_plan_names_the_precision_of_a_training(
+    flags: set[str], resolved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same artifact as of a recipe that says the precision, and another where the processor is another."""
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
+    auto, named = (plan_training(load("atlas", [f'train.precision="{wanted}"'])).train for wanted in ("auto", resolved))
+    assert auto.config.train.precision == resolved
+    assert auto.id == named.id
+
+
+def test_a_gradient_through_gradients_is_computed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    meta = {"mode": "mono_bil_multi", "order": 2}
+    loss = {"kind": "triplet", "in_batch": False}
+    config = TrainConfig(student=Dense(base=Checkpoint(model="m")), loss=loss, meta=meta, precision="auto")  # type: ignore[arg-type]
+    assert config.resolve_precision().precision == "fp32"
+    first = config.model_copy(update={"meta": config.meta.model_copy(update={"order": 1})})  # type: ignore[union-attr]
+    assert first.resolve_precision().precision == "bf16"
+
+
+def test_the_step_of_a_training_refuses_a_precision_that_is_not_resolved() -> None:
+    with pytest.raises(ValueError, match=r'precision = "auto" depends on the machine'):
+        TrainingRun(train=TrainConfig(student=Lexical(words=None), precision="auto"))
 
 
 def test_the_flags_are_those_of_this_processor() -> None:

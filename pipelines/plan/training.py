@@ -53,7 +53,7 @@ def plan_training(recipe: Recipe) -> Training:
     with _no_circle(recipe.name):
         is_of_pairs = recipe.train.loss.reads == "pairs"
         meta = recipe.train.meta.resolve(recipe.languages.docs, is_of_pairs=is_of_pairs) if recipe.train.meta else None
-        train_config = recipe.train.model_copy(update={"meta": meta})
+        train_config = recipe.train.model_copy(update={"meta": meta}).resolve_precision()
         data, mixture = _plan_data(recipe, train_config)
         start, first = _plan_start(recipe, train_config, data)
         if meta and meta.reads_nearest:

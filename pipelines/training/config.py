@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cluster.component import NOT_CONTENT, Component, Resources, Speed
+from pipelines.precision import AUTO, Wanted, resolve_for_training
 from pipelines.students import AnyStudent, Dense, LateInteraction
 from pipelines.students.adapter import Lora
 from pipelines.students.base import Task
@@ -101,7 +102,7 @@ class TrainConfig(Component):
     # included: what its memory is for. 8,192 are 45 passages of 180 tokens, about 2.5 GB of activations of a small
     # transformer (MiniLM) in fp32
     piece_tokens: Speed = Speed(8192)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Wanted = "fp32"  # "auto": bf16 where the machine that plans computes with it, else fp32
     validation: Validation = Validation()
     # steps; a validation makes a checkpoint as well. It is stored while training goes on, so that a lost node costs at
     # most these steps and those that were taken while the last one was stored
@@ -167,7 +168,7 @@ class TrainConfig(Component):
                 "meta has an inner loop, in which fp16 underflows and no weights are divided: choose "
                 "precision = fp32 or bf16, and leave out resources.shard"
             )
-        if meta.algorithm != "finetune" and meta.order == 2 and self.precision != "fp32":
+        if meta.differentiates_twice and self.precision not in ("fp32", AUTO):
             raise ValueError(
                 f"meta.order = 2 differentiates twice, precision = {self.precision} is too coarse: set fp32"
             )
@@ -184,6 +185,14 @@ class TrainConfig(Component):
                 "resources.shard divides a whole transformer: leave it out with train.adapter, student.kind = lexical "
                 "and precision = fp16"
             )
+
+    def resolve_precision(self) -> "TrainConfig":
+        """The same training with the precision that "auto" is on this machine."""
+        if self.precision != AUTO:
+            return self
+        twice = self.meta is not None and self.meta.differentiates_twice
+        precision = "fp32" if twice else resolve_for_training(AUTO, self.resources.gpus)
+        return self.model_copy(update={"precision": precision})
 
     @property
     def draw(self) -> Draw:
@@ -232,6 +241,15 @@ class TrainingRun(Component):
         if not shares or min(shares.values()) <= 0:
             raise ValueError(f"expected a positive share of each data set, got {shares}")
         return shares
+
+    @field_validator("train")
+    @classmethod
+    def _resolved(cls, train: TrainConfig) -> TrainConfig:
+        if train.precision == AUTO:
+            raise ValueError(
+                'train.precision = "auto" depends on the machine: call TrainConfig.resolve_precision first'
+            )
+        return train
 
     @model_validator(mode="after")
     def _check_prompts(self) -> "TrainingRun":

@@ -19,6 +19,7 @@ import torch
 from torch.nn import Parameter
 
 from cluster.errors import RecipeError
+from pipelines.precision import require_resolved
 from pipelines.students.encoder import TextEncoder
 from pipelines.training.config import TrainConfig
 from pipelines.training.cpu import Dropout
@@ -80,7 +81,8 @@ class Loop:
         """Leave the gradient of the mean loss over the whole batch on every worker; returns that loss."""
         config = self.config
         pieces = config.accumulation, config.piece_tokens
-        step = Pass(self.workers, self.scaler, self.sum, config.precision, *pieces, self.sharding is not None)
+        precision = require_resolved(config.precision)
+        step = Pass(self.workers, self.scaler, self.sum, precision, *pieces, self.sharding is not None)
         total = self.objective.backward(share, step)
         self.sum.finish()
         self.workers.sum(total)

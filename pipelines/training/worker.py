@@ -64,6 +64,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
+    from pipelines.precision import require_resolved
     from pipelines.students.loading import load
     from pipelines.training.cpu import keep_freed_memory, speed_up
     from pipelines.training.loop import Loop
@@ -74,7 +75,7 @@ def _run(job: Job, workers: "Workers", checkpoint: Path | None) -> None:
         first = checkpoint / "model"
     else:  # also an adapter goes on beside the weights that it began with
         first = open_start(job.inputs["start"], job.run.first)
-    student = load(str(first), "cuda" if config.resources.gpus else "cpu", config.precision)
+    student = load(str(first), "cuda" if config.resources.gpus else "cpu", require_resolved(config.precision))
     if not config.resources.gpus:
         keep_freed_memory()
         speed_up(student.model)

@@ -92,6 +92,11 @@ class Meta(Component):
         return tuple(map(parse, self.tasks))
 
     @property
+    def differentiates_twice(self) -> bool:
+        """Whether gradients go through the gradients of an inner loop."""
+        return self.algorithm != "finetune" and self.order == 2
+
+    @property
     def reads_nearest(self) -> bool:
         """Whether episodes are drawn by the vectors of the student that training begins with."""
         return self.sampling == "similar" or self.negatives != "random"
