@@ -29,8 +29,8 @@ demo: setup  ## translate, distil, index and search the embedded collection, and
 serve: setup  ## serve what the demo made: a search page on http://127.0.0.1:8000
 	@$(BIN)/python -m serving atlas
 
-test: setup  ## the test suite, in two processes
-	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+test: setup  ## the test suite
+	@$(BIN)/python -m pytest
 
 test-slow: setup  ## the tests that take minutes each: runs under kills at random
 	@$(BIN)/python -m pytest -m slow --timeout 1800

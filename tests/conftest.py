@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -23,38 +23,9 @@ settings.register_profile("any machine", deadline=None)  # a busy one takes long
 settings.load_profile("any machine")
 
 
-# Modules whose tests start Ray, or processes that do. Those of the served systems stand last: their Serve, which lives
-# until the end, slows down what runs after it.
-START_RAY = (
-    "test_cli", "test_executor", "test_failures", "test_new", "test_server_process", "test_side_by_side", "test_swap",
-    "test_training", "test_page", "test_serving",
-)  # fmt: skip
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that start Ray, which take longest, where other processes run the others meanwhile; else end
-    with them."""
-    last = 1 if "PYTEST_XDIST_WORKER" not in os.environ else -1
-
-    def place(item: pytest.Item) -> int:
-        name = item.path.stem
-        return last * 100 + START_RAY.index(name) if name in START_RAY else 0
-
-    items.sort(key=place)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let one process of ``make test`` run all tests that start Ray, since two Rays at once are slow to start on two
-    cores, and give the others out by module."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OneRay(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            name = Path(nodeid.partition("::")[0]).stem
-            return "ray" if name in START_RAY else name
-
-    return OneRay(config, log)
+    """Run the tests of the served systems last: their Serve, which lives until the end, slows down what runs beside."""
+    items.sort(key=lambda item: "served" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)

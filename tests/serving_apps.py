@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -201,10 +201,15 @@ def serve_systems(root: Path) -> Iterator[Server]:
 
 def wait_until_ready(url: str, seconds: float = 60) -> None:
     """Wait until a server would answer searches."""
-    end = time.monotonic() + seconds
-    while (answer := httpx.get(f"{url}/readyz", timeout=10)).status_code != 200:
-        assert time.monotonic() < end, answer.text
+    end, found = time.monotonic() + seconds, "no answer"
+    while time.monotonic() < end:
+        with suppress(httpx.TimeoutException):
+            answer = httpx.get(f"{url}/readyz", timeout=10)
+            if answer.status_code == 200:
+                return
+            found = answer.text
         time.sleep(0.1)
+    raise AssertionError(f"{url} is not ready after {seconds:.0f} s: {found}")
 
 
 def _run_server(systems: Mapping[str, Served], port: int, parent: Connection) -> None:
