@@ -92,7 +92,7 @@ class RowStore:
         while len(left := left[at[left] < len(self._hashes)]):
             left = left[self._hashes[at[left]] == wanted[left]]
             candidates = self._order[at[left]]
-            their_ids = self._ids_at(candidates)
+            their_ids = self.ids_at(candidates)
             same = np.array([row_ids[i] == row_id for i, row_id in zip(left, their_ids, strict=True)], bool)
             found[left[same]] = candidates[same]
             left = left[~same]
@@ -120,8 +120,14 @@ class RowStore:
 
     def id_at(self, position: int) -> str:
         """The id at this position."""
-        self._locate(position)
-        return self._ids_at(np.array([position]))[0]
+        return self.ids_at(np.array([position]))[0]
+
+    def ids_at(self, positions: np.ndarray) -> list[str]:
+        """The ids at these positions, int [N]. Raises IndexError for one that is none."""
+        self._check(positions)
+        numbers = np.searchsorted(self._ends, positions, side="right")
+        offsets = positions - self._ends[numbers]  # from the end of the record batch
+        return [self._ids[n][offset].as_py() for n, offset in zip(numbers.tolist(), offsets.tolist(), strict=True)]
 
     def read_field(self, name: str, row_ids: pa.Array, kind: FieldType) -> pa.Array:
         """A field of the metadata of the rows with these ids, in their order; null where there is none."""
@@ -132,10 +138,9 @@ class RowStore:
         values = pa.chunked_array(kept, ARROW[kind])
         return values.combine_chunks().take(pc.index_in(row_ids, value_set=own.combine_chunks()))
 
-    def _ids_at(self, positions: np.ndarray) -> list[str]:
-        numbers = np.searchsorted(self._ends, positions, side="right")
-        offsets = positions - self._ends[numbers]  # from the end of the record batch
-        return [self._ids[n][offset].as_py() for n, offset in zip(numbers.tolist(), offsets.tolist(), strict=True)]
+    def _check(self, positions: np.ndarray) -> None:
+        if len(wrong := positions[(positions < 0) | (positions >= len(self))]):
+            raise IndexError(f"position {wrong[0]} of {len(self)} rows in {self.name}")
 
     def _locate(self, position: int) -> tuple[pa.RecordBatch, int]:
         if not 0 <= position < len(self):
@@ -199,10 +204,15 @@ class JoinedDocstore(Docstore):
         _, store, inside = self._find(position)
         return store.row_at(inside)
 
-    def id_at(self, position: int) -> str:
-        """The id at this position."""
-        name, store, inside = self._find(position)
-        return f"{name}:{store.id_at(inside)}"
+    def ids_at(self, positions: np.ndarray) -> list[str]:
+        """See ``RowStore.ids_at``."""
+        self._check(positions)
+        numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        ids = np.empty(len(positions), object)
+        for number, (name, store) in enumerate(self._stores.items()):
+            here = numbers == number
+            ids[here] = [f"{name}:{row_id}" for row_id in store.ids_at(positions[here] - self._starts[number])]
+        return list(ids)
 
     def text_at(self, position: int) -> str:
         """The text at this position."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -113,7 +114,10 @@ def _serve(args: "list[ServeArgs]", where: tuple[str, int], access: "Access", re
         _check_free(*where)
     for one in args:
         _make_missing(one)
-    run_server([load(one) for one in args], (args[0].scale, args[0].limits), where, access, replace)
+    served = [load(one) for one in args]
+    for one, found in zip(args, served, strict=True):
+        _check_made(one, found)
+    run_server(served, (args[0].scale, args[0].limits), where, access, replace)
 
 
 def run_server(
@@ -187,6 +191,20 @@ def _make_missing(args: "ServeArgs") -> None:
     if load(args.recipe, args.overrides).student:
         plan, root = verbs.load_plan(args.recipe, args.overrides)
         verbs.make(plan, list(plan.indexes.values()), root, Console(stderr=True))
+
+
+def _check_made(args: "ServeArgs", served: "Served") -> None:
+    """Raise StepError, before anything starts, where the recipe was not run to its end."""
+    from cluster.artifact import MANIFEST
+    from cluster.errors import StepError
+
+    for artifact in (served.index, *served.docs.values()):
+        if not (artifact.place / MANIFEST).exists():
+            words = [args.recipe, *(word for change in args.overrides for word in ("--set", change))]
+            raise StepError(
+                f"{artifact.place.redacted} is not complete: make what is to be served with "
+                f"`babelray run {shlex.join(words)}`"
+            )
 
 
 def _base(asked: tuple[str, int]) -> str:

@@ -630,6 +630,8 @@ def test_recipe_without_artifacts_is_refused(tmp_path):
     code, _, err = run_cli("atlas", "--set", f"root={tmp_path}")
     assert code == 1
     assert "is not complete" in err
+    assert f"babelray run atlas --set root={tmp_path}" in err
+    assert "Ray starts" not in err
     assert "Traceback" not in err
 
 

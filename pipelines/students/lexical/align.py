@@ -22,6 +22,7 @@ from pipelines.students.lexical.ibm1 import Cooccurrence, estimate_translations,
 from pipelines.students.lexical.vectors import WordVectors
 from pipelines.students.lexical.words import split_words, split_words_and_characters
 
+LOOKED_UP = 1024  # ids at once: one by one they took most of the time of a large corpus
 MAX_SENTENCES = 100  # of a passage; longer ones are skipped, since alignment takes time with the square
 MIN_COSINE = 0.3  # of the letters' vectors; only words more similar than this get a higher start in EM
 CELLS_PER_CHUNK = 100_000
@@ -82,11 +83,8 @@ def draw_sentence_pairs(pivot: Docstore, foreign: Docstore, limit: int, seed: in
     Passages that ``foreign`` lacks, and those of more than MAX_SENTENCES on a side, are skipped.
     """
     count = 0
-    for position in np.random.Generator(np.random.Philox(key=seed)).permutation(len(pivot)).tolist():
-        doc_id = pivot.id_at(position)
-        if doc_id not in foreign:
-            continue
-        source, target = split_sentences(pivot.text_at(position)), split_sentences(foreign.text(doc_id))
+    for position, other in _draw_translated(pivot, foreign, seed):
+        source, target = split_sentences(pivot.text_at(position)), split_sentences(foreign.text_at(other))
         if max(len(source), len(target)) > MAX_SENTENCES:
             continue
         for pair in align_sentences(source, target):
@@ -94,6 +92,17 @@ def draw_sentence_pairs(pivot: Docstore, foreign: Docstore, limit: int, seed: in
                 return
             yield pair
             count += 1
+
+
+def _draw_translated(pivot: Docstore, foreign: Docstore, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield where passages of ``pivot`` stand, in an order drawn from the seed, and where ``foreign`` has their ids.
+    Those that it lacks are left out."""
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(pivot))
+    for begin in range(0, len(order), LOOKED_UP):
+        positions = order[begin : begin + LOOKED_UP]
+        found = foreign.positions(pivot.ids_at(positions))
+        there = found >= 0
+        yield from zip(positions[there].tolist(), found[there].tolist(), strict=True)
 
 
 def _collect_words(corpus: Corpus, lang: str) -> set[str]:
