@@ -25,7 +25,7 @@ AnyComponent = TypeVar("AnyComponent", bound=Component)
 AUTO: Final = "auto"
 # What a processor needs for bf16 to pay. On an AMD EPYC with avx512_bf16 MiniLM encodes 1.7 times as many passages a
 # second as in fp32 (tests/benchmarks/bench_encode.py); AMX was not measured with it. Other processors emulate bf16: a
-# product of matrices takes an AMD EPYC with avx2 alone about ten times as long as in fp32.
+# product of matrices takes an AMD EPYC with avx2 alone 7 to 9 times as long as in fp32.
 BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,35 +24,31 @@ class Model(Component):
 
 
 @pytest.mark.parametrize(
-    ("flags", "gpus", "resolved"),
+    ("find", "flags", "gpus", "resolved"),
     [
-        ({"avx2", "avx512f"}, 0, "fp32"),
-        ({"avx512_bf16"}, 0, "bf16"),
-        ({"amx_bf16", "amx_tile"}, 0, "bf16"),
-        ({"avx2"}, 1, "fp16"),
-        ({"amx_bf16"}, 0.25, "fp16"),
+        (resolve, {"avx2", "avx512f"}, 0, "fp32"),
+        (resolve, {"avx512_bf16"}, 0, "bf16"),
+        (resolve, {"amx_bf16", "amx_tile"}, 0, "bf16"),
+        (resolve, {"avx2"}, 1, "fp16"),
+        (resolve, {"amx_bf16"}, 0.25, "fp16"),
+        (resolve_for_training, {"avx2"}, 0, "fp32"),
+        (resolve_for_training, {"amx_bf16"}, 0, "bf16"),
+        (resolve_for_training, {"avx2"}, 1, "bf16"),
+        (resolve_for_training, {"avx2"}, 0.5, "bf16"),
     ],
 )
 def test_auto_is_what_the_machine_computes_best(
-    flags: set[str], gpus: float, resolved: str, monkeypatch: pytest.MonkeyPatch
+    find: Callable[[Wanted, float], Precision],
+    flags: set[str],
+    gpus: float,
+    resolved: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A training is never resolved to fp16, which needs a loss scale."""
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
-    assert resolve("auto", gpus) == resolved
+    assert find("auto", gpus) == resolved
     for named in ("fp32", "bf16", "fp16"):
-        assert resolve(named, gpus) == named
-
-
-@pytest.mark.parametrize(
-    ("flags", "gpus", "resolved"),
-    [({"avx2"}, 0, "fp32"), ({"amx_bf16"}, 0, "bf16"), ({"avx2"}, 1, "bf16"), ({"avx2"}, 0.5, "bf16")],
-)
-def test_auto_of_a_training_never_asks_for_a_loss_scale(
-    flags: set[str], gpus: float, resolved: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
-    assert resolve_for_training("auto", gpus) == resolved
-    for named in ("fp32", "bf16", "fp16"):
-        assert resolve_for_training(named, gpus) == named
+        assert find(named, gpus) == named
 
 
 @pytest.mark.parametrize(("flags", "resolved"), [({"avx2"}, "fp32"), ({"amx_bf16"}, "bf16")])
