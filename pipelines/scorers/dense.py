@@ -57,7 +57,7 @@ class DenseTeacher:
         model.similarity_fn_name = config.similarity
         if config.max_length:
             model.max_seq_length = config.max_length
-        self._encoder = TextEncoder(model, require_resolved(config.precision), config.batch_tokens)
+        self._encoder = TextEncoder(model, "dot", require_resolved(config.precision), config.batch_tokens)
         self._scale = np.float32(config.scale)
 
     def score(self, queries: list[str], docs: list[str], pairs_P2: np.ndarray) -> np.ndarray:

@@ -51,4 +51,4 @@ class Dense(Component):
         tokens.query_length, tokens.document_length = self.query_length, self.doc_length
         modules = [tokens, Pooling(tokens.get_embedding_dimension(), self.pooling), Normalize()]
         prompts = {"query": self.query_prefix, "document": self.doc_prefix}
-        return TextEncoder(SentenceTransformer(modules=modules, prompts=prompts, device="cpu"))
+        return TextEncoder(SentenceTransformer(modules=modules, prompts=prompts, device="cpu"), "dot")

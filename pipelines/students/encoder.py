@@ -11,12 +11,10 @@ Tensor names end in their shape: B rows, T tokens, D dimensions.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from sentence_transformers import MultiVectorEncoder, SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -25,6 +23,13 @@ from pipelines.precision import Precision, autocast
 from pipelines.students import passages
 from pipelines.students.base import Similarity, Task
 from pipelines.students.tokens import Row, Tokens
+
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+
+    from pipelines.students.lexical.model import LexicalModel
+
+    Model = MultiVectorEncoder | SentenceTransformer | LexicalModel
 
 TEXTS_PER_CHUNK = 1024  # tokenised and sorted together: sorting more saves hardly any padding
 # Padding included. A CPU: MiniLM's forward pass is fastest at 2,048 of 512 to 16,384 tokens, 1.1 to 1.2 times 8,192, in
@@ -40,22 +45,21 @@ class TextEncoder:
     halves of encoding, with gradients.
 
     Attributes:
-        model: the sentence-transformers model, its weights in float32.
+        model: the sentence-transformers model, or what does the same for a lexical student; its weights in float32.
+        similarity: how its vectors are compared.
         precision: what ``encode_queries``, ``encode_docs`` and ``encode_passages`` compute with; ``embed`` computes as
             the caller's autocast says.
         batch_tokens: tokens of a batch, padding included.
     """
 
-    similarity: Similarity
-
     def __init__(
         self,
-        model: MultiVectorEncoder | SentenceTransformer,
+        model: "Model",
+        similarity: Similarity,
         precision: Precision = "fp32",
         batch_tokens: int | None = None,
     ):
-        self.model, self.precision = model, precision
-        self.similarity = "maxsim" if isinstance(model, MultiVectorEncoder) else "dot"
+        self.model, self.similarity, self.precision = model, similarity, precision
         self.dim = int(model.get_embedding_dimension() or 0)
         self.batch_tokens = batch_tokens or TOKENS_PER_BATCH[self.device.type]
         # a model that compares by cosine without normalising is normalised here, so that dot products are cosines
@@ -65,7 +69,8 @@ class TextEncoder:
     @property
     def normalizes(self) -> bool:
         """Whether vectors are unit vectors."""
-        return self._normalize or isinstance(self.model[-1], Normalize)
+        # by name: importing the library's class takes seconds, which a lexical student does not need
+        return self._normalize or type(self.model[-1]).__name__ == "Normalize"
 
     @property
     def device(self) -> torch.device:
@@ -113,6 +118,10 @@ class TextEncoder:
         if self._normalize:
             vectors_BD = normalize(vectors_BD, dim=-1)
         return vectors_BD[:, None], torch.ones(len(rows), 1, dtype=torch.bool, device=vectors_BD.device)
+
+    def with_model(self, model: Any) -> "TextEncoder":
+        """An encoder like this one, of a copy of its model."""
+        return TextEncoder(model, self.similarity, self.precision, self.batch_tokens)
 
     def save(self, directory: Path) -> None:
         """Write an ordinary sentence-transformers directory."""

@@ -82,7 +82,7 @@ class LateInteraction(Component):
         mask = MultiVectorMask(_list_punctuation(tokens.tokenizer.get_vocab()) if self.skip_punctuation else [])
         prompts = {"query": _format_prefix(self.query_marker), "document": _format_prefix(self.doc_marker)}
         modules = [tokens, projection, mask, Normalize("token_embeddings")]
-        return TextEncoder(MultiVectorEncoder(modules=modules, prompts=prompts, device="cpu"))
+        return TextEncoder(MultiVectorEncoder(modules=modules, prompts=prompts, device="cpu"), "maxsim")
 
 
 def check_lengths(model: Any, query_length: int, doc_length: int) -> None:

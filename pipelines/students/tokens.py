@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.tokenization_utils_base import TruncationStrategy
-from transformers.utils import PaddingStrategy
 
 from pipelines.students.base import Task
 
@@ -94,6 +92,9 @@ class Tokens:
         return located
 
     def _tokenised(self, texts: Sequence[str]) -> list[Row]:
+        from transformers.tokenization_utils_base import TruncationStrategy
+        from transformers.utils import PaddingStrategy
+
         tokenizer = self.model.tokenizer
         tokenizer.set_truncation_and_padding(
             padding_strategy=PaddingStrategy.DO_NOT_PAD,

@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 NAME = "cpu_training"  # of the attention, in transformers' registry
 MODELS = frozenset({"bert", "roberta", "xlm-roberta"})  # whose attention has as many heads of keys as of queries
@@ -28,6 +26,11 @@ LARGEST = 2**31 - 1
 def speed_up(model: nn.Module) -> None:
     """Replace attention and dropout of the transformers in ``model`` that are known, in place. Saved files stay as they
     would be."""
+    if "transformers" not in sys.modules:  # then no part of the model is of that library, whose import takes seconds
+        return
+    from transformers import AttentionInterface, PreTrainedModel
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)
     for part in model.modules():

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from pipelines.training.cpu import Dropout
 from pipelines.training.objectives.base import Objective, Pass, Samples
 from pipelines.training.prefetch import Prefetch
 from pipelines.training.records import Drawn
-from pipelines.training.sharding import Sharding
 from pipelines.training.snapshot import Snapshot
 from pipelines.training.workers import GradientSum, Workers
+
+if TYPE_CHECKING:
+    from pipelines.training.sharding import Sharding
 
 OVERFLOWS = 24  # in a row; each halves the loss scale, which begins at 65,536: after these it is below 0.01
 
@@ -42,7 +44,7 @@ class Loop:
         if config.dropout is not None:
             set_dropout(student.model, config.dropout)
         self.adapter = config.adapter.add_to(student, config.seed) if config.adapter else None
-        self.sharding = Sharding(student, workers) if config.resources.shard and workers.world > 1 else None
+        self.sharding = _divide(student, workers) if config.resources.shard and workers.world > 1 else None
         self.optimizer = make_optimizer(student.model, config)
         self.scaler = torch.amp.GradScaler(student.device.type, enabled=config.precision == "fp16")
         alone = Workers() if self.sharding else workers  # FSDP sums what it divides
@@ -155,6 +157,12 @@ class Loop:
         self.optimizer.load_state_dict(self.sharding.divide_state(whole, self.optimizer) if self.sharding else whole)
         self.scaler.load_state_dict(state["scaler"])
         self.overflows, self.overflows_in_a_row = state["overflows"]
+
+
+def _divide(student: TextEncoder, workers: Workers) -> "Sharding":
+    from pipelines.training.sharding import Sharding  # FSDP takes more than a second to import
+
+    return Sharding(student, workers)
 
 
 def set_dropout(model: torch.nn.Module, probability: float) -> None:

@@ -29,7 +29,7 @@ class Sharding:
     def __init__(self, student: TextEncoder, workers: Workers):
         self._model: Any = student.model
         self._whole = deepcopy(self._model).cpu()
-        self._device, self._precision, self._batch_tokens = student.device, student.precision, student.batch_tokens
+        self._student, self._device = student, student.device
         mesh = init_device_mesh(student.device.type, (workers.world,))
         blocks = [block for part in self._model.modules() if isinstance(part, nn.ModuleList) for block in part]
         for part in [*reversed(blocks), self._model]:
@@ -42,7 +42,7 @@ class Sharding:
         """The student with all its weights as they are now, to be saved or measured. All workers call it."""
         for mine, whole in zip(self._model.parameters(), self._whole.parameters(), strict=True):
             whole.data.copy_(mine.full_tensor())
-        yield TextEncoder(self._whole.to(self._device), self._precision, self._batch_tokens)
+        yield self._student.with_model(self._whole.to(self._device))
         self._whole.cpu()
 
     def gather_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

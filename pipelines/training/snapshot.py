@@ -27,7 +27,7 @@ class Snapshot:
     def take(self, student: TextEncoder, adapter: Adapter | None, state: Any) -> None:
         """Copy the student's weights and ``state``, which holds tensors. The one that was taken before is lost."""
         if self._copy is None:
-            self._copy = TextEncoder(copy_to_memory(student.model), student.precision, student.batch_tokens)
+            self._copy = student.with_model(copy_to_memory(student.model))
             self._adapter = adapter.on(self._copy) if adapter else None
         else:
             with torch.no_grad():

@@ -41,7 +41,7 @@ def encoders(device: str) -> dict[str, TextEncoder]:
     """MiniLM as it is, and under a late-interaction head."""
     late = LateInteraction(base=Checkpoint(model="minilm")).build(None, seed=0)  # type: ignore[arg-type]
     late.model.to(device)
-    return {"dense": load("minilm", device), "late": TextEncoder(late.model)}  # type: ignore[arg-type]
+    return {"dense": load("minilm", device), "late": late}  # type: ignore[arg-type]
 
 
 def with_options(encoder: TextEncoder, precision: str, batch_tokens: int | None = None) -> TextEncoder:
@@ -50,7 +50,7 @@ def with_options(encoder: TextEncoder, precision: str, batch_tokens: int | None 
     if precision != "fp32":
         model = copy.deepcopy(model)
         cast_weights(model, precision)  # type: ignore[arg-type]
-    return TextEncoder(model, precision, batch_tokens)  # type: ignore[arg-type]
+    return TextEncoder(model, encoder.similarity, precision, batch_tokens)  # type: ignore[arg-type]
 
 
 def ours(encoder: TextEncoder, texts: list[str]) -> Callable[[], object]:

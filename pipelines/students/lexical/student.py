@@ -52,9 +52,8 @@ class Lexical(Component):
 
         Reads every text once; ``words`` costs about 1 ms per word on two cores.
         """
-        from sentence_transformers import MultiVectorEncoder
-
         from pipelines.students.encoder import TextEncoder
+        from pipelines.students.lexical.model import LexicalModel
         from pipelines.students.lexical.start import (
             CorpusStatistics,
             list_teacher_words,
@@ -85,7 +84,7 @@ class Lexical(Component):
         set_query_weights(module, statistics)
         if model:
             set_teacher_rows(module, pivot_words, model)
-        return TextEncoder(MultiVectorEncoder(modules=[module], device="cpu"))
+        return TextEncoder(LexicalModel(module), "maxsim")
 
     def warm_up(self, encoder: "TextEncoder", corpus: Corpus, seed: int) -> dict[str, Any]:
         """Learn foreign words from translations, in place, before the first training step.

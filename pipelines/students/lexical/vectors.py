@@ -17,16 +17,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sentence_transformers.base.modules import InputModule
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag, normalize
 
+from pipelines.students.files import find_file
 from pipelines.students.lexical.letters import WORDS_PER_CHUNK, LetterVectors, encode_letters
 from pipelines.students.lexical.words import find_spans, is_unspaced, split_words, strip_article
 
 UNKNOWN = 0  # the id of a word without a row
-WORDS_FILE = "words.json"
-LOCATION_KEYS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")  # the library's file options
+FILES = CONFIG_FILE, WORDS_FILE, WEIGHTS_FILE = "config.json", "words.json", "model.safetensors"
+# the library's options that say where a file is
+LOCATION_KEYS = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
 # An affix is shared by related words, rather than by chance, if it has this many letters and this share of the word.
 MIN_PREFIX, MIN_SUFFIX = 4, 5
 MIN_PREFIX_SHARE, MIN_SUFFIX_SHARE = 0.5, 0.4
@@ -44,8 +46,8 @@ class WordSpans:
         return {"offset_mapping": [list(find_spans(text)) for text in texts]}
 
 
-class WordVectors(InputModule):
-    """Word vectors as a sentence-transformers input module.
+class WordVectors(nn.Module):
+    """Word vectors as an input module of sentence-transformers, which asks for methods and for no base class.
 
     ``vocabulary`` lists the words that have rows; word n has id n + 1, and id 0 is every other word. ``config`` holds
     a value for each of ``config_keys``; they are the settings of ``Lexical`` and are saved with the weights.
@@ -56,7 +58,17 @@ class WordVectors(InputModule):
         *("query_length", "document_length", "seed"),
     ]
     forward_kwargs: set[str] = {"task"}
+    dim: int
+    ngram_rows: int
+    ngram_sizes: list[int]
+    skeleton: float
+    beginning: float
+    ending: float
+    query_length: int
+    document_length: int
+    seed: int
     fixed_VD: Tensor
+    is_fixed_V: Tensor
     ids_by_prefix_V: Tensor
     ids_by_suffix_V: Tensor
 
@@ -79,8 +91,9 @@ class WordVectors(InputModule):
         self._reversed_stems, ids_by_suffix_V = _sort_keys([strip_article(word)[::-1] for word in self.vocabulary])
         self.register_buffer("ids_by_prefix_V", ids_by_prefix_V, persistent=False)
         self.register_buffer("ids_by_suffix_V", ids_by_suffix_V, persistent=False)
-        fixed_VD = torch.cat([torch.zeros(1, self.dim), self.compute_letter_vectors(self.vocabulary)])
-        self.register_buffer("fixed_VD", fixed_VD, persistent=False)
+        # the words' letter vectors, each computed when a text first holds the word
+        self.register_buffer("fixed_VD", torch.zeros(size, self.dim), persistent=False)
+        self.register_buffer("is_fixed_V", torch.arange(size) == UNKNOWN, persistent=False)
 
     @property
     def max_seq_length(self) -> int:
@@ -100,8 +113,17 @@ class WordVectors(InputModule):
 
     def compute_known_vectors(self, ids_N: Tensor) -> Tensor:
         """Compute the unit vectors [N, D] of words that have rows."""
+        self._fix(ids_N[~self.is_fixed_V[ids_N]])
         rows_ND = embedding(ids_N, self.word_rows, padding_idx=UNKNOWN, sparse=True)
         return normalize(self.fixed_VD[ids_N] + rows_ND, dim=-1)
+
+    def _fix(self, ids_N: Tensor) -> None:
+        """Compute the letter vectors of words that have none yet, in float32 whatever the caller computes with."""
+        if len(ids_N):
+            with torch.no_grad(), torch.autocast(ids_N.device.type, enabled=False):
+                words = [self.vocabulary[number - 1] for number in ids_N.tolist()]
+                self.fixed_VD[ids_N] = self.compute_letter_vectors(words)
+                self.is_fixed_V[ids_N] = True
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Compute the features of texts, each [B, T, …]: word ids, attention mask, and for words without a row their
@@ -184,28 +206,31 @@ class WordVectors(InputModule):
         min_suffix = max(MIN_SUFFIX, MIN_SUFFIX_SHARE * len(stem))
         return (*same_prefix, *_find_range(self._reversed_stems, stem[::-1], min_suffix))
 
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write config.json, words.json and model.safetensors."""
-        self.save_config(output_path)
-        (Path(output_path) / WORDS_FILE).write_text(json.dumps(self.vocabulary, ensure_ascii=False), encoding="utf-8")
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        where = Path(output_path)
+        config = {key: getattr(self, key) for key in self.config_keys}
+        (where / CONFIG_FILE).write_text(json.dumps(config, indent=4), encoding="utf-8")
+        (where / WORDS_FILE).write_text(json.dumps(self.vocabulary, ensure_ascii=False), encoding="utf-8")
+        save_model(self, str(where / WEIGHTS_FILE))
 
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Self:
         """Load a module that ``save`` wrote.
 
         Raises:
-            FileNotFoundError: words.json is not beside the weights.
+            FileNotFoundError: one of its files is not there.
         """
         location = {key: kwargs[key] for key in LOCATION_KEYS if key in kwargs}
-        words_file = cls.load_file_path(model_name_or_path, WORDS_FILE, **location)
-        if words_file is None:
+        found = {name: find_file(model_name_or_path, name, **location) for name in FILES}
+        if missing := [name for name, path in found.items() if not path]:
             raise FileNotFoundError(
-                f"expected {WORDS_FILE} beside the weights in {model_name_or_path}: copy the whole directory"
+                f"expected {' and '.join(missing)} among the files of {model_name_or_path}: copy the whole directory"
             )
-        vocabulary = json.loads(Path(words_file).read_text(encoding="utf-8"))
-        module = cls(vocabulary, **cls.load_config(model_name_or_path, **location))
-        return cls.load_torch_weights(model_name_or_path, model=module, **location)
+        config, words, weights = (path for path in found.values() if path)
+        module = cls(json.loads(words.read_text("utf-8")), **json.loads(config.read_text("utf-8")))
+        load_model(module, weights)
+        return module
 
 
 def _densify(rows: nn.Parameter) -> None:

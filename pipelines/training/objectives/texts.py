@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import normalize, pad
 
 from pipelines.batching import by_length
@@ -87,7 +86,8 @@ def _bytes(row: Row) -> int:
 def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Precision) -> tuple[Tensor, Tensor]:
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
     # workers that hold the weights together must take the same number of passes: one
-    at_once = sys.maxsize if isinstance(student.model, FSDPModule) else TOKENS_AT_ONCE[student.device.type]
+    is_divided = hasattr(student.model, "unshard")  # a method of FSDP2, whose import takes more than a second
+    at_once = sys.maxsize if is_divided else TOKENS_AT_ONCE[student.device.type]
     batches = by_length([len(row["input_ids"]) for row in rows], at_once)
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
