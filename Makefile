@@ -33,7 +33,7 @@ test: setup  ## the test suite
 	@$(BIN)/python -m pytest
 
 test-slow: setup  ## the tests that take minutes each: runs under kills at random
-	@$(BIN)/python -m pytest -m slow --timeout 1800
+	@$(BIN)/python -m pytest -m slow --timeout 1800 -rs
 
 test-vllm: setup .venv-vllm/ready  ## the tests with real vLLM on a processor, in an environment of its own
 	@BABELRAY_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py --timeout 1200

@@ -6,13 +6,14 @@ whose disk or store fails for a moment is done again; a unit that kills its work
 that is lost with its node is done again elsewhere and not held against it.
 
 Workers without accelerators are processes for Ray's tasks, which it keeps from one pool to the next: what they imported
-stays imported, and sentence-transformers takes seconds. With accelerators, or in a runtime environment,
-they are an autoscaling pool of actors, which end with the pool and give the device's memory back.
+stays imported, and sentence-transformers takes seconds; what they built is given up soon. With accelerators, or in a
+runtime environment, they are an autoscaling pool of actors, which end with the pool and give the device's memory back.
 """
 
 import json
 import os
 import platform
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from cluster.tasks import Task
 
 ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
 SEEN = "driver"  # written by the driver into the run's directory, for every node to see
+FORGET_S = 30.0  # after a process's last unit; building again what a next unit needs takes seconds
 ATTEMPTS = 3  # times that a unit may kill its worker on nodes that live; Ray itself would go on for ever
 ATTEMPTS_IN_ALL = 30  # those on lost nodes included: a unit that takes its node down with it ends too
 
@@ -101,18 +103,34 @@ class Runner:
 
 
 _runner: Runner | None = None  # of this process, where it does tasks: the one of the last pool
+_forgetting: threading.Timer | None = None  # gives the runner up when no unit has come for a while
+_one_unit = threading.Lock()
 
 
 def run_unit(batch: dict[str, Any], run: str, tasks: Any) -> dict[str, Any]:
     """Do a unit in a process that is kept, with the ``Runner`` of this call of ``perform``. ``tasks`` is a reference to
     them, so that a process reads them once."""
-    global _runner
-    if _runner is None or _runner.run != run:
-        import ray
+    global _runner, _forgetting
+    if _forgetting:
+        _forgetting.cancel()
+    with _one_unit:
+        if _runner is None or _runner.run != run:
+            import ray
 
-        _runner = None  # what was built for another pool goes first
-        _runner = Runner(ray.get(tasks), run, hides_accelerators=True)
-    return _runner(batch)
+            _runner = None  # what was built for another pool goes first
+            _runner = Runner(ray.get(tasks), run, hides_accelerators=True)
+        answer = _runner(batch)
+    _forgetting = threading.Timer(FORGET_S, _forget)
+    _forgetting.daemon = True
+    _forgetting.start()
+    return answer
+
+
+def _forget() -> None:
+    """Give up what was built: the process may be kept for long, and its memory is another's."""
+    global _runner
+    with _one_unit:
+        _runner = None
 
 
 def _note_attempt(file: Place, unit: int) -> None:

@@ -19,6 +19,7 @@ from cluster.capacity import amounts
 from cluster.component import Resources
 from cluster.stop import ExecutorWatch
 
+KEPT_PROCESSES = 8  # that are idle in a Ray of our own, at least
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to find the same object store, caches, and collector of traces. Keys
 # are not passed on: a runtime environment can be read on the dashboard, and temporary keys run out under a long run.
@@ -104,6 +105,8 @@ def _set_ray_environment() -> None:
     if not is_given():
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Ray ends idle processes beyond one per CPU after a second, and then starts others, which import all again
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(KEPT_PROCESSES, os.cpu_count() or 1)))
     # else Ray starts a cluster of its own for what a thread still asks while the process ends
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 

@@ -212,6 +212,25 @@ def runner(tmp_path: Path, errors: list[Exception]) -> tuple[pool.Runner, FlakyT
     return pool.Runner([task], "run"), task
 
 
+def test_what_a_kept_process_built_is_given_up(ray_here: None, tmp_path: Path) -> None:
+    import ray
+
+    task = FlakyTask(Place.of(tmp_path), [])
+    (task.receipts / "run" / pool.SEEN).write(b"")
+
+    @ray.remote
+    def do(tasks: list) -> list[bool]:
+        pool.FORGET_S = 0.2
+        answer = pool.run_unit({"task": [0], "unit": [0]}, "run", tasks[0])
+        has_built = [pool._runner is not None]
+        deadline = time.monotonic() + 20
+        while pool._runner is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return [answer["error"] == [""], *has_built, pool._runner is None]
+
+    assert ray.get(do.remote([ray.put([task])])) == [True, True, True]
+
+
 def test_error_that_passes_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)

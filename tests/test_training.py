@@ -150,7 +150,7 @@ def test_run_again_does_nothing(trained, inputs):
 
 
 @pytest.mark.slow
-def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_its_student(inputs, shared):
+def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_its_student(inputs, shared, one_thread):
     out, lora = shared / "adapted", Lora(rank=4, alpha=8, dropout=0.1)
     config = CONFIG.model_copy(update={"checkpoint_every": 20, "adapter": lora})
     kill_at_first_checkpoint(start(config, inputs, out), out)

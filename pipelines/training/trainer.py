@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import StepError
-from cluster.session import connect
+from cluster.session import connect, is_given
 from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.training.config import TrainingRun
@@ -39,6 +39,7 @@ TRAIN_SETTINGS = {  # of Ray Train, where the user has not set them
     # first try of an elastic training may still count on it and wait in vain: not much longer than the default of 60 s
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
+LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # nobody announces that this machine is taken back
 
 
 def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
 def _fit(job: Job) -> Any:
     """Run the workers; returns Ray Train's result."""
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # else a relative path in a recipe means another file in the workers
-    for name, value in TRAIN_SETTINGS.items():
+    for name, value in (TRAIN_SETTINGS if is_given() else TRAIN_SETTINGS | LOCAL_SETTINGS).items():
         os.environ.setdefault(name, value)
     from ray.train import TrainingFailedError
     from ray.train.v2.api.config import CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
