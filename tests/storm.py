@@ -46,7 +46,11 @@ class Driver:
         self.process.wait()
 
     def finish(self, seconds: float) -> None:
-        assert self.process.wait(seconds) == 0, self.output[-3000:]
+        try:
+            assert self.process.wait(seconds) == 0, self.output[-3000:]
+        except subprocess.TimeoutExpired as late:
+            self.kill()
+            raise AssertionError(f"not done after {seconds:.0f} s:\n{self.output[-3000:]}") from late
 
 
 class Endpoint:

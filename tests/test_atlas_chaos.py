@@ -48,7 +48,11 @@ class Driver:
         self.process.wait()
 
     def finish(self, seconds: float = 900) -> None:
-        assert self.process.wait(seconds) == 0, self.out.read_text()[-3000:]
+        try:
+            assert self.process.wait(seconds) == 0, self.out.read_text()[-3000:]
+        except subprocess.TimeoutExpired as late:
+            self.kill()
+            raise AssertionError(f"not done after {seconds:.0f} s:\n{self.out.read_text()[-3000:]}") from late
 
 
 def read_tables(plan: Plan, root: Place) -> dict[str, bytes | str]:
