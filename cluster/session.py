@@ -19,7 +19,7 @@ from cluster.capacity import amounts
 from cluster.component import Resources
 from cluster.stop import ExecutorWatch
 
-KEPT_PROCESSES = 8  # that are idle in a Ray of our own, at least
+KEPT_PROCESSES = 8  # idle ones that a Ray of our own keeps, at least
 STORE_BYTES = 512 << 20  # plans and receipts are all that passes through the object store
 # What workers need from the driver's environment to find the same object store, caches, and collector of traces. Keys
 # are not passed on: a runtime environment can be read on the dashboard, and temporary keys run out under a long run.

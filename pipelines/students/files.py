@@ -1,4 +1,4 @@
-"""Finding a file of a checkpoint."""
+"""Finding the files of a checkpoint, without a library where it is a directory."""
 
 from pathlib import Path
 from typing import Any

@@ -10,7 +10,7 @@ from pipelines.models import resolve
 from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.files import find_file
-from pipelines.students.lexical.model import MODULE_TYPE, MODULES_FILE, LexicalModel
+from pipelines.students.lexical.model import MODEL_FILE, MODULE_TYPE, MODULES_FILE, LexicalModel
 
 if TYPE_CHECKING:
     from pipelines.students.encoder import Model
@@ -55,14 +55,14 @@ def _is_lexical(where: str) -> bool:
 
 def _is_multi_vector(where: str) -> bool:
     """Whether a checkpoint says that it has a vector per token: ours and the library's, PyLate's, Stanford's."""
-    saved, plain = (_read_json(where, name) for name in ("config_sentence_transformers.json", "config.json"))
+    saved, plain = (_read_json(where, name) for name in (MODEL_FILE, "config.json"))
     kind = saved.get("model_type")
     return kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in (plain.get("architectures") or [])
 
 
 def _is_ours(where: str) -> bool:
     """Whether all modules of a checkpoint are this package's own: only those are trusted with code."""
-    modules = _read_json(where, "modules.json") or []
+    modules = _read_json(where, MODULES_FILE) or []
     return bool(modules) and all(module["type"].startswith(OUR_MODULES) for module in modules)
 
 

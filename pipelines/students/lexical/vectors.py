@@ -68,7 +68,7 @@ class WordVectors(nn.Module):
     document_length: int
     seed: int
     fixed_VD: Tensor
-    is_fixed_V: Tensor
+    is_computed_V: Tensor
     ids_by_prefix_V: Tensor
     ids_by_suffix_V: Tensor
 
@@ -93,7 +93,7 @@ class WordVectors(nn.Module):
         self.register_buffer("ids_by_suffix_V", ids_by_suffix_V, persistent=False)
         # the words' letter vectors, each computed when a text first holds the word
         self.register_buffer("fixed_VD", torch.zeros(size, self.dim), persistent=False)
-        self.register_buffer("is_fixed_V", torch.arange(size) == UNKNOWN, persistent=False)
+        self.register_buffer("is_computed_V", torch.arange(size) == UNKNOWN, persistent=False)
 
     @property
     def max_seq_length(self) -> int:
@@ -113,17 +113,17 @@ class WordVectors(nn.Module):
 
     def compute_known_vectors(self, ids_N: Tensor) -> Tensor:
         """Compute the unit vectors [N, D] of words that have rows."""
-        self._fix(ids_N[~self.is_fixed_V[ids_N]])
+        self._add_letter_vectors(ids_N[~self.is_computed_V[ids_N]])
         rows_ND = embedding(ids_N, self.word_rows, padding_idx=UNKNOWN, sparse=True)
         return normalize(self.fixed_VD[ids_N] + rows_ND, dim=-1)
 
-    def _fix(self, ids_N: Tensor) -> None:
+    def _add_letter_vectors(self, ids_N: Tensor) -> None:
         """Compute the letter vectors of words that have none yet, in float32 whatever the caller computes with."""
         if len(ids_N):
             with torch.no_grad(), torch.autocast(ids_N.device.type, enabled=False):
                 words = [self.vocabulary[number - 1] for number in ids_N.tolist()]
                 self.fixed_VD[ids_N] = self.compute_letter_vectors(words)
-                self.is_fixed_V[ids_N] = True
+                self.is_computed_V[ids_N] = True
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Compute the features of texts, each [B, T, …]: word ids, attention mask, and for words without a row their
