@@ -200,17 +200,17 @@ def test_a_collector_that_takes_nothing_holds_up_no_request(
         if is_silent:
             listening.listen()
         monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{listening.getsockname()[1]}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")  # each try, in the background
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "8")  # each try, in the background
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
         assert tracing.start()
         begun = time.monotonic()
         for _ in range(5):
             assert post(app, "/search", {}, query=QUERY).status_code == 200
             time.sleep(0.01)  # spans of the one before are being sent
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 7
         begun = time.monotonic()
         tracing.end()
-        assert time.monotonic() - begun < tracing.END_S + 1
+        assert time.monotonic() - begun < tracing.END_S + 5
 
 
 OFF = """
