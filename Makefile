@@ -29,11 +29,15 @@ demo: setup  ## translate, distil, index and search the embedded collection, and
 serve: setup  ## serve what the demo made: a search page on http://127.0.0.1:8000
 	@$(BIN)/python -m serving atlas
 
-test: setup  ## the test suite
-	@$(BIN)/python -m pytest
+# Tests that need a time may miss it on a busy machine: what fails is named and run once more, alone.
+again = { code=$$?; [ $$code = 1 ] || exit $$code; echo "what failed is run again, alone:"; \
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(1); }
+
+test: setup  ## the test suite, in two processes
+	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder || $(call again)
 
 test-slow: setup  ## the tests that take minutes each: runs under kills at random
-	@$(BIN)/python -m pytest -m slow --timeout 1800 -rs
+	@$(BIN)/python -m pytest -m slow --timeout 1800 -rs || $(call again,-m slow --timeout 1800)
 
 test-vllm: setup .venv-vllm/ready  ## the tests with real vLLM on a processor, in an environment of its own
 	@BABELRAY_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py --timeout 1200

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -24,9 +24,32 @@ settings.register_profile("any machine", deadline=None)  # a busy one takes long
 settings.load_profile("any machine")
 
 
+# Modules whose tests start Ray, or processes that do. Those of the served systems stand last: their Serve, which lives
+# until the end, slows down what runs after it.
+START_RAY = (
+    "test_cli", "test_executor", "test_failures", "test_new", "test_server_process", "test_side_by_side", "test_swap",
+    "test_training", "test_page", "test_serving",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of the served systems last: their Serve, which lives until the end, slows down what runs beside."""
-    items.sort(key=lambda item: "served" in getattr(item, "fixturenames", ()))
+    """Put the tests that start Ray first, since they take longest and others run beside them; in one process, last."""
+    others = len(START_RAY) if "PYTEST_XDIST_WORKER" in os.environ else -1
+    items.sort(key=lambda item: START_RAY.index(item.path.stem) if item.path.stem in START_RAY else others)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process of ``make test`` run all tests that start Ray, since two Rays at once are slow to start on two
+    cores, and give the others out by module."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.partition("::")[0]).stem
+            return "ray" if name in START_RAY else name
+
+    return OneRay(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
