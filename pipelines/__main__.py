@@ -68,7 +68,7 @@ def plan(
     price: Annotated[
         list[str] | None,
         typer.Option(
-            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines, as a share."
+            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines at this share of the list price."
         ),
     ] = None,
     sets: Sets = None,
@@ -189,7 +189,7 @@ def experiment(
 
     Makes what is missing (what variants share is made once), and prints a verdict for each claim (holds, fails, cannot
     tell) with its interval, and the means of all variants. The page report.html has plots and commands beside them, and
-    needs no network. --set changes the base recipe, below what the experiment's variants set.
+    needs no network. --set changes the base recipe; what a variant sets wins over it.
 
     Example: `babelray experiment mtd --set source.path=DIR`
     """
@@ -243,8 +243,8 @@ def calibration(
 ) -> None:
     """Show how sharp a recipe's teacher is, and how far the student and other teachers agree with it.
 
-    Of the passages that training draws, how many share the teacher's probability, by temperature (a loss has
-    T = temperature / alpha), and at which T half of them do. Kendall's tau between teachers; tau and KL between teacher
+    Over how many of the passages that training draws the teacher spreads its probability, at several T (a loss has
+    T = temperature / alpha), and the T at which it is half of them. Kendall's tau between teachers; tau and KL between teacher
     and student, by language, where it is trained. Makes the teachers' scores that are missing, also of what the student
     found.
 

@@ -48,7 +48,7 @@ def serve(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of each recipe, as it was changed for the run."),
     ] = None,
     system: Annotated[
-        str, typer.Option(help="Which system of each recipe to serve: student, bm25 or untrained.")
+        str, typer.Option(help="Which system of each recipe to serve: student, bm25, untrained, or one of [systems].")
     ] = "student",
     host: Annotated[
         str | None,

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,16 @@ def test_index_search_does_not_import_torch() -> None:
 
 def test_shard_replica_does_not_import_torch() -> None:
     assert "torch" not in loaded_by("serving.shard")
+
+
+def test_an_installed_package_has_every_file_that_is_not_code() -> None:
+    """What an image or a wheel installs: the files that ``pyproject.toml`` names, and no others."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package in ("pipelines", "serving"):
+        named = {file for pattern in patterns[package] for file in (ROOT / package).glob(pattern)}
+        there = {
+            file
+            for file in (ROOT / package).rglob("*")
+            if file.is_file() and file.suffix not in {".py", ".pyc"} and not file.name.startswith(".")
+        }
+        assert there - named == set()

@@ -1,4 +1,4 @@
-"""A recipe of sentence pairs on real Ray: from files to correlations, and a second run that does nothing."""
+"""Recipes of sentence pairs on real Ray: from files to correlations, by plain training and by MAML-Align."""
 
 import json
 import os
@@ -14,6 +14,12 @@ from toy_pairs import LANGS, write_pairs
 SETS = (
     f"languages.docs={list(LANGS)}", "train.steps=4", "train.warmup=0", "train.batch=4", "train.validation.every=2",
     "resources.start.cpus=1", "resources.encode.cpus=1",
+)  # fmt: skip
+
+BASE = '{kind="scratch", vocabulary=200, hidden=32, layers=1, heads=2, positions=128, dropout=0.0}'
+META_SETS = (
+    f"train.student.base={BASE}", 'train.meta.tasks=["en_en-en_de-en_de,en,ru", "de_de-de_ru-de_ru,de,en"]',
+    "train.warmup=0", "train.steps=2", "train.validation.every=2", f"languages.docs={list(LANGS)}",
 )  # fmt: skip
 
 
@@ -47,3 +53,19 @@ def test_a_collection_of_pairs_is_run_and_evaluated(tmp_path: Path) -> None:
     assert set(both["student"]) == {"all", "mono", "cross"} | {
         a if a == b else f"{a}/{b}" for a in LANGS for b in LANGS
     }
+
+
+@pytest.mark.slow
+def test_a_meta_training_of_pairs_is_run_and_evaluated(tmp_path: Path) -> None:
+    sets = [f"source.path={write_pairs(tmp_path / 'files')}", f"root={tmp_path / 'root'}", *META_SETS]
+    shown = babelray("run", "maml-align-sts-small", *(word for one in sets for word in ("--set", one)))
+    assert "across languages" in shown
+    plan, root = load_plan("maml-align-sts-small", sets)
+    facts = plan.training.train.artifact(root).manifest.facts
+    assert facts["steps"] == 2
+    losses = [
+        float(line.split("\t")[1])
+        for line in (root / plan.training.train.id / "losses.tsv").read().decode().splitlines()[1:]
+    ]
+    assert len(losses) == 2
+    assert plan.correlations["sts", "student"].artifact(root).manifest.facts["measures"]["all"]

@@ -23,7 +23,7 @@ def add(
     """Add documents to the index of a finished recipe, or replace those whose ids it has.
 
     A line of FILE is `{"doc_id": "d1", "title": "…", "text": "…", "lang": "de"}` or `doc_id<TAB>text`. Only documents
-    that are new or have changed are encoded; `search` finds them at once, a server when it starts next. The recipe's
+    that are new or have changed are encoded; `search` finds them at once, a running server within seconds. The recipe's
     measures stay those of the documents that it names. A file with a line that is no document changes nothing.
 
     Example: `babelray add atlas more.jsonl --lang en`
