@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from cluster.capacity import amounts
@@ -94,7 +95,7 @@ def _connect(with_data: bool) -> None:
     _set_ray_environment()
     import ray
 
-    with nullcontext() if is_given() else _without_greeting():
+    with nullcontext() if is_given() else _without_greeting(), _in_groups_of_their_own():
         ray.init(logging_level=logging.ERROR, **options)
     if with_data:
         _quiet_ray_data()
@@ -109,6 +110,20 @@ def _set_ray_environment() -> None:
         os.environ.setdefault("RAY_num_workers_soft_limit", str(max(KEPT_PROCESSES, os.cpu_count() or 1)))
     # else Ray starts a cluster of its own for what a thread still asks while the process ends
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+
+@contextmanager
+def _in_groups_of_their_own() -> Iterator[None]:
+    """Start Ray's daemons in process groups of their own, so that a signal to this process's group ends them only when
+    this process has ended what it serves. Ray itself blocks SIGINT in them, and not SIGTERM."""
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 @contextmanager

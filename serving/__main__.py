@@ -62,9 +62,9 @@ def serve(
         bool,
         typer.Option(
             "--replace",
-            help="Serve this in place of what runs on the cluster of the same recipes, else of all that runs; that "
-            "goes on until this answers. With "
-            "--print-config: keep the applications of the config file on standard input until this answers.",
+            help="Take the place of the systems of the same recipes on the cluster or, where none of these is served, "
+            "of all. Those go on until the new ones answer. With --print-config: read the config file that is "
+            "deployed now from standard input, and keep its applications until the new ones answer.",
         ),
     ] = False,
 ) -> None:
@@ -155,10 +155,14 @@ def run_server(
     except KeyboardInterrupt:
         tell("ended before anything was served")
         return
-    _greet(_base(where))
     with suppress(KeyboardInterrupt):
+        _greet(_base(where))
         threading.Event().wait()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two: to this process and to its group
     tell("what has begun is answered; then the server ends")
+    if not swap.can_answer():
+        tell("Ray has ended already: nothing is left to end")
+        return
     if not swap.end(server, parts):
         tell(f"{server.name} serves something else by now and goes on")
 

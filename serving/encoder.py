@@ -9,6 +9,7 @@ at once and a busy one works in full batches.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,9 @@ class Encoder(Part):
         if served.encoder is None:
             raise ValueError(f"system {served.system} of recipe {served.recipe} has no encoder to open")
         self.model: Any = open_encoder(served.encoder, {"student": served.student} if served.student else {})
+        # One thread: a tokenizer keeps truncation and padding as state, which a second thread would change between the
+        # moment when the first sets it and the moment when it is used.
+        self.thread = ThreadPoolExecutor(1, "encode")
         self.model.encode_queries(["warm up"])  # the first pass allocates and compiles; no user should wait for it
         self.shards = OpenShards(layout, ENCODER) if layout.is_shared else None
 
@@ -81,7 +85,7 @@ class Encoder(Part):
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
     async def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Vectors of each query. Calls pass one text each, and Serve gathers them."""
-        return await asyncio.to_thread(self.model.encode_queries, texts)
+        return await self._compute(self.model.encode_queries, texts)
 
     @trace_call
     async def describe_encoder(self, edition: str) -> EncoderFacts:
@@ -107,4 +111,8 @@ class Encoder(Part):
 
     async def _run(self, edition: str, function: Callable[..., Any], *arguments: Any) -> Any:
         self.read_number(edition)
-        return await asyncio.to_thread(function, self.model, *arguments)
+        return await self._compute(function, self.model, *arguments)
+
+    async def _compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that uses the model. A call that is cancelled keeps the thread until it ends."""
+        return await asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)

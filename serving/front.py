@@ -7,7 +7,8 @@ Serve's proxies use this when Ray is started with
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serving.front:list_middlewares
 
 in the environment, as ``python -m serving`` does where it starts Ray itself. It holds for all applications of the
-cluster. ``BABELRAY_IN_FLIGHT`` is how many requests each proxy lets in at a time.
+cluster. ``BABELRAY_IN_FLIGHT`` is how many requests each proxy lets in at a time, ``BABELRAY_BODY_S`` how many seconds
+a body may take.
 """
 
 import os
@@ -24,12 +25,14 @@ from serving.messages import Limits
 IMPORT_PATH = "serving.front:list_middlewares"
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IN_FLIGHT = "BABELRAY_IN_FLIGHT"
+BODY_S = "BABELRAY_BODY_S"
 
 
 def list_middlewares() -> list[Middleware]:
     """List what Serve's proxy puts in front of all applications."""
     in_flight = int(os.environ.get(IN_FLIGHT) or count_in_flight(Limits(), 1))
-    return [Middleware(Front, limits=Limits(ongoing=in_flight, queued=0))]
+    body_s = float(os.environ.get(BODY_S) or Limits().body_s)
+    return [Middleware(Front, limits=Limits(ongoing=in_flight, queued=0, body_s=body_s))]
 
 
 def count_in_flight(limits: Limits, gateways: int) -> int:
@@ -39,7 +42,8 @@ def count_in_flight(limits: Limits, gateways: int) -> int:
 
 def make_environment(limits: Limits, gateways: int) -> dict[str, str]:
     """What the environment of Ray must have so that its proxies let in what the gateways hold."""
-    return {CALLBACK: IMPORT_PATH, IN_FLIGHT: str(count_in_flight(limits, gateways))}
+    in_flight = str(count_in_flight(limits, gateways))
+    return {CALLBACK: IMPORT_PATH, IN_FLIGHT: in_flight, BODY_S: str(limits.body_s)}
 
 
 class Front:

@@ -38,6 +38,7 @@ PING_S = 1.0  # how long a part may take to answer a health check before Serve i
 REFRESH_S = 1.0  # between two health checks of all parts
 # of the time that a request has left, what a stage may take: it leaves some to those that follow
 ENCODE_SHARE, SEARCH_SHARE = 0.5, 0.9
+MANY = 10_000  # results: an answer of more goes by reference, since a gRPC message holds at most 4 MiB
 FEW = 20  # texts that a part sends with what it found, where others were asked too
 OPEN_S = 600.0  # how long replicas may take to open an edition: a node may have to copy what was added
 CHECK_K = 3  # results of an example query
@@ -124,7 +125,9 @@ class Generation(EncoderCalls, RerankerCalls):
         depth = request.offset + request.k
         is_alone, with_texts = len(names) == 1, len(names) == 1 or depth <= FEW
         asked = request if is_alone else request.model_copy(update={"offset": 0, "k": depth})
-        calls = {n: self.parts[n].search.remote(self.edition, query, asked, with_texts, **carry()) for n in names}
+        is_long = depth * len(request.languages or self.info.languages) > MANY
+        handles = {n: self.parts[n].options(_by_reference=True) if is_long else self.parts[n] for n in names}
+        calls = {n: handles[n].search.remote(self.edition, query, asked, with_texts, **carry()) for n in names}
         return await gather_some(calls, _share(end, SEARCH_SHARE), request.allow_partial)
 
     async def _add_texts(

@@ -69,17 +69,19 @@ class OpenShards:
         self.lists: dict[int, _OpenList] = {}
         self.opening = threading.Lock()
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "search")
-        self.first = _make_query(json.loads((layout.served.index.place / "index.json").read()))
+        self.warm_up = _make_query(json.loads((layout.served.index.place / "index.json").read()))
         self.open(newest_number(layout.served.index.place))
 
     def open(self, number: int) -> _OpenList:
         """Open the list of this number, or return it where it is open. Raises StorageError where it was removed."""
+        if opened := self.lists.get(number):  # without the lock: another list may take minutes to open
+            return opened
         with self.opening:
             if number not in self.lists:
-                opened = self._open(number)
-                for shards in opened.shards.values():
-                    search(shards, self.first, self.layout.served.options)
-                self.lists = dict([*self.lists.items(), (number, opened)][-KEPT:])
+                made = self._open(number)
+                for shards in made.shards.values():
+                    search(shards, self.warm_up, self.layout.served.options)
+                self.lists = dict([*self.lists.items(), (number, made)][-KEPT:])
             return self.lists[number]
 
     def _open(self, number: int) -> _OpenList:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import APIType
 
@@ -25,6 +26,7 @@ from serving.slots import Report
 
 ASK_S = 60.0  # how long a replica may take to answer this process
 POLL_S = 0.2
+LOST = (RayError, RayServeException, TimeoutError)  # a gateway has just ended, and Serve starts another
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def start(server: Server, served: Sequence[Served], replace: bool, tell: Callabl
     parts = [serve.RunTarget(application(s, server.scale, server.limits), name, None) for name, s in starting.items()]
     change = plan_change(before, new)
     if not starting and not change.ended:
+        _change_gateways(server, change.after)  # who may ask may have changed; otherwise this changes nothing
         tell(f"{', '.join(one.name for one in new)} is served already")
         return [one.name for one in new]
     try:
@@ -66,7 +69,7 @@ def start(server: Server, served: Sequence[Served], replace: bool, tell: Callabl
         _change_gateways(server, change.during, parts)
         tell(f"{', '.join(one.name for one in new)} runs; it answers the example queries")
         _wait_until_served(server, [one.name for one in new])
-    except (StepError, KeyboardInterrupt):
+    except BaseException:
         if before:
             _change_gateways(server, [[one.name] for one in before])
         else:
@@ -139,10 +142,17 @@ def describe(serves: Sequence[Serving]) -> str:
 def _describe(one: Serving) -> str:
     try:
         catalog = serve.get_app_handle(one.name).describe.remote().result(timeout_s=ASK_S)
-    except (RayServeException, TimeoutError):
+    except LOST:
         return f"{one.name}, which does not answer"
     info = catalog.info
     return f"{one.name}: recipe {info.recipe}, system {info.system}, index {info.index}"
+
+
+def can_answer() -> bool:
+    """Whether Serve's controller answers within 5 s. Any other call to one whose cluster has ended hangs for a minute."""
+    from ray.serve.context import _check_cached_client_alive
+
+    return _check_cached_client_alive()[0] is not None
 
 
 def ask_gateways(name: str) -> list[Report]:
@@ -160,10 +170,14 @@ def _change_gateways(server: Server, slots: Sequence[Sequence[str]], parts: Sequ
 
 def _finish(server: Server, parts: str) -> None:
     """Wait until no gateway has a request that ``parts`` are to answer, or all of them have passed their time limit."""
-    _wait(
-        lambda: not any(report.in_flight.get(parts) for report in ask_gateways(server.name)),
-        server.limits.timeout_s + 1,
-    )
+
+    def is_idle() -> bool:
+        try:
+            return not any(report.in_flight.get(parts) for report in ask_gateways(server.name))
+        except LOST:
+            return False
+
+    _wait(is_idle, server.limits.timeout_s + 1)
 
 
 def _wait_until_served(server: Server, parts: Sequence[str]) -> None:
@@ -172,7 +186,10 @@ def _wait_until_served(server: Server, parts: Sequence[str]) -> None:
 
     def is_served() -> bool:
         nonlocal reports
-        reports = ask_gateways(server.name)
+        try:
+            reports = ask_gateways(server.name)
+        except LOST:
+            return False
         return bool(reports) and all(set(parts) <= {one.name for one in report.serves} for report in reports)
 
     if not _wait(is_served, server.check_s):

@@ -99,7 +99,7 @@ class GrowingIndex:
         ``absent``; the others are deleted all the same."""
         change = None
         while change is None:
-            change = self._delete(self.snapshot(), list(dict.fromkeys(ids)), langs)
+            change = self._delete(self.snapshot(), list(dict.fromkeys(ids)), list(dict.fromkeys(langs)))
         return change
 
     def compact(self) -> Change:
