@@ -68,7 +68,9 @@ def plan(
     price: Annotated[
         list[str] | None,
         typer.Option(
-            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines at this share of the list price."
+            "--price",
+            metavar="TYPE=N",
+            help="Dollars per hour of a machine; spot=0.35: spot machines at this share of the list price.",
         ),
     ] = None,
     sets: Sets = None,
@@ -244,9 +246,9 @@ def calibration(
     """Show how sharp a recipe's teacher is, and how far the student and other teachers agree with it.
 
     Over how many of the passages that training draws the teacher spreads its probability, at several T (a loss has
-    T = temperature / alpha), and the T at which it is half of them. Kendall's tau between teachers; tau and KL between teacher
-    and student, by language, where it is trained. Makes the teachers' scores that are missing, also of what the student
-    found.
+    T = temperature / alpha), and the T at which it is half of them. Kendall's tau between teachers; tau and KL between
+    teacher and student, by language, where it is trained. Makes the teachers' scores that are missing, also of what the
+    student found.
 
     Example: `babelray calibration atlas`
     """

@@ -149,7 +149,7 @@ def _describe(one: Serving) -> str:
 
 
 def can_answer() -> bool:
-    """Whether Serve's controller answers within 5 s. Any other call to one whose cluster has ended hangs for a minute."""
+    """Whether Serve's controller answers within 5 s. Any other call hangs for a minute when the cluster has ended."""
     from ray.serve.context import _check_cached_client_alive
 
     return _check_cached_client_alive()[0] is not None

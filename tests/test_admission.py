@@ -7,6 +7,7 @@ import time
 import pytest
 
 from serving.admission import Admission, Readiness, arrival
+from serving.front import list_middlewares, make_environment
 from serving.messages import MAX_BODY, Limits
 
 LIMITS = Limits(ongoing=2, queued=3, timeout_s=1.0, body_s=0.2)
@@ -198,3 +199,10 @@ def test_readiness_is_told_with_its_reason(readiness, ready, search):
         assert (await ask(admission, "/livez", "GET")).status == 200
 
     run(test, readiness=readiness)
+
+
+def test_the_proxy_has_the_limits_that_the_environment_names(monkeypatch):
+    for name, value in make_environment(Limits(ongoing=3, queued=5, body_s=30), gateways=2).items():
+        monkeypatch.setenv(name, value)
+    (middleware,) = list_middlewares()
+    assert middleware.kwargs["limits"] == Limits(ongoing=16, queued=0, body_s=30)

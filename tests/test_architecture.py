@@ -118,6 +118,6 @@ def test_an_installed_package_has_every_file_that_is_not_code() -> None:
         there = {
             file
             for file in (ROOT / package).rglob("*")
-            if file.is_file() and file.suffix not in {".py", ".pyc"} and not file.name.startswith(".")
+            if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
         }
         assert there - named == set()

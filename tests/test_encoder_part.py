@@ -19,24 +19,27 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def test_calls_at_once_are_answered_as_one_after_another(encoder: Encoder) -> None:
-    """Questions and documents are cut at other lengths, which the tokenizer that both share keeps as state."""
-    edition = encoder.layout.fingerprint
-    queries = [f"where is the copper road {n} " + "and the silver one " * 30 for n in range(12)]
-    texts = [f"document {n} " + "of the amber road in the north " * 60 for n in range(12)]
+    """To encode a text cuts it at the model's length, to score it counts all of its tokens: the tokenizer keeps the
+    length as state."""
+    edition, passages = encoder.layout.fingerprint, encoder.layout.served.passages
+    texts = [f"where is the copper road {n} " + "and the silver one " * 120 for n in range(16)]
 
-    async def ask(are_together: bool) -> tuple[list[np.ndarray], list[int]]:
+    async def ask(are_together: bool) -> tuple[list[np.ndarray], list[float]]:
         calls = [
             call
-            for query, text in zip(queries, texts, strict=True)
-            for call in (encoder.encode(edition, query), encoder.encode_texts(edition, [text], "document"))
+            for text in texts
+            for call in (
+                encoder.encode_texts(edition, [text], "document"),
+                encoder.score_texts(edition, "copper", [text], passages),
+            )
         ]
         answers = await asyncio.gather(*calls) if are_together else [await call for call in calls]
-        return answers[::2], [answer.vectors[0].shape[0] for answer in answers[1::2]]
+        return [answer.vectors[0] for answer in answers[::2]], [answer.scores[0] for answer in answers[1::2]]
 
-    vectors, lengths = asyncio.run(ask(are_together=False))
+    vectors, scores = asyncio.run(ask(are_together=False))
     for _ in range(3):
-        some, some_lengths = asyncio.run(ask(are_together=True))
-        assert some_lengths == lengths
+        some, some_scores = asyncio.run(ask(are_together=True))
         assert [one.shape for one in some] == [one.shape for one in vectors]
         for one, expected in zip(some, vectors, strict=True):
             np.testing.assert_allclose(one, expected, atol=1e-5)
+        assert some_scores == pytest.approx(scores, abs=1e-4)

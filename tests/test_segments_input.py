@@ -14,7 +14,7 @@ from pipelines.indexes.faiss_index import Faiss
 from pipelines.indexes.plaid import Plaid
 from pipelines.segments.documents import read_documents, read_ids
 from pipelines.segments.growing import GrowingIndex
-from pipelines.segments.lists import live_place
+from pipelines.segments.lists import live_place, newest_list
 from pipelines.tables import VECTORS
 from tests.growing import DIM, encode_rows, encode_text, make_growing, make_texts, read_texts, write_parts
 
@@ -157,3 +157,10 @@ def test_drift_is_measured_against_the_first_documents(index: object, tmp_path: 
     assert near["first"] == far["first"]
     assert abs(near["new"] - near["first"]) < 0.05
     assert far["new"] < far["first"] - 0.1
+
+
+def test_a_language_that_is_named_twice_counts_a_deletion_once(growing: GrowingIndex) -> None:
+    before = newest_list(growing.index).count()
+    change = growing.delete(["d1"], ["en", "en"])
+    assert change.deleted == 1
+    assert newest_list(growing.index).count() == {"en": before["en"] - 1}

@@ -1,6 +1,7 @@
 """Segments where they are kept and read: an object store, the searcher, the parts of a server, pruning."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,14 @@ def test_the_parts_of_a_server_find_what_the_whole_finds(kind: str, tmp_path: Pa
     after = [asyncio.run(group.search(4, query, request, with_texts=True)) for group in groups]
     assert [dict(one.rankings) for one in after] == [dict(one.rankings) for one in found]
     assert asyncio.run(groups[0].search(3, query, request, with_texts=True)) == found[0]  # the list before stays open
+
+
+def test_a_list_that_is_open_is_found_while_another_is_being_opened(tmp_path: Path) -> None:
+    served = make_words_system(tmp_path)
+    layout = Layout.plan(served, Limits(), 1e9, with_encoder=False)
+    (shards,) = (OpenShards(layout, group) for group in layout.groups)
+    with shards.opening, ThreadPoolExecutor(1) as pool:  # as while another list is opened
+        assert pool.submit(shards.open, 0).result(timeout=30) is shards.lists[0]
 
 
 def test_pruning_removes_what_was_added_to_indexes_that_go(tmp_path: Path) -> None:

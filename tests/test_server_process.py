@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from collector import NEEDED, has_exporter, open_collector
@@ -51,6 +52,7 @@ def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(syst
     base = f"http://127.0.0.1:{port}"
     with start_server(system, port) as process:
         wait_for(lambda: can_connect(base), 200)
+        check_process_groups(process.pid)
         wait_until_ready(base)
         said = wait_for(lambda: (text := capfd.readouterr().out) and "SIGTERM" in text and text)
         check_request_ids(base)
@@ -82,6 +84,14 @@ def can_connect(base):
         return httpx.get(f"{base}/livez", timeout=10)
     except httpx.TransportError:
         return None
+
+
+def check_process_groups(pid):
+    """A signal to the server's process group, as `timeout` and terminals send it, leaves Ray to the server."""
+    daemons = psutil.Process(pid).children()
+    assert {"gcs_server", "raylet"} <= {daemon.name() for daemon in daemons}
+    own = os.getpgid(pid)
+    assert own not in {os.getpgid(one.pid) for one in daemons if one.name() in {"gcs_server", "raylet"}}
 
 
 def check_request_ids(base):

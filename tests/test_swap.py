@@ -18,7 +18,9 @@ from pipelines.scorers import DenseScorer
 from pipelines.search import open_shards, search
 from pipelines.segments.growing import GrowingIndex
 from pipelines.segments.snapshot import Snapshot
+from serving.access import Access
 from serving.arrange import share_ties
+from serving.keys import Key, hash_key
 from serving_apps import wait_until_ready
 from swap_driver import LIMITS, make_system, small, start_driver
 from tests.growing import write_parts
@@ -232,6 +234,17 @@ def test_an_index_that_grows_under_load_is_served_from_one_list_after_the_other(
     for came, _, number in seen:  # who asks later is not answered from an older list
         assert all(later >= number for _, sent, later in seen if sent > came)
     assert driver.ask("start", small(), [served], True) == [name(served)]  # what grew is served already
+    keyed = small(access=Access(keys=(Key(name="a", sha256=hash_key("a-key")),), hosts=("*",)))
+    assert driver.ask("start", keyed, [served], True) == [name(served)]  # the same, for those who have a key
+    until = time.monotonic() + 30
+    while ask_without_key(driver.base) != 401:
+        assert time.monotonic() < until, "who has no key is answered"
+        time.sleep(0.2)
+    driver.ask("start", small(), [served], True)
+
+
+def ask_without_key(base):
+    return httpx.post(f"{base}/search", json={"query": QUERIES[0]}, timeout=10).status_code
 
 
 @pytest.fixture(scope="module")
