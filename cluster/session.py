@@ -118,12 +118,12 @@ def _in_groups_of_their_own() -> Iterator[None]:
     this process has ended what it serves. Ray itself blocks SIGINT in them, and not SIGTERM."""
     from ray._private import services
 
-    popen = services.ConsolePopen
-    services.ConsolePopen = partial(popen, process_group=0)
+    popen: Any = services.ConsolePopen
+    setattr(services, "ConsolePopen", partial(popen, process_group=0))  # noqa: B010
     try:
         yield
     finally:
-        services.ConsolePopen = popen
+        setattr(services, "ConsolePopen", popen)  # noqa: B010
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def read_access(host: str, environment: Mapping[str, str] = os.environ) -> Acces
     """Read who may ask a server that listens on ``host``.
 
     Raises:
-        RecipeError: it listens beyond loopback and there are no keys; or a key or an origin is none.
+        RecipeError: it listens beyond loopback and there are no keys; or an entry is no valid key or origin.
     """
     origins = tuple(environment.get(ORIGINS, "").split())
     if wrong := [origin for origin in origins if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin)]:

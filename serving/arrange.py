@@ -20,7 +20,7 @@ from typing import NamedTuple
 from serving.messages import SearchRequest
 
 
-class Found(NamedTuple):
+class Hit(NamedTuple):
     """A document in one language, and its score."""
 
     lang: str
@@ -31,8 +31,8 @@ class Found(NamedTuple):
 class Placed(NamedTuple):
     """A document of an answer, and the same document in other languages in which it was found, best first."""
 
-    best: Found
-    others: tuple[Found, ...] = ()
+    best: Hit
+    others: tuple[Hit, ...] = ()
 
 
 def arrange(rankings: Mapping[str, Sequence[tuple[str, float]]], request: SearchRequest) -> list[Placed]:
@@ -46,7 +46,7 @@ def arrange(rankings: Mapping[str, Sequence[tuple[str, float]]], request: Search
     return placed[request.offset : request.offset + request.k]
 
 
-def share_ties(rankings: Mapping[str, Sequence[tuple[str, float]]], query: str) -> list[Found]:
+def share_ties(rankings: Mapping[str, Sequence[tuple[str, float]]], query: str) -> list[Hit]:
     """All documents of all languages by score. Of equal scores, each language gives one document in turn; ``query``
     decides which language begins."""
     order = {lang: blake2b(f"{lang}\n{query}".encode(errors="surrogatepass")).digest() for lang in rankings}
@@ -54,12 +54,12 @@ def share_ties(rankings: Mapping[str, Sequence[tuple[str, float]]], query: str) 
     for lang, ranking in rankings.items():
         turns: Counter[float] = Counter()
         for doc_id, score in ranking:
-            sortable.append(((-score, turns[score], order[lang], doc_id), Found(lang, doc_id, float(score))))
+            sortable.append(((-score, turns[score], order[lang], doc_id), Hit(lang, doc_id, float(score))))
             turns[score] += 1
     return [hit for _, hit in sorted(sortable)]
 
 
-def _limit_languages(found: Sequence[Found], limit: int) -> list[Found]:
+def _limit_languages(found: Sequence[Hit], limit: int) -> list[Hit]:
     counts: Counter[str] = Counter()
     kept = []
     for hit in found:
@@ -69,8 +69,8 @@ def _limit_languages(found: Sequence[Found], limit: int) -> list[Found]:
     return kept
 
 
-def _collapse(found: Sequence[Found]) -> list[Placed]:
-    by_id: dict[str, list[Found]] = {}
+def _collapse(found: Sequence[Hit]) -> list[Placed]:
+    by_id: dict[str, list[Hit]] = {}
     for hit in found:
         by_id.setdefault(hit.doc_id, []).append(hit)
     return [Placed(hits[0], tuple(hits[1:])) for hits in by_id.values()]

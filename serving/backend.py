@@ -37,7 +37,7 @@ class Backend(Protocol):
         """Score the texts of results by the recipe's scorer for that. Only where there is one."""
 
     async def check_parts(self) -> dict[str, PartStatus]:
-        """Check the encoder and every shard. Returns their status by name."""
+        """The status of each part by its name, as of the last health check."""
 
     async def describe_encoder(self) -> EncoderFacts:
         """Describe the encoder. Only where there is one, as for the methods below."""

@@ -50,7 +50,7 @@ async def gather_some(
 
 async def collect(calls: Mapping[str, Any], deadline: float) -> Answers:
     """Await calls until ``deadline``; cancel those that are late. A part that serves something else is gone."""
-    tasks = {name: asyncio.ensure_future(_await(call)) for name, call in calls.items()}
+    tasks = {name: asyncio.ensure_future(call) for name, call in calls.items()}
     if tasks:
         await asyncio.wait(tasks.values(), timeout=max(deadline - time.perf_counter(), 0))
     answers = Answers({}, [], [])
@@ -70,7 +70,3 @@ async def collect(calls: Mapping[str, Any], deadline: float) -> Answers:
         else:
             answers.results[name] = task.result()
     return answers
-
-
-async def _await(call: Any) -> Any:
-    return await call

@@ -32,12 +32,11 @@ LENGTH = 12  # characters of a fingerprint: 2^48 of them
 class Catalog:
     """What the gateway must know of the parts before it asks them anything.
 
-    ``examples`` are the recipe's example queries: a new edition answers them before users are sent to it.
+    The example queries in ``info`` are answered by a new edition before users are sent to it.
     """
 
     edition: str
     info: Info
-    examples: tuple[str, ...]
     has_encoder: bool
 
 
@@ -50,8 +49,9 @@ class Serving(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How gateways change: their slots while new parts are checked, each with what it goes on with until then, their
-    slots afterwards, and the applications that end."""
+    """How gateways change. ``during``: the slots while new parts are checked, each with the new application first and
+    then the one that answers until then. ``after``: the slots once the check is passed. ``ended``: the applications
+    that are then deleted."""
 
     during: list[list[str]]
     after: list[list[str]]
@@ -84,8 +84,9 @@ def name_edition(fingerprint: str, number: int) -> str:
 def plan_change(before: Sequence[Serving], new: Sequence[Serving]) -> Change:
     """Plan how ``new`` takes the place of what gateways serve.
 
-    What has a recipe of ``new`` gives way, and the others stay; where none has, all give way. A new system goes on with
-    the old one of its recipe and system until it is checked, else with one that has no other successor.
+    Systems of a recipe that ``new`` has are replaced, and others stay; where ``new`` has no recipe that is served, all
+    are replaced. Until a new system is checked, its slot goes on with the old system of the same recipe and name, or
+    else with a replaced one that no other slot goes on with.
     """
     recipes = {one.recipe for one in new}
     leaving = [old for old in before if old.recipe in recipes] or list(before)

@@ -1,8 +1,8 @@
 """Which of the served models answers a request: the one that it names, as ``model`` in its body or its address.
 
 A gateway that serves one model leaves a name in a body to the route that reads it. Where there are several, the name is
-looked for before a route reads the body: a body that is no JSON, or a name that is no text, is left to the default
-model, which has a sentence for it. ``GET /v1/models`` and ``GET /health`` are answered for all models together.
+looked for before a route reads the body: a body that is no JSON, or a name that is no text, goes to the default
+model, whose route answers with the error. ``GET /v1/models`` and ``GET /health`` are answered for all models together.
 """
 
 import json

@@ -126,6 +126,8 @@ def _read(call: _Call[Answer], response: httpx.Response) -> Answer:
     try:
         return call.read(response)
     except (ValidationError, KeyError, TypeError, ValueError) as error:
+        if response.status_code != 200:  # 503 is the health of the parts, or a problem of the server
+            raise _explain(response) from error
         raise ServerError(
             f"{response.url}: expected the answer of a babelray server, got {response.text[:200]!r}: check the address",
             response.status_code,

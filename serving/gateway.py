@@ -21,11 +21,11 @@ from serving.generation import Generation, open_generation
 from serving.messages import Limits
 from serving.observe import Meters, Observer, open_access_log
 from serving.problems import RefusalError, respond
-from serving.slots import Report, Slots, used
+from serving.slots import Report, Slots, editions_used
 from serving.tracing import RequestSpans, TracedReplica
 
 SERVES = b"x-babelray-serves"  # the header of a response that names the editions that made it
-# those that are counted apart
+# routes that have a series of their own; all other paths are counted as "other"
 ROUTES = (
     *("/", "/search", "/info", "/health", "/livez", "/readyz", "/openapi.json"),
     *("/encode", "/embed", "/rerank", "/v1/embeddings", "/v1/models", "/v1/rerank", "/v2/rerank"),
@@ -67,7 +67,7 @@ class Gateway(TracedReplica):
             await respond(refusal.status, refusal.problem, refusal.headers)(scope, receive, send)
             return
         editions = [generation.edition]
-        used.set(editions)
+        editions_used.set(editions)
 
         async def send_with_editions(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -114,7 +114,7 @@ class Gateway(TracedReplica):
 
     async def report(self) -> Report:
         """Report what is served, and what is still being answered."""
-        return self.slots.report(self.is_ending)
+        return self.slots.report()
 
     async def end(self) -> None:
         """Answer what has begun, and nothing new."""

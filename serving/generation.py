@@ -21,7 +21,7 @@ from ray import serve
 
 from serving.admission import arrival
 from serving.api import build_app
-from serving.arrange import Found, Placed, arrange
+from serving.arrange import Hit, Placed, arrange
 from serving.backend import Answering
 from serving.calls import collect, gather, gather_some
 from serving.catalog import ENCODER, RERANKER, Catalog, CheckError
@@ -46,8 +46,8 @@ log = logging.getLogger("ray.serve")
 
 
 async def open_generation(name: str, meters: Meters, former: "Generation | None" = None) -> "Generation":
-    """Open the newest edition of the application ``name``, with the handles of ``former`` where that is another one of
-    it: each handle that has been used has tasks of its own for as long as the process runs.
+    """Open the newest edition of the application ``name``. Where ``former`` is an older edition of it, its handles are
+    used again: a handle that was ever called keeps background tasks until the process ends.
 
     Raises RayServeException when there is no application of this name.
     """
@@ -184,11 +184,11 @@ class Generation(EncoderCalls, RerankerCalls):
         opened = [handle.broadcast("ping", self.edition).results_async() for handle in self.parts.values()]
         await asyncio.wait_for(asyncio.gather(*opened), OPEN_S)
         found = 0
-        for example in self.catalog.examples:
+        for example in self.info.examples:
             query = example[: self.info.limits.max_query_chars]
             found += len((await self.answer(SearchRequest(query=query, k=CHECK_K))).results)
-        if self.catalog.examples and self.info.documents and not found:
-            raise CheckError(f"none of the {len(self.catalog.examples)} example queries finds a document")
+        if self.info.examples and self.info.documents and not found:
+            raise CheckError(f"none of the {len(self.info.examples)} example queries finds a document")
 
     async def refresh(self) -> None:
         """Check the parts again and again, until cancelled, for ``check_parts``."""
@@ -222,7 +222,7 @@ def _cover(asked: Sequence[ShardInfo], missing: list[str]) -> float:
 def _build_result(rank: int, placed: Placed, texts: Mapping["Name", "Text"], is_collapsed: bool) -> Result:
     """The result of a document."""
 
-    def read(found: Found) -> dict[str, Any]:
+    def read(found: Hit) -> dict[str, Any]:
         title, text = texts[found.lang, found.doc_id]
         return {"lang": found.lang, "score": found.score, "title": title, "text": text}
 

@@ -48,7 +48,7 @@ def read_keys(environment: Mapping[str, str] = os.environ) -> tuple[Key, ...]:
     """Read the keys of both variables.
 
     Raises:
-        RecipeError: the file cannot be read, an entry is none, or a name occurs twice.
+        RecipeError: the file cannot be read, an entry is not a key, or a name occurs twice.
     """
     lines = [(VARIABLE, entry) for entry in environment.get(VARIABLE, "").split() if entry != NONE]
     if environment.get(FILE_VARIABLE):
@@ -87,7 +87,7 @@ class KeyRing:
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)  # by name: requests left, and when
 
     def find(self, key: str) -> Key | None:
-        """Find the entry of a key. Takes the same time for every key that is none."""
+        """Find the entry of a key. Takes the same time for every unknown key."""
         digest = hash_key(key)
         matching = [entry for entry in self.keys if hmac.compare_digest(entry.sha256, digest)]
         return matching[0] if matching else None

@@ -162,7 +162,7 @@ class SearchAnswer(_Message):
     ``scored_by`` is the stage that gave the scores: the search of one index, the fusion of two, or a second scoring.
 
     ``coverage`` is the share of the documents asked for that were searched; it is below 1 only where the request allows
-    partial answers, and then ``missing`` names the shards that did not answer.
+    partial answers, and then ``missing`` names the parts that did not answer.
     """
 
     query: str
@@ -225,7 +225,8 @@ class RerankInfo(_Message):
 
 
 class Info(_Message):
-    """Description of the served system. ``model`` names the student's artifact; it is null for an index of words.
+    """Description of the served system. ``model`` names the student's artifact, or is what identifies a
+    ready checkpoint; it is null for an index of words.
     ``examples`` are the recipe's example queries, ``fields`` those of the documents' metadata, with their types;
     ``hybrid`` says how searches are fused with those of an index of words, ``rerank`` how many results are scored
     again, and whether they are where a search does not say."""
@@ -255,7 +256,7 @@ PartStatus = Literal["ok", "busy", "gone"]
 
 
 class Health(_Message):
-    """Status of the server and of each part that a search needs: the encoder and every shard.
+    """Status of the server and of each part, which is a deployment: the encoder, each group of shards, the reranker.
 
     A ``busy`` part has a running replica that did not answer the health check in time; a ``gone`` part has none.
     """

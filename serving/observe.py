@@ -28,7 +28,7 @@ from serving.admission import Queue, find_path, read_request_id
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 RESULTS = [0.5, 1.5, 10.5, 100.5, 1000.5]
-OTHER = "other"  # the route of all paths that are none, so that clients cannot make series without end
+OTHER = "other"  # the label of all paths that are no route, so that clients cannot make series without end
 LOG_BYTES, LOG_FILES = 64 << 20, 3
 
 

@@ -1,6 +1,6 @@
 """The one form of every error response, and the sentences in it.
 
-{"error": "one sentence", "fields": [{"field": "k", "expected": "…", "got": "…"}], "missing": ["shard-fa-0", …]}
+{"error": "one sentence", "fields": [{"field": "k", "expected": "…", "got": "…"}], "missing": ["shards-0", …]}
 """
 
 import json

@@ -111,7 +111,8 @@ class Layout:
         return ENCODER in self.groups
 
     def find_group(self, shard: str) -> str:
-        """The deployment that holds a shard: of one that was not there at the start, the last with its language."""
+        """The deployment that holds a shard. One that was added later belongs to the last deployment with shards of its
+        language, or else to the last of all."""
         named = [group for group, shards in self.groups.items() if shard in shards]
         lang = lang_of(shard)
         of_lang = [group for group, shards in self.groups.items() if lang in map(lang_of, shards)]
@@ -124,7 +125,7 @@ class Layout:
         info = describe(served, self.limits)
         shards = [shard.model_copy(update={"part": self.find_group(shard.name)}) for shard in info.shards]
         info = info.model_copy(update={"shards": shards})
-        return Catalog(edition, info, served.examples, served.encoder is not None)
+        return Catalog(edition, info, served.encoder is not None)
 
     def find_newest(self) -> str:
         """The newest edition. Costs one listing of a directory."""

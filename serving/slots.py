@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RETRY_S = 1.0  # between two tries to open what is to be served
 FOLLOW_S = 2.0  # between two looks for a new list of the segments of an index
 # The editions that took part in the answer to the current request.
-used: ContextVar[list[str]] = ContextVar("used")
+editions_used: ContextVar[list[str]] = ContextVar("editions_used")
 Opening = Callable[[str, "Generation | None"], Awaitable["Generation"]]
 log = logging.getLogger("ray.serve")
 
@@ -107,7 +107,6 @@ class Report(NamedTuple):
     serves: tuple[Serving, ...]
     in_flight: dict[str, int]
     failures: dict[str, str]
-    is_ending: bool
 
 
 class Slots:
@@ -119,8 +118,8 @@ class Slots:
         self.former: list[Generation] = []  # those that may still be answering
 
     def change(self, wanted: Sequence[Sequence[str]]) -> None:
-        """Begin to serve an application in each of ``wanted``: in the slot that serves one of these names, else in one
-        that serves none of any. Slots that are left over end."""
+        """Give each list of names in ``wanted`` a slot: the one that serves one of these names, else one that no list
+        claims, else a new one. Close the slots that are left. Returns at once; slots change in the background."""
         free, chosen = list(self.slots), dict[int, Slot]()
         for at, names in enumerate(wanted):
             if slot := next((slot for slot in free if slot.current and slot.current.name in names), None):
@@ -158,14 +157,14 @@ class Slots:
                 named.setdefault(name, generation)
         return named
 
-    def report(self, is_ending: bool) -> Report:
+    def report(self) -> Report:
         """Report what is served, and what is still being answered."""
         self._forget()
         in_flight: dict[str, int] = {}
         for generation in [*self.former, *self.current]:  # some are editions of the same application
             in_flight[generation.name] = in_flight.get(generation.name, 0) + generation.in_flight
         serves = tuple(Serving(one.name, one.info.recipe, one.info.system) for one in self.current)
-        return Report(serves, in_flight, self.failures, is_ending)
+        return Report(serves, in_flight, self.failures)
 
     def _forget(self) -> None:
         """Forget those before that have answered all: an index that grows leaves one behind with each list."""
@@ -191,7 +190,7 @@ def _count_calls(generation: "Generation") -> Callable[[SearchRequest], Awaitabl
     """The answers of a generation to a request that another one answers too: it counts as in flight there."""
 
     async def answer(request: SearchRequest) -> SearchAnswer:
-        editions = used.get([])
+        editions = editions_used.get([])
         if generation.edition not in editions:
             editions.append(generation.edition)
         generation.in_flight += 1

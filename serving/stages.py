@@ -33,7 +33,7 @@ class Stages(NamedTuple):
     rerank: int
 
 
-class Found(NamedTuple):
+class Candidates(NamedTuple):
     """What the stages so far found: results by (language, id), their ranking, and what is known of the search."""
 
     results: Mapping[tuple[str, str], Result]
@@ -90,7 +90,7 @@ async def answer_in_stages(backend: Backend, request: SearchRequest, info: Info)
     return found.answer.model_copy(update={"results": results, "took_ms": took_ms})
 
 
-async def _search(backend: Backend, request: SearchRequest, info: Info, stages: Stages) -> Found:
+async def _search(backend: Backend, request: SearchRequest, info: Info, stages: Stages) -> Candidates:
     """Search as deep as the stages need: the student's index, and the index of words where they are fused."""
     hybrid = info.hybrid if stages.fusion else None
     per_document = len(request.languages or info.languages) if request.collapse else 1
@@ -134,7 +134,7 @@ async def _answer_both(
     return student, of_words  # type: ignore[return-value]
 
 
-def _fuse(answers: tuple[SearchAnswer, SearchAnswer], fusion: Fusion, system: str, hybrid: Hybrid) -> Found:
+def _fuse(answers: tuple[SearchAnswer, SearchAnswer], fusion: Fusion, system: str, hybrid: Hybrid) -> Candidates:
     """Fuse two answers. A document's ``ranks`` say where each of the systems had it."""
     start = time.perf_counter()
     student, words = (_read(answer) for answer in answers)
@@ -155,10 +155,10 @@ def _fuse(answers: tuple[SearchAnswer, SearchAnswer], fusion: Fusion, system: st
         "missing": [*student.answer.missing, *words.answer.missing],
         "scored_by": "fusion",
     }
-    return Found(results, ranking, student.answer.model_copy(update=update))
+    return Candidates(results, ranking, student.answer.model_copy(update=update))
 
 
-async def _rerank(backend: Backend, request: SearchRequest, found: Found, count: int) -> Found:
+async def _rerank(backend: Backend, request: SearchRequest, found: Candidates, count: int) -> Candidates:
     """Score the first documents again; the others are left out."""
     start = time.perf_counter()
     first = [key for key, _ in found.ranking[:count]]
@@ -166,12 +166,12 @@ async def _rerank(backend: Backend, request: SearchRequest, found: Found, count:
     ranking = sorted(zip(first, scores, strict=True), key=lambda hit: (-hit[1], hit[0]))
     took_ms = found.answer.took_ms | {"rerank": round((time.perf_counter() - start) * 1000, 2)}
     stage: Stage = "rerank"
-    return Found(found.results, ranking, found.answer.model_copy(update={"took_ms": took_ms, "scored_by": stage}))
+    return Candidates(found.results, ranking, found.answer.model_copy(update={"took_ms": took_ms, "scored_by": stage}))
 
 
-def _read(answer: SearchAnswer) -> Found:
+def _read(answer: SearchAnswer) -> Candidates:
     results = {(result.lang, result.doc_id): result for result in answer.results}
-    return Found(results, [(key, result.score) for key, result in results.items()], answer)
+    return Candidates(results, [(key, result.score) for key, result in results.items()], answer)
 
 
 def _place(rank: int, placed: Placed, results: Mapping[tuple[str, str], Result], is_collapsed: bool) -> Result:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.arrange import Found, arrange, share_ties
+from serving.arrange import Hit, arrange, share_ties
 from serving.messages import SearchRequest
 
 RANKINGS = {
@@ -53,7 +53,7 @@ def test_a_document_is_found_once_with_the_languages_it_was_found_in():
     assert [one.best.doc_id for one in placed][:2] == ["a", "c"]
     assert {one.best.doc_id for one in placed} == {"a", "b", "c", "d", "x", "y"}
     (c,) = (one for one in placed if one.best.doc_id == "c")
-    assert (c.best, c.others) == (Found("en", "c", 2.5), (Found("de", "c", 2.0),))
+    assert (c.best, c.others) == (Hit("en", "c", 2.5), (Hit("de", "c", 2.0),))
 
 
 scores = st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0])

@@ -16,7 +16,7 @@ from serving.generation import Generation
 from serving.messages import Limits
 from serving.served import Layout
 from serving.shard import Shards
-from serving.slots import Slots, used
+from serving.slots import Slots, editions_used
 from swap_driver import make_system
 from tests.growing import write_parts
 
@@ -110,10 +110,10 @@ def test_a_slot_goes_on_with_what_it_serves_until_the_next_can_be_opened(systems
         slots.change([["a2", "a1"], ["w1"]])
         await wait_until(lambda: "a2" in slots.failures)
         assert slots.default is first
-        assert slots.report(False).serves == (Serving("a1", "tiny", "bm25-1"), Serving("w1", "tiny", "bm25-2"))
+        assert slots.report().serves == (Serving("a1", "tiny", "bm25-1"), Serving("w1", "tiny", "bm25-2"))
         applications.missing.clear()
         await wait_until(lambda: names(slots) == ["a2", "w1"])
-        assert (slots.failures, slots.report(False).in_flight) == ({}, {"a2": 0, "w1": 0})
+        assert (slots.failures, slots.report().in_flight) == ({}, {"a2": 0, "w1": 0})
         slots.change([["w1"]])
         assert names(slots) == ["w1"]
 
@@ -126,18 +126,18 @@ def test_a_hybrid_search_counts_as_in_flight_in_both_systems_and_names_both(syst
         await wait_until(lambda: names(slots) == ["a1", "w1"])
         applications.free.clear()
         editions = ["a1"]
-        used.set(editions)
+        editions_used.set(editions)
         asking = asyncio.create_task(search(slots.default, hybrid=True, k=30))
-        await wait_until(lambda: slots.report(False).in_flight["w1"] == 1)
+        await wait_until(lambda: slots.report().in_flight["w1"] == 1)
         slots.change([["a1"]])  # the words are no longer served, and what has begun is answered
-        assert slots.report(False).in_flight["w1"] == 1
+        assert slots.report().in_flight["w1"] == 1
         assert slots.default.words is None
         applications.free.set()
         answer = await asking
         assert answer["scored_by"] == "fusion"
         assert editions == ["a1", "w1"]
         assert {name for result in answer["results"] for name in result["ranks"]} == {"bm25-1", "bm25-2"}
-        assert "w1" not in slots.report(False).in_flight
+        assert "w1" not in slots.report().in_flight
 
     run(scenario, systems)
 
@@ -150,7 +150,7 @@ def test_each_slot_follows_the_lists_of_its_own_index(systems, tmp_path, monkeyp
 
     async def find(slots):
         editions = [slots.default.edition]
-        used.set(editions)
+        editions_used.set(editions)
         answer = await search(slots.default, hybrid=True, k=30)
         return editions, {result["doc_id"]: result["ranks"] for result in answer["results"]}
 
@@ -169,7 +169,7 @@ def test_each_slot_follows_the_lists_of_its_own_index(systems, tmp_path, monkeyp
             await wait_until(lambda editions=editions: [one.edition for one in slots.current] == editions)
             asked, ranks = await find(slots)
             assert (asked, set(ranks["new"])) == (editions, found)
-        assert slots.report(False).in_flight == {"a1": 1, "w1": 0}  # one application, whatever its edition
+        assert slots.report().in_flight == {"a1": 1, "w1": 0}  # one application, whatever its edition
         assert [slots.former, before.edition, of_words.edition] == [[before], "a1", "w1"]
         assert "new" not in {one["doc_id"] for one in (await search(before, k=30))["results"]}
         assert [one.parts for one in slots.current] == [before.parts, of_words.parts]

@@ -1,8 +1,8 @@
 """Lists of segments: which is the newest, how one is committed, what no list names.
 
-A list says what it follows. A number that was free may be so because its list was removed long ago, so who has created
-one looks whether the next list, where there is one, follows it: if not, the writer has lost as if the number had been
-taken. Costs one listing of a directory to read, two to commit.
+A list holds the token of the list that it follows. A number may be free because its list was removed long ago. So who
+has created a list looks at the list of the next number: if there is one and it follows another token, the writer has
+lost, as if its own number had been taken. Costs one listing of a directory to read, two to commit.
 """
 
 import json
@@ -120,9 +120,9 @@ def clean(index: Place, grace_s: float | None = None) -> list[str]:
     ``grace_s`` is ``BABELRAY_GRACE_S`` by default, or a day: a reader that opened a list may open its files so long.
     What a writer is making now is left alone, as are files whose writing was cut short less than the grace ago.
 
-    Two lists are read, however many there are: what is named is so from the list of its number on, until one names it
-    no more. So if the oldest list that is kept does not name what is as old, no other does; and if the newest does not
-    name what has its number, no list ever did.
+    Two lists are read, however many there are. A file is named by the list of its own number, if by any, and by all
+    later ones until one drops it for good. So if the oldest list that is kept does not name an older file, no later
+    list does; and if the newest list does not name a file of its own number, none ever will.
     """
     grace_s = float(os.environ.get("BABELRAY_GRACE_S") or GRACE_S) if grace_s is None else grace_s
     live, oldest = live_place(index), (time.time() - grace_s) * 1e9

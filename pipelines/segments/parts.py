@@ -3,9 +3,7 @@ and of each language what was added since as one more."""
 
 from dataclasses import dataclass
 
-from pipelines.filters.subset import Selector
-from pipelines.indexes.base import ShardGroup
-from pipelines.segments.snapshot import SegmentDocs, Shard, Snapshot
+from pipelines.segments.snapshot import Shard, Snapshot
 
 ADDED = "added"
 
@@ -33,18 +31,6 @@ class SearchPart:
     def bytes(self) -> int:
         """Bytes of the shards' files."""
         return sum(shard.facts["bytes"] for shard in self.shards)
-
-    def open(self, snapshot: Snapshot) -> ShardGroup:
-        """Open its shards, to be searched as one with their share of the depth."""
-        return snapshot.open(self.lang, [shard.name for shard in self.shards])
-
-    def open_selector(self, snapshot: Snapshot, group: ShardGroup, docs: SegmentDocs) -> Selector:
-        """What finds the documents of a subset among its own, given its opened shards and texts."""
-        return snapshot.select_from(group, docs, [shard.name for shard in self.shards])
-
-    def open_docs(self, snapshot: Snapshot) -> SegmentDocs:
-        """Open the texts of its segments."""
-        return snapshot.open_docs(self.lang, {shard.segment for shard in self.shards})
 
 
 def list_parts(snapshot: Snapshot) -> list[SearchPart]:

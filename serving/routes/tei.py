@@ -42,7 +42,7 @@ class EmbedRequest(Message):
     truncate: bool | None = Field(False, description="Read the beginning of a text that is too long.")
     truncation_direction: Literal["Right", "right"] = Field("Right", description="Texts are cut at their end.")
     prompt_name: InputType | None = Field(None, description="What the texts are; documents when left out.")
-    normalize: bool = Field(True, description="Make unit vectors.")
+    normalize: bool = Field(True, description="Not used: vectors have unit length where the encoder makes them so.")
     dimensions: int | None = Field(None, ge=1, description="Cut vectors to so many dimensions, where the model may be.")
     model: str | None = Field(None, description="The served model; the names are those of GET /v1/models.")
 

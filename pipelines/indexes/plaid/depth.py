@@ -62,9 +62,9 @@ class Depth:
         """Resolve what the user left open by the index's ``levels``, or by ``k`` and the passages of the language, of
         which the group holds a ``share``.
 
-        Documents are returned and passages are scored: a document counts as many as it has on average. ``passages``
-        and ``docs`` are those that may be found; where they are only a ``part`` of the group's, the best k of them
-        stand among the best k / part of all, so as many cells are probed as for so many.
+        Documents are returned and passages are scored: a document counts as the average number of passages.
+        ``passages`` and ``docs`` are those that may be found; where they are only a ``part`` of the group's, the best
+        k of them stand among the best k / part of all, so as many cells are probed as for so many.
         """
         k, per_doc = options.k, passages / max(1, docs)
         of_lang = passages / (share or 1.0)
@@ -88,14 +88,15 @@ class Depth:
         return passages <= max(self.decoded, FEW if self.is_limited else 0) and self.scores_all(passages)
 
     def scores_all(self, passages: int) -> bool:
-        """Whether all of so many passages are candidates, and no cell is probed: where they are no more than that, and
-        the user left the probes to us or limited the search to them."""
+        """Whether no cell is probed, because so many passages are all candidates. Not in an unlimited search whose
+        probes the user set: these are obeyed."""
         return passages <= self.candidates and (self.enough > 0 or self.is_limited)
 
 
 def choose_level(k: int, per_doc: float, passages: float, levels: Sequence[Level] = ()) -> Level:
     """The lowest of ``levels`` that was tried for so many documents; or else the default for ``k`` documents of
-    ``per_doc`` passages in a collection of ``passages``, and in nothing below the highest level that was tried."""
+    ``per_doc`` passages in a collection of ``passages``, with no count below that of the highest level that was
+    tried."""
     tried = sorted(levels, key=lambda level: level.k)
     if enough := [level for level in tried if level.k >= k]:
         return enough[0]
