@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
+import torch
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import PreemptionError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.preemption import PreemptionInfo
 
@@ -56,6 +58,20 @@ def test_our_own_errors_end_a_run_at_once(error: Exception) -> None:
     assert failures.find_own_error(lost) is error
     assert failures.HourlyBudget(9).make_decision(lost) is RAISE
     assert failures.find_own_error(worker_error(_Wrapped(KeyError("x")))) is None
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), ValueError("x"), torch.OutOfMemoryError("CUDA")])
+def test_an_error_that_every_attempt_would_repeat_ends_a_run_at_once(error: Exception) -> None:
+    assert failures.HourlyBudget(9).make_decision(worker_error(_Wrapped(error))) is RAISE
+    assert failures.HourlyBudget(9).make_decision(worker_error(ConnectionError("peer"), error)) is RAISE
+
+
+@pytest.mark.parametrize(
+    "lost", [RayActorError(), OutOfMemoryError("node"), WorkerHealthCheckTimeoutError("silent"), RuntimeError("gloo")]
+)
+def test_a_lost_worker_is_no_error_that_every_attempt_would_repeat(lost: Exception) -> None:
+    errors = [lost] if isinstance(lost, RuntimeError) else [lost, _Wrapped(ValueError("of the other worker"))]
+    assert failures.HourlyBudget(9).make_decision(worker_error(*errors)) is RETRY
 
 
 # a worker group that counts on a node which is gone waits for it in vain: not as long as in earnest
@@ -245,3 +261,44 @@ def test_a_loss_that_is_no_number_is_raised_as_itself_after_one_try(tmp_path, mo
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     assert "raised as itself: the loss of step" in done.stdout.decode()
     assert TrainingRun(train=config).train.resources.failures == 5
+
+
+OUT_OF_MEMORY = """
+import pickle, sys
+from cluster.errors import StepError
+from cluster.storage import Place
+from pipelines.training.config import TrainingRun
+from pipelines.training.losses import KullbackLeibler
+from pipelines.training.trainer import train
+
+class Large(KullbackLeibler):
+    def per_entry(self, student_NW, teacher_NW):
+        self.__dict__["calls"] = self.__dict__.get("calls", 0) + 1
+        if self.__dict__["calls"] > (150 if len(student_NW) > 4 else 300):
+            raise MemoryError(f"no room for {len(student_NW)} entries")
+        return super().per_entry(student_NW, teacher_NW)
+
+config, inputs, out = pickle.loads(sys.stdin.buffer.read())
+config = config.model_copy(update={"loss": Large(temperature=0.5)})
+try:
+    train(TrainingRun(train=config), inputs, Place(out), None)
+except StepError as error:
+    print(error)
+in_pieces = config.model_copy(update={"accumulation": 2})
+print("steps", train(TrainingRun(train=in_pieces), inputs, Place(out), None)["steps"])
+"""
+
+
+def test_a_training_that_ran_out_of_memory_ends_at_once_and_goes_on_in_smaller_pieces(tmp_path, monkeypatch):
+    """There is no room for 8 entries after 150 steps of 200, and for pieces of 4 after 300: enough for the second half
+    alone."""
+    monkeypatch.setenv("BABELRAY_CACHE", str(tmp_path / "cache"))
+    inputs = make_inputs(tmp_path)
+    inputs["start"] = make_start(inputs, tmp_path)
+    config = CONFIG.model_copy(update={"steps": 200, "checkpoint_every": 50})
+    done = run(config, inputs, str(tmp_path / "out"), OUT_OF_MEMORY)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    said = done.stdout.decode()
+    assert "Its last checkpoint is kept" in said
+    assert said.count("MemoryError: no room for 8 entries") == 1
+    assert "steps 200" in said

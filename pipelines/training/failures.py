@@ -1,14 +1,19 @@
-"""Which failures end a training: our own errors at once, lost workers and nodes when there are too many in an hour.
+"""Which failures end a training: errors that would come again at once, lost workers and nodes when there are too many
+in an hour.
 
 Ray Train's own policy counts failures over the whole run, so that a run of days on spot nodes would end with the third
-node that is taken back without notice, and starts the workers again after an error that will come again.
+node that is taken back without notice, and starts the workers again after an error that will come again. Such an error
+must not be counted by the hour: where attempts last longer than ten minutes there are never six in an hour.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -18,6 +23,9 @@ from cluster.errors import BabelrayError
 from cluster.session import is_given
 
 HOUR_S = 3600.0
+# what code raises that would do so again in every attempt; a lost worker or connection shows as another class
+RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+OUT_OF_MEMORY = "OutOfMemoryError"  # torch's, a RuntimeError
 
 
 class HourlyBudget(DefaultFailurePolicy):
@@ -31,7 +39,7 @@ class HourlyBudget(DefaultFailurePolicy):
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """See ``ray.train.v2._internal.execution.failure_handling.FailurePolicy``."""
-        if find_own_error(training_failed_error):
+        if find_own_error(training_failed_error) or _recurs(training_failed_error):
             return FailureDecision.RAISE
         before, now = self._worker_group_failures, time.monotonic()
         decision = super().make_decision(training_failed_error)
@@ -60,6 +68,19 @@ class Trainer(TorchTrainer):
 
 def find_own_error(error: Exception) -> BabelrayError | FloatingPointError | None:
     """The error of ours that a worker raised, if there is one: it would come again."""
+    return next((cause for cause in _find_causes(error) if isinstance(cause, (BabelrayError, FloatingPointError))), None)
+
+
+def _recurs(error: Exception) -> bool:
+    """Whether every attempt would end with this error: a worker raised it by itself. Where a worker was lost too, it
+    may be that what the others raised follows from that."""
+    causes = list(_find_causes(error))
+    if any(isinstance(cause, RayError | RayTrainError) for cause in causes):
+        return False
+    return any(isinstance(cause, RECURRING) or type(cause).__name__ == OUT_OF_MEMORY for cause in causes)
+
+
+def _find_causes(error: Exception) -> Iterator[Exception]:
+    """What each failed worker raised, without Ray Train's wrapper."""
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
-    causes = (getattr(failure, "_base_exc", failure) for failure in failures)
-    return next((cause for cause in causes if isinstance(cause, (BabelrayError, FloatingPointError))), None)
+    return (getattr(failure, "_base_exc", failure) for failure in failures)

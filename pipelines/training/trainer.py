@@ -52,8 +52,9 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
     left sentence and a passage in that of its right one.
 
     Raises:
-        StepError: an input is missing or of the wrong kind, or more than ``resources.failures`` workers were lost in an
-            hour. An error of ours in a worker is raised as itself.
+        StepError: an input is missing or of the wrong kind, more than ``resources.failures`` workers were lost in an
+            hour, or a worker failed as it would in every attempt, as for want of memory. An error of ours in a worker
+            is raised as itself.
         FloatingPointError: the loss is no number; see ``pipelines.training.loop``.
     """
     if missing := {"start", "data"} - set(inputs):
@@ -109,7 +110,8 @@ def _fit(job: Job) -> Any:
         if own := find_own_error(error):
             raise own from error
         raise StepError(
-            f"training failed; its last checkpoint is kept, so run again when it is mended:\n{error}"
+            "training failed. Its last checkpoint is kept: remove the cause that is named below and run again:\n"
+            f"{error}"
         ) from error
 
 
