@@ -12,6 +12,7 @@ from cluster.component import fingerprint
 from pipelines.students import load_encoder
 from pipelines.training.config import TrainConfig, TrainResources
 from pipelines.training.losses import InfoNce, Triplet
+from pipelines.training.sharding import Sharding
 from pipelines.training.workers import Workers
 from toy import CONFIG, STUDENT, labelled, make_inputs, make_loop, open_corpus
 
@@ -173,3 +174,37 @@ def test_what_cannot_be_sharded_is_an_error(changes, said):
 def test_sharding_is_no_part_of_the_fingerprint():
     sharded = CONFIG.model_copy(update={"resources": TrainResources(workers=2, shard=True)})
     assert fingerprint(sharded) == fingerprint(CONFIG)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/alone", rank=0, world_size=1)
+    yield Workers()
+    torch.distributed.destroy_process_group()
+
+
+def test_a_checkpoint_needs_no_room_on_the_device(alone, tmp_path):
+    """The device that the whole student is moved to is torch's meta device, which holds no values."""
+    student = PLAIN.build(open_corpus(make_inputs(tmp_path)), 0)
+    before = {name: p.detach().clone() for name, p in student.model.named_parameters()}
+    sharding = Sharding(student, alone)
+    sharding._device = torch.device("meta")
+    with sharding.gathered(on_device=False) as whole:
+        assert whole.device.type == "cpu"
+        assert all(torch.equal(p, before[name]) for name, p in whole.model.named_parameters())
+    with pytest.raises(NotImplementedError), sharding.gathered(on_device=True) as whole:
+        assert whole.device.type == "meta"  # from which it does not come back
+
+
+def test_a_worker_that_keeps_no_checkpoint_keeps_no_state(alone, tmp_path):
+    student = PLAIN.build(open_corpus(make_inputs(tmp_path)), 0)
+    sharding = Sharding(student, alone)
+    optimizer = torch.optim.AdamW(student.model.parameters())
+    for parameter in student.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kept = sharding.gather_state(optimizer, is_kept=True)["state"]
+    assert {type(value) for of_one in kept.values() for value in of_one.values()} == {torch.Tensor}
+    left = sharding.gather_state(optimizer, is_kept=False)["state"]
+    assert {value for of_one in left.values() for value in of_one.values()} == {None}

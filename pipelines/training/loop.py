@@ -118,9 +118,9 @@ class Loop:
         return Drawn.joined(self.workers.gather(drawn))
 
     @contextmanager
-    def whole(self) -> Iterator[TextEncoder]:
-        """The student with all its weights. All workers call it."""
-        with self.sharding.gathered() if self.sharding else nullcontext(self.student) as student:
+    def whole(self, on_device: bool = True) -> Iterator[TextEncoder]:
+        """The student with all its weights; where they are divided, on the device or in memory. All workers call it."""
+        with self.sharding.gathered(on_device) if self.sharding else nullcontext(self.student) as student:
             yield student
 
     def take(self, snapshot: Snapshot | None) -> None:
@@ -129,14 +129,17 @@ class Loop:
         All workers call it where weights are divided: one with a snapshot, the others give their parts."""
         if not (snapshot or self.sharding):
             return
-        optimizer = self.sharding.gather_state(self.optimizer) if self.sharding else self.optimizer.state_dict()
+        is_kept = snapshot is not None
+        optimizer = (
+            self.sharding.gather_state(self.optimizer, is_kept) if self.sharding else self.optimizer.state_dict()
+        )
         state = {
             "trained": self.adapter.trained if self.adapter else {},
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "overflows": (self.overflows, self.overflows_in_a_row),
         }
-        with self.whole() as student:
+        with self.whole(on_device=False) as student:
             if snapshot:
                 snapshot.take(student, self.adapter, state)
 
@@ -150,7 +153,7 @@ class Loop:
     def restore(self, directory: Path) -> None:
         """Take up the optimiser's state. The student must have been opened from ``directory/model``; where it has an
         adapter, from where the training began: merged weights are rounded."""
-        state = torch.load(directory / "optimizer.pt", map_location=self.student.device, weights_only=True)
+        state = torch.load(directory / "optimizer.pt", map_location="cpu", weights_only=True)
         if self.adapter:
             self.adapter.restore(state["trained"])
         whole = state["optimizer"]

@@ -9,17 +9,17 @@ many pieces as the one that has most (see ``objectives.pieces``).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 from pipelines.students.encoder import TextEncoder
+from pipelines.training.snapshot import copy_to_memory
 from pipelines.training.workers import Workers
 
 
@@ -28,7 +28,7 @@ class Sharding:
 
     def __init__(self, student: TextEncoder, workers: Workers):
         self._model: Any = student.model
-        self._whole = deepcopy(self._model).cpu()
+        self._whole = copy_to_memory(self._model)
         self._student, self._device = student, student.device
         mesh = init_device_mesh(student.device.type, (workers.world,))
         blocks = [block for part in self._model.modules() if isinstance(part, nn.ModuleList) for block in part]
@@ -38,17 +38,29 @@ class Sharding:
             divided.set_force_sum_reduction_for_comms(True)  # … in the one way that gloo knows
 
     @contextmanager
-    def gathered(self) -> Iterator[TextEncoder]:
-        """The student with all its weights as they are now, to be saved or measured. All workers call it."""
+    def gathered(self, on_device: bool) -> Iterator[TextEncoder]:
+        """The student with all its weights as they are now: on the device to be measured, which must have room for all
+        of them, or in memory to be saved. All workers call it."""
         for mine, whole in zip(self._model.parameters(), self._whole.parameters(), strict=True):
             whole.data.copy_(mine.full_tensor())
+        if not on_device:
+            yield self._student.with_model(self._whole)
+            return
         yield self._student.with_model(self._whole.to(self._device))
         self._whole.cpu()
 
-    def gather_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The state of the optimiser, as it would be without sharding. All workers call it."""
-        whole = tree_map(lambda part: part.full_tensor() if isinstance(part, DTensor) else part, optimizer.state_dict())
-        return dict(whole)
+    def gather_state(self, optimizer: torch.optim.Optimizer, is_kept: bool) -> dict[str, Any]:
+        """The state of the optimiser in memory, as it would be without sharding; None in the place of its tensors where
+        it is not kept. Tensor by tensor, so that a device holds one whole one at a time. All workers call it."""
+
+        def gather(part: Any) -> Any:
+            if isinstance(part, DTensor):
+                part = part.full_tensor()
+            if not isinstance(part, Tensor):
+                return part
+            return part.cpu() if is_kept else None
+
+        return dict(tree_map(gather, optimizer.state_dict()))
 
     def divide_state(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """This worker's part of what ``gather_state`` gave. All workers call it."""
