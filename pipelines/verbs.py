@@ -51,7 +51,7 @@ def load_steps(name: str, sets: Sequence[str], data_needed: bool = True) -> "tup
 
     if not is_experiment(name):
         return load_plan(name, sets, data_needed)
-    plan = plan_experiment(load_experiment(name), sets)
+    plan = plan_experiment(load_experiment(name), sets, name)
     if data_needed and plan.absent:
         raise RecipeError("\n".join(plan.absent))
     return plan, plan.root

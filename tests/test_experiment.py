@@ -114,6 +114,17 @@ def test_a_trial_is_the_recipe_that_its_command_makes(tmp_path: Path) -> None:
         assert {s.id for s in plan.steps if s.name == "train"} & made or "train" not in {s.name for s in plan.steps}
 
 
+def test_an_experiment_of_a_path_is_asked_again_by_that_path(tmp_path: Path) -> None:
+    """And the recipe of a variant stands beside the file, whatever the working directory."""
+    (tmp_path / "own.toml").write_text('extends = "atlas"\n[train]\nsteps = 3\n')
+    path = write(tmp_path, SMALL.replace('system = "bm25"', 'recipe = "own.toml"'))
+    sets = ["--set", f"root={tmp_path / 'root'}", "--json"]
+    (shown,) = json.loads(CliRunner().invoke(app, ["show", path, "report-small", *sets]).stdout)
+    assert shown["config"]["commands"][0].startswith(f"babelray experiment {path} --set root=")
+    words, *_ = plan_experiment(load_experiment(path)).find("words")
+    assert words.trial.recipe == str(tmp_path / "own.toml")
+
+
 def test_overrides_change_the_base_below_the_variants(tmp_path: Path) -> None:
     plan = plan_experiment(load_experiment(write(tmp_path)), ["train.mixing=round_robin_entries", "train.ways=2"])
     trained, *_ = plan.find("trained")
@@ -131,6 +142,14 @@ def test_folds_with_several_keys_are_taken_together() -> None:
         {"train.seed": 1, "source.territories": 10},
         {"train.seed": 2, "source.territories": 12},
     ]
+
+
+def test_folds_whose_first_values_repeat_are_named_by_all_their_values() -> None:
+    folds = {"source.fold": [1, 1, 2], "train.seed": [7, 8, 7]}
+    experiment = Experiment(name="x", base="atlas", folds=folds, seeds={"train.steps": [1, 2]}, variants={"a": {}})
+    found = list(dict.fromkeys((trial.fold, trial.values["train.seed"]) for trial in experiment.trials()))
+    assert found == [("1, 7", 7), ("1, 8", 8), ("2, 7", 7)]
+    assert {trial.seed for trial in experiment.trials()} == {"1", "2"}
 
 
 def test_a_variant_that_names_a_seed_is_the_same_trial_for_every_seed() -> None:
@@ -168,6 +187,7 @@ def test_a_grid_has_a_variant_for_each_element_of_the_product() -> None:
             r"key compare.c.tset; did you mean .*test",
         ),
         ({"folds": {"train.seed": [1], "source.fold": [1, 2]}}, r"\[folds\].*train.seed: 1, source.fold: 2"),
+        ({"folds": {"train.seed": [3, 4], "source.fold": [1, 1]}, "seeds": {"x": [5, 5]}}, r"\[seeds\].*got 5 2 times"),
         ({"folds": {"train.seed": []}}, r"\[folds\].*train.seed: 0"),
         ({"variants": {}}, r"variants.*or a grid"),
         ({"grid": {"a": {"key": "train.steps", "values": [1, 2]}}}, r"variants.*or a grid"),
@@ -187,6 +207,10 @@ def test_wrong_experiments_name_the_key(changes: dict[str, Any], message: str, t
     [
         ({"set": {"train.stpes": 3}}, r"variant trained: .*unknown key train.stpes; did you mean steps"),
         ({"sets": ["nowhere"]}, r"sets names 'nowhere'; recipe atlas has \['atlas'\]"),
+        (
+            {"measures": ["pearson"], "compare": {}},
+            r"variant trained: the set atlas is measured by nDCG@20, AP, .*asks for measures = \['pearson'\]",
+        ),
         ({"base": "atlsa"}, r"no recipe 'atlsa': did you mean 'atlas'"),
         ({"variants": {"a": {"system": "bm26"}}, "compare": {}}, r"variant a: system = 'bm26' is not there; .*bm25"),
         ({"variants": {"a": {"set": {"root": "here"}}, "b": {}}, "compare": {}}, r"several roots"),
@@ -254,7 +278,7 @@ def test_the_report_puts_folds_together_and_takes_the_mean_of_seeds(tmp_path: Pa
         by_id = {f"q{n}": float(value) for n, value in enumerate(values)}  # the same ids in both folds
         evaluations[str(number)] = write_evaluation(tmp_path / f"evaluate@{number}", {"all": by_id})
     trained = Place.of(tmp_path / "train@0")
-    (trained / "losses.tsv").write(b"step\tloss\tlr\tseconds\n1\t0.9\t0.1\t1.0\n2\t0.5\t0.1\t2.0\n")
+    (trained / "losses.tsv").write(b"step\tloss\tlr\tseconds\n1\t0.9\t0.1\t1.0\n2\tnan\t0.1\t1.5\n3\t0.5\t0.1\t2.0\n")
     (trained / "validation.tsv").write(b"step\tnDCG@20\tseconds\n2\t0.6100\t2.0\n")
     training = directory_artifact(Path(trained.path))
     config = ReportConfig(
@@ -276,7 +300,7 @@ def test_the_report_puts_folds_together_and_takes_the_mean_of_seeds(tmp_path: Pa
     (verdict,) = result.verdicts
     assert verdict.difference == pytest.approx(np.mean(expected["good"]) - np.mean(expected["bad"]))
     curves = {curve.measure: (curve.fold, curve.steps, curve.values) for curve in result.curves}
-    assert curves == {"loss": ("0", (1, 2), (0.9, 0.5)), "nDCG@20": ("0", (2,), (0.61,))}
+    assert curves == {"loss": ("0", (1, 3), (0.9, 0.5)), "nDCG@20": ("0", (2,), (0.61,))}
     page = (out / "report.html").read().decode()
     assert "good is &lt;above&gt; bad" in page
     assert "made-up values" in page

@@ -229,6 +229,13 @@ def test_an_experiment_compares_correlations_over_folds(directory, tmp_path):
         plan_experiment(load_experiment(str(tmp_path / "sts.toml")), [f"source.path={directory}"])
 
 
+def test_an_experiment_on_pairs_asks_for_correlations(directory, tmp_path):
+    text = EXPERIMENT.partition("[compare")[0].replace('measures = ["pearson"', 'measures = ["nDCG@20"')
+    (tmp_path / "sts.toml").write_text(text)
+    with pytest.raises(RecipeError, match=r"variant mono: the set sts is measured by pearson, spearman, .*'nDCG@20'"):
+        plan_experiment(load_experiment(str(tmp_path / "sts.toml")), [f"source.path={directory}"])
+
+
 def test_the_shared_benchmark_is_read_as_its_readme_counts_it(shared_data):
     source = Sts(path=str(shared_data / "stsb"))
     for lang in ("en", "zh"):

@@ -33,14 +33,14 @@ class Variant(Component):
     system: str = STUDENT
 
 
-class Values(Component):
+class GridAxis(Component):
     """One axis of a grid: a key of the recipe, and its values."""
 
     key: str
     values: tuple[Any, ...] = Field(min_length=2)
 
 
-class Correcting(Component):
+class CorrectionTable(Component):
     """How p-values are corrected for the number of comparisons."""
 
     method: Correction = "holm"
@@ -50,7 +50,8 @@ class Experiment(Component):
     """One experiment: every variant is run on every fold with every seed.
 
     ``folds`` and ``seeds`` hold values for keys of the recipe. The questions of all folds are put together; over seeds
-    a question's value is the mean. With several keys in one table the first values of all make the first fold.
+    a question's value is the mean. With several keys in one table the first values of all make the first fold. A fold
+    (or seed) is named by the value of its first key, and by all its values where those of the first key repeat.
     """
 
     name: str
@@ -62,10 +63,10 @@ class Experiment(Component):
     folds: dict[str, tuple[Any, ...]] = {}
     seeds: dict[str, tuple[Any, ...]] = {}
     variants: dict[str, Variant] = {}
-    grid: dict[str, Values] = {}
+    grid: dict[str, GridAxis] = {}
     effects: AxisClaim | None = None
     compare: dict[str, Claim] = {}
-    correction: Correcting = Correcting()
+    correction: CorrectionTable = CorrectionTable()
     limits: tuple[str, ...] = ()  # what these data cannot show, in words, for the page
 
     @model_validator(mode="after")
@@ -75,6 +76,9 @@ class Experiment(Component):
         for table, values in (("folds", self.folds), ("seeds", self.seeds)):
             if len({len(of_key) for of_key in values.values()}) > 1 or any(not of_key for of_key in values.values()):
                 raise ValueError(f"[{table}]: expected values, and as many for each key, got {_lengths(values)}")
+            labels = [label for label, _ in _list_settings(values)]
+            if repeated := [label for label in labels if labels.count(label) > 1]:
+                raise ValueError(f"[{table}]: expected each of them once, got {repeated[0]} {len(repeated)} times")
         for axis in (self.effects.larger, self.effects.than) if self.effects else ():
             if axis not in self.grid:
                 raise ValueError(f"[effects] names {axis!r}, which is no axis; expected one of {sorted(self.grid)}")
@@ -115,7 +119,8 @@ class Experiment(Component):
     def trials(self) -> "Iterator[Trial]":
         """Every variant on every fold with every seed."""
         for name, variant in self.all_variants().items():
-            for (fold, of_fold), (seed, of_seed) in itertools.product(_together(self.folds), _together(self.seeds)):
+            both = itertools.product(_list_settings(self.folds), _list_settings(self.seeds))
+            for (fold, of_fold), (seed, of_seed) in both:
                 values = {**self.set, **of_fold, **of_seed, **variant.set}
                 yield Trial(name, fold, seed, variant.recipe or self.base, variant.system, values)
 
@@ -166,19 +171,26 @@ def load_experiment(name: str) -> Experiment:
     tree.setdefault("name", path.stem)
     if str(tree.get("base", "")).endswith(".toml"):
         tree["base"] = str((path.parent / tree["base"]).absolute())  # it stands beside the experiment's file
+    variants = tree.get("variants")
+    for variant in variants.values() if isinstance(variants, dict) else ():
+        if isinstance(variant, dict) and str(variant.get("recipe", "")).endswith(".toml"):
+            variant["recipe"] = str((path.parent / variant["recipe"]).absolute())
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(explain(f"experiment {name}", tree, error, Experiment)) from error
 
 
-def _together(table: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _list_settings(table: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name and the overrides of each fold (or seed); one without name and overrides where there are none."""
     if not table:
         yield "", {}
         return
-    for values in zip(*table.values(), strict=True):
-        yield str(values[0]), dict(zip(table, values, strict=True))
+    rows = list(zip(*table.values(), strict=True))
+    repeats = len({str(values[0]) for values in rows}) < len(rows)
+    for values in rows:
+        label = ", ".join(map(str, values)) if repeats else str(values[0])
+        yield label, dict(zip(table, values, strict=True))
 
 
 def _lengths(values: Mapping[str, Sequence[Any]]) -> str:

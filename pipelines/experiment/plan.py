@@ -16,7 +16,8 @@ from cluster.step import Step, find_steps, list_steps
 from cluster.storage import Place, redact_secrets
 from pipelines import plan as planning
 from pipelines.correlate import list_rows
-from pipelines.evaluate import POOL
+from pipelines.correlation import MEASURES as CORRELATIONS
+from pipelines.evaluate import POOL, EvaluateConfig
 from pipelines.experiment.config import Experiment, Trial
 from pipelines.experiment.report import ReportConfig, TrialKey, write_report
 from pipelines.model_hub import remember_answers
@@ -92,19 +93,22 @@ class ExperimentPlan:
 
 
 @remember_answers()
-def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> ExperimentPlan:
+def plan_experiment(experiment: Experiment, overrides: Sequence[str] = (), asked_as: str = "") -> ExperimentPlan:
     """Plan every trial, and the report.
 
-    ``overrides`` change the base recipe, below what the experiment and its variants set.
+    ``overrides`` change the base recipe, below what the experiment and its variants set. ``asked_as`` is the name or
+    the path that the user typed, for the command on the page; empty: the experiment's name.
 
     Raises:
-        RecipeError: a trial's recipe does not load or plan, has no such system or evaluation set, or the languages of
-            a comparison are not measured; the message names the variant and the key.
+        RecipeError: a trial's recipe does not load or plan, has no such system or evaluation set, a set is measured by
+            none of the experiment's measures, or the languages of a comparison are not measured; the message names the
+            variant and the key.
     """
     trials = [_plan_trial(experiment, trial, overrides) for trial in experiment.trials()]
     roots = {one.plan.recipe.root for one in trials}
     if len(roots) > 1:
         raise RecipeError(f"experiment {experiment.name}: its trials have several roots, {sorted(roots)}; expected one")
+    _check_measures(experiment, trials)
     _check_languages(experiment, trials)
     inputs: dict[str, Any] = {"evaluations": {}, "trainings": {}}
     for number, one in enumerate(trials):
@@ -125,7 +129,7 @@ def plan_experiment(experiment: Experiment, overrides: Sequence[str] = ()) -> Ex
         compare=tuple(experiment.compare.values()),
         correction=experiment.correction.method,
         limits=experiment.limits,
-        commands=_commands(experiment, overrides),
+        commands=_commands(experiment, overrides, asked_as or experiment.name),
     )
     report = Step(f"report-{experiment.name}", write_report, config, inputs, verb="evaluate")
     return ExperimentPlan(experiment, trials, report, Place.of(roots.pop()))
@@ -169,6 +173,27 @@ def _plan_trial(experiment: Experiment, trial: Trial, overrides: Sequence[str]) 
             known = sorted(system for of, system in plan.measured if of == name)
             raise RecipeError(f"{where}: system = {trial.system!r} is not there; expected one of {known}")
     return PlannedTrial(trial, plan, {name: plan.measured[name, trial.system] for name in sets})
+
+
+def _check_measures(experiment: Experiment, trials: Sequence[PlannedTrial]) -> None:
+    """Raise where a trial's evaluation has none of the measures of the experiment."""
+    for one in trials:
+        for set_name, step in one.evaluations.items():
+            known = _list_measures(step)
+            if not set(known) & set(experiment.measures):
+                raise RecipeError(
+                    f"experiment {experiment.name}, variant {one.trial.variant}: the set {set_name} is measured by "
+                    f"{', '.join(known)}, and the experiment asks for measures = {list(experiment.measures)}: name one "
+                    "of the set's, or leave the set out with sets"
+                )
+
+
+def _list_measures(step: Step) -> Sequence[str]:
+    """The measures of an evaluation."""
+    if "pairs" in step.inputs:
+        return CORRELATIONS
+    assert isinstance(step.config, EvaluateConfig)
+    return step.config.measures
 
 
 def _check_languages(experiment: Experiment, trials: Sequence[PlannedTrial]) -> None:
@@ -223,10 +248,10 @@ def check_questions(plan: ExperimentPlan) -> None:
                 )
 
 
-def _commands(experiment: Experiment, overrides: Sequence[str]) -> tuple[str, ...]:
+def _commands(experiment: Experiment, overrides: Sequence[str], asked_as: str) -> tuple[str, ...]:
     """The command of the experiment, and that of one trial of each variant, as they can be typed."""
     given = [word for override in overrides for word in ("--set", override)]
-    lines = {"": ["babelray", "experiment", experiment.name, *given]}
+    lines = {"": ["babelray", "experiment", asked_as, *given]}
     for trial in experiment.trials():
         sets = [word for key, value in trial.values.items() for word in ("--set", f"{key}={format_value(value)}")]
         verb = ["babelray", "run", trial.recipe]

@@ -20,7 +20,7 @@ def experiment(name: str, only: Sequence[str], sets: Sequence[str], console: Any
     Raises:
         RecipeError: what is wrong in the file of the experiment or of its base, found before anything runs.
     """
-    plan = plan_experiment(load_experiment(name), sets)
+    plan = plan_experiment(load_experiment(name), sets, name)
     is_finished = (plan.root / plan.report.id / MANIFEST).exists()
     if plan.absent and not is_finished:
         raise RecipeError("\n".join(plan.absent))
