@@ -7,6 +7,7 @@ from scipy import stats
 from cluster.component import fingerprint
 from cluster.errors import RecipeError, StepError
 from experiments import pair, scores
+from pipelines.evaluate import OVER_LANGUAGES
 from pipelines.experiment.claims import Axis, Claim
 from pipelines.experiment.results import Scores
 from pipelines.experiment.scores import summarise
@@ -116,10 +117,19 @@ def test_pools_of_different_languages_are_not_compared():
     assert [v.lang for v in judge([SUPERIOR], made[:-1])] == ["de"]
     pool = SUPERIOR.model_copy(update={"languages": ("all",)})
     assert [v.lang for v in judge([pool], made)] == ["all"]
-    with pytest.raises(RecipeError, match=r"compare\.c\.languages: .*\(de; the pool 'all' where both pool the same\)"):
+    with pytest.raises(
+        RecipeError, match=r"compare\.c\.languages: .*\(de; all, mono, cross where their languages are the"
+    ):
         judge([pool], made[:-1])
     with pytest.raises(RecipeError, match=r"compare\.c: a is measured in de and b in zh: they share no language"):
         judge([SUPERIOR], [made[1], made[5]])
+
+
+@pytest.mark.parametrize("lang", OVER_LANGUAGES)
+def test_means_over_different_languages_are_not_compared(lang):
+    made = [scores(name, pair(0.05)[i], lang=of) for i, name in enumerate("ab") for of in (lang, "de", "en")]
+    assert [v.lang for v in judge([SUPERIOR], made)] == [lang, "de", "en"]
+    assert [v.lang for v in judge([SUPERIOR], made[:-1])] == ["de"]
 
 
 def test_the_axis_of_a_grid():

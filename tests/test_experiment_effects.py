@@ -112,6 +112,17 @@ def test_axes_that_interact_are_not_explained():
     assert fit_grid(full, same).fits[0].explained is None
 
 
+def test_pools_of_different_languages_have_no_effects():
+    full = grid(TASKS, Axis.of("k", [1, 2]))
+    langs = {"1-1": ("all", "de"), "1-2": ("all", "de", "zh"), "3-1": ("de", "all"), "3-2": ("all", "de")}
+    made = [scores(name, [0.2, 0.3], lang=lang) for name, of in langs.items() for lang in of]
+    assert [fit.lang for fit in fit_grid(full, made).fits] == ["de"]
+    assert [fit.lang for fit in fit_grid(full, [one for one in made if one.lang != "zh"]).fits] == ["all", "de"]
+    apart = [one for one in made if one.lang != ("zh" if one.variant == "1-1" else "de")]
+    with pytest.raises(StepError, match=r"share a language and a measure, got 1-1 in all, de; 1-2 in all, zh; .*alike"):
+        fit_grid(full, apart)
+
+
 def test_errors_name_the_key():
     full = grid(LANGUAGES, TASKS)
     made = measure(full, {})

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.errors import RecipeError, StepError
+from pipelines.evaluate import OVER_LANGUAGES
 from pipelines.experiment.claims import Axis, AxisClaim, Grid
 from pipelines.experiment.results import Answer, Basis, Contrast, Effect, Fit, Level, Scores
 from pipelines.experiment.scores import Table, check_questions, tabulate, values_by_seed
@@ -33,7 +34,7 @@ SAMPLES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
-class Found:
+class GridEffects:
     """What the report needs: one effect per axis, one contrast per claim, one fit, in each language and measure."""
 
     effects: tuple[Effect, ...]
@@ -64,13 +65,15 @@ class AxisEstimate:
         return float(np.ptp(self.levels_QL.mean(axis=0))), np.ptp(self.levels_BL, axis=1)
 
 
-def fit_grid(grid: Grid, scores: Sequence[Scores], claims: Sequence[AxisClaim] = ()) -> Found:
-    """Fit the main effects of a grid in each language and measure that all its variants have.
+def fit_grid(grid: Grid, scores: Sequence[Scores], claims: Sequence[AxisClaim] = ()) -> GridEffects:
+    """Fit the main effects of a grid in each language and measure that all its variants have; over several languages
+    (``evaluate.OVER_LANGUAGES``) only where all variants are measured in the same ones.
 
     Raises:
         RecipeError: a claim names no axis, a variant's level is not one of its axis, or the variants do not tell the
             axes apart.
-        StepError: a variant of the grid has no scores, or other questions than the first.
+        StepError: a variant of the grid has no scores, they share no language, or one has other questions than the
+            first.
     """
     _check_grid(grid, claims)
     effects: list[Effect] = []
@@ -81,7 +84,7 @@ def fit_grid(grid: Grid, scores: Sequence[Scores], claims: Sequence[AxisClaim] =
         effects += [_describe(axis, found[axis.name], lang, measure) for axis in grid.axes]
         contrasts += [_contrast(claim, found, lang, measure) for claim in claims]
         fits.append(Fit(lang=lang, measure=measure, explained=_find_explained(grid, values_QV)))
-    return Found(tuple(effects), tuple(contrasts), tuple(fits))
+    return GridEffects(tuple(effects), tuple(contrasts), tuple(fits))
 
 
 def _check_grid(grid: Grid, claims: Sequence[AxisClaim]) -> None:
@@ -109,14 +112,26 @@ def _find_values(grid: Grid, table: Table) -> Iterator[tuple[str, str, np.ndarra
     """Language, measure, and the values [Q, V] of the grid's variants, means over seeds."""
     names = [point.variant for point in grid.points]
     first = [(measure, lang) for variant, measure, lang in table if variant == names[0]]
+    langs = {name: {lang for variant, _, lang in table if variant == name} for name in names}
     for name in names:
-        missing = [f"{measure} in {lang}" for measure, lang in first if (name, measure, lang) not in table]
-        if missing or not first:
-            by = missing[0] if missing else "any measure"
+        if not langs[name]:
+            by = " in ".join(first[0]) if first else "any measure"
             raise StepError(
                 f"grid: expected scores of the variant {name} by {by}, got none: evaluate it like the others"
             )
-    for measure, lang in first:
+    same = all(of == langs[names[0]] for of in langs.values())
+    shared = [
+        (measure, lang)
+        for measure, lang in first
+        if all((name, measure, lang) in table for name in names) and (same or lang not in OVER_LANGUAGES)
+    ]
+    if not shared:
+        measured = "; ".join(f"{name} in {', '.join(sorted(of))}" for name, of in langs.items())
+        raise StepError(
+            f"grid: expected variants that share a language and a measure, got {measured}: set their evaluation "
+            "languages alike"
+        )
+    for measure, lang in shared:
         of = [table[name, measure, lang] for name in names]
         for other in of[1:]:
             check_questions(of[0], other)

@@ -5,6 +5,7 @@ cells.tsv      the means by variant, language and measure, for a spreadsheet
 report.html    one page that needs no network
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from statistics import fmean
 from typing import Annotated, Any
@@ -76,6 +77,9 @@ def write_report(config: ReportConfig, inputs: Mapping[str, Any], out: Place, fa
     return {"verdicts": answers, "summary": f"{len(result.cells)} means, {len(result.verdicts)} comparisons"}
 
 
+write_report.version = 2  # type: ignore[attr-defined]  # 2: no pools and means of different languages are compared
+
+
 def read_scores(config: ReportConfig, evaluations: Mapping[str, Mapping[str, Artifact]]) -> Iterator[Scores]:
     """The values of every question by variant, measure and language, those of all sets and folds together.
 
@@ -126,6 +130,7 @@ def read_curves(config: ReportConfig, trainings: Mapping[str, Artifact]) -> Iter
         for name in ("losses.tsv", "validation.tsv"):
             header, *lines = (artifact.place / name).read().decode().splitlines()
             points = [(int(step), float(value)) for step, value, *_ in (line.split("\t") for line in lines)]
+            points = [(step, value) for step, value in points if math.isfinite(value)]  # fp16 that overflowed: nan
             if points:
                 points = points[:: max(1, len(points) // POINTS)]
                 yield Curve(

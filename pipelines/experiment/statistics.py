@@ -27,7 +27,7 @@ from itertools import combinations
 import numpy as np
 
 from cluster.errors import RecipeError
-from pipelines.evaluate import POOL
+from pipelines.evaluate import OVER_LANGUAGES
 from pipelines.experiment.claims import Claim, Correction
 from pipelines.experiment.paired import correct, ratio_interval, t_statistic, tost
 from pipelines.experiment.power import find_effect, find_questions, power_of_t, power_of_tost
@@ -105,14 +105,16 @@ def _check_known(key: str, names: Collection[str], known: Collection[str]) -> No
 
 
 def _shared_languages(claim: Claim, x: str, y: str, table: Table) -> list[str]:
-    """The languages in which two variants are compared. Pools of different languages are not: the larger is harder."""
+    """The languages in which two variants are compared. Pools and means of different languages are not: a larger pool
+    is harder, and a mean is of other values."""
     of_x, of_y = ({lang: None for variant, _, lang in table if variant == name} for name in (x, y))
     same = of_x.keys() == of_y.keys()
-    shared = [lang for lang in of_x if lang in of_y and (same or lang != POOL)]
+    shared = [lang for lang in of_x if lang in of_y and (same or lang not in OVER_LANGUAGES)]
     if missing := [lang for lang in claim.languages if lang not in shared]:
         raise RecipeError(
             f"compare.{claim.name}.languages: expected languages in which both {x} and {y} are measured "
-            f"({', '.join(shared) or 'none'}; the pool {POOL!r} where both pool the same), got {', '.join(missing)}"
+            f"({', '.join(shared) or 'none'}; {', '.join(OVER_LANGUAGES)} where their languages are the same), got "
+            f"{', '.join(missing)}"
         )
     if not shared:
         raise RecipeError(

@@ -68,7 +68,9 @@ class Trainer(TorchTrainer):
 
 def find_own_error(error: Exception) -> BabelrayError | FloatingPointError | None:
     """The error of ours that a worker raised, if there is one: it would come again."""
-    return next((cause for cause in _find_causes(error) if isinstance(cause, (BabelrayError, FloatingPointError))), None)
+    return next(
+        (cause for cause in _find_causes(error) if isinstance(cause, (BabelrayError, FloatingPointError))), None
+    )
 
 
 def _recurs(error: Exception) -> bool:
