@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -65,8 +66,8 @@ def english():
     return load_encoder("minilm", device="cpu")
 
 
-def make(corpus):
-    base = Transplant(model="minilm", pieces=60)
+def make(corpus, model="minilm"):
+    base = Transplant(model=model, pieces=60)
     return Dense(base=base, query_prefix="", doc_prefix="").build(corpus, seed=1)
 
 
@@ -134,6 +135,16 @@ def test_the_same_corpus_gives_the_same_student(student, corpus):
     again = make(corpus)
     assert again.model.tokenizer.get_vocab() == student.model.tokenizer.get_vocab()
     np.testing.assert_array_equal(rows_of(again), rows_of(student))
+
+
+@pytest.mark.parametrize("more", [8, 1000])  # fewer and more than the pieces that are added
+def test_rows_beyond_the_vocabulary_are_not_read(student, corpus, english, tmp_path, more):
+    """Some checkpoints' matrices of vectors are padded to a round size."""
+    padded = deepcopy(english.model[0])
+    padded.model.resize_token_embeddings(len(padded.tokenizer) + more, mean_resizing=False)
+    padded.model.save_pretrained(tmp_path)
+    padded.tokenizer.save_pretrained(tmp_path)
+    np.testing.assert_array_equal(rows_of(make(corpus, str(tmp_path))), rows_of(student))
 
 
 def test_a_piece_that_would_cut_english_otherwise_is_not_added(english):

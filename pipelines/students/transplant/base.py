@@ -52,14 +52,14 @@ class Transplant(Pretrained):
         import torch
         from sentence_transformers.sentence_transformer.modules import Transformer
 
-        from pipelines.students.transplant.rows import Rows, find_rows
+        from pipelines.students.transplant.rows import Averaging, find_rows
         from pipelines.students.transplant.vocabulary import extend_tokenizer
 
         module: Any = Transformer(resolve(self)).float()
-        pairs = self._collect_pairs(corpus, seed)
+        pairs, pieces = self._collect_pairs(corpus, seed), len(module.tokenizer)
         tokenizer = extend_tokenizer(module.tokenizer, self.left, pairs, self.pieces)
-        known = module.model.get_input_embeddings().weight.detach()
-        found = find_rows(tokenizer, pairs, known.numpy(), Rows(self.neighbours, self.power))
+        known = module.model.get_input_embeddings().weight.detach()[:pieces]  # some matrices are padded beyond them
+        found = find_rows(tokenizer, pairs, known.numpy(), Averaging(self.neighbours, self.power))
         module.model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
             module.model.get_input_embeddings().weight.copy_(torch.from_numpy(found))

@@ -4,9 +4,9 @@ How well a new piece f goes with a known piece e is Dice's coefficient over sent
 
     2 · |pairs with f on the right and e on the left| / (|pairs with f| + |pairs with e|)
 
-A row is the mean of the best few, weighted by a power of it, and as long as those rows are in the mean. Sentences are
-counted in the language that has the piece most often. The two forms of a Chinese piece, at the beginning of a run and
-inside it, are counted as one.
+A new row is the mean of the rows of the best few known pieces, weighted by a power of the coefficient and scaled to
+their mean length. Sentences are counted in the language that has the piece most often. The two forms of a Chinese
+piece, at the beginning of a run and inside it, are counted as one.
 
 Array names end in their shape: S sentence pairs, F pieces on the right, V vocabulary, D dimensions.
 """
@@ -25,14 +25,14 @@ Pairs = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Rows:
+class Averaging:
     """How many pieces a row is the mean of, and the power of Dice's coefficient that weighs them."""
 
     neighbours: int
     power: float
 
 
-def find_rows(tokenizer: Any, pairs: Pairs, known_VD: np.ndarray, how: Rows) -> np.ndarray:
+def find_rows(tokenizer: Any, pairs: Pairs, known_VD: np.ndarray, how: Averaging) -> np.ndarray:
     """The rows of the whole vocabulary, float32: the known ones first, as they are, but for letters of other scripts.
 
     A new piece that is in no sentence gets the mean of the known rows.
