@@ -204,7 +204,8 @@ def interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Holm's adjusted p-values, in the given order: the chance of one false alarm in the whole family stays below p."""
+    """Holm's adjusted p-values, in the given order. Where those below α are taken as found, the chance of any false
+    alarm in the family is at most α."""
     n = len(p_values)
     adjusted, largest = [0.0] * n, 0.0
     for rank, i in enumerate(sorted(range(n), key=lambda i: p_values[i])):

@@ -176,7 +176,7 @@ def test_what_is_remembered_of_a_ranking_changes_no_sample(tmp_path, monkeypatch
         monkeypatch.setattr("pipelines.training.batches.REMEMBERED", most)
         batches = Batches(*collection, Draw(ways=3), 15, 6)
         assert [batches.entries(number) for number in range(8)] == drawn
-        assert len(batches._there) == most
+        assert len(batches._present) == most
 
 
 def test_nothing_to_draw_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
@@ -184,6 +184,8 @@ def test_nothing_to_draw_is_an_error_that_says_what_to_do(tmp_path, monkeypatch)
     _, queries, docs = collection = stores(tmp_path, {("zh", f"d{n}") for n in range(40)})
     with pytest.raises(StepError, match=r"fewer than 2 passages .*Lower train.ways"):
         Batches(*collection, Draw("round_robin_entries", ways=2), 1, 0).entries(0)
+    with pytest.raises(StepError, match=r"queries of \S+ in a row have fewer than 2 passages"):
+        Batches(collection[0], {}, docs, Draw(ways=2), 1, 0).entries(0)
     empty = ScoredPassages(RowStore.open(table_artifact(tmp_path / "none@0", RANKINGS, [])))
     with pytest.raises(StepError, match="nothing to learn from"):
         Batches(empty, queries, docs, Draw(), 1, 0)

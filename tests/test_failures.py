@@ -289,6 +289,7 @@ print("steps", train(TrainingRun(train=in_pieces), inputs, Place(out), None)["st
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_ran_out_of_memory_ends_at_once_and_goes_on_in_smaller_pieces(tmp_path, monkeypatch):
     """There is no room for 8 entries after 150 steps of 200, and for pieces of 4 after 300: enough for the second half
     alone."""

@@ -34,7 +34,7 @@ class Network(nn.Module):
 
 
 class Points:
-    """Triplets [N, 3, 5] of points: question, relevant, negative; see ``learners.Learned``."""
+    """Triplets [N, 3, 5] of points: question, relevant, negative; see ``learners.SetLoss``."""
 
     def __init__(self, network):
         self.network = network
@@ -91,7 +91,7 @@ def learnt(network, sets, meta):
     value, gradient = outcome.loss, flat(outcome.gradient)
     if outcome.difference is not None:
         value = value + meta.kd_weight * outcome.difference**2
-        gradient = gradient + 2 * meta.kd_weight * outcome.difference * flat(outcome.apart)
+        gradient = gradient + 2 * meta.kd_weight * outcome.difference * flat(outcome.difference_gradient)
     return float(value), gradient
 
 
@@ -215,7 +215,7 @@ def test_maml_align_equals_the_formulas_of_the_code_over_a_batch_of_tasks(networ
     apart = sum(o.difference for o in outcomes)
     value = sum(o.loss for o in outcomes) / 2 + meta.kd_weight * apart**2
     found = sum(flat(o.gradient) for o in outcomes) / 2
-    found = found + 2 * meta.kd_weight * apart * sum(flat(o.apart) for o in outcomes)
+    found = found + 2 * meta.kd_weight * apart * sum(flat(o.difference_gradient) for o in outcomes)
     assert float(value) == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(found, expected_slope, rtol=1e-9, atol=1e-12)
     assert abs(lq0 - ls1) > 1e-3  # so that the distillation counts

@@ -26,7 +26,7 @@ from cluster.errors import RecipeError, StepError
 from pipelines.evaluate import OVER_LANGUAGES
 from pipelines.experiment.claims import Axis, AxisClaim, Grid
 from pipelines.experiment.results import Answer, Basis, Contrast, Effect, Fit, Level, Scores
-from pipelines.experiment.scores import Table, check_questions, tabulate, values_by_seed
+from pipelines.experiment.scores import Table, check_same_questions, tabulate, values_by_seed
 from pipelines.significance import LEVEL
 
 SAMPLES = 10_000
@@ -134,7 +134,7 @@ def _find_values(grid: Grid, table: Table) -> Iterator[tuple[str, str, np.ndarra
     for measure, lang in shared:
         of = [table[name, measure, lang] for name in names]
         for other in of[1:]:
-            check_questions(of[0], other)
+            check_same_questions(of[0], other)
         questions = sorted(of[0].values)
         yield lang, measure, np.column_stack([values_by_seed(one, questions).mean(axis=1) for one in of])
 

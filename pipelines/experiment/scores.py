@@ -42,7 +42,7 @@ def values_by_seed(one: Scores, questions: Sequence[str] | None = None) -> np.nd
     return np.array([one.values[question] for question in (questions or sorted(one.values))])
 
 
-def check_questions(a: Scores, b: Scores) -> None:
+def check_same_questions(a: Scores, b: Scores) -> None:
     """Raise a StepError that names both variants where they were measured on different questions."""
     if a.values.keys() != b.values.keys():
         only_a, only_b = sorted(a.values.keys() - b.values.keys()), sorted(b.values.keys() - a.values.keys())

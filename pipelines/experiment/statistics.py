@@ -32,7 +32,7 @@ from pipelines.experiment.claims import Claim, Correction
 from pipelines.experiment.paired import correct, ratio_interval, t_statistic, tost
 from pipelines.experiment.power import find_effect, find_questions, power_of_t, power_of_tost
 from pipelines.experiment.results import Answer, Scores, Verdict
-from pipelines.experiment.scores import Table, check_questions, tabulate, values_by_seed
+from pipelines.experiment.scores import Table, check_same_questions, tabulate, values_by_seed
 from pipelines.significance import Test as By
 from pipelines.significance import interval, is_constant, p_value
 
@@ -40,7 +40,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClaimedPair:
     """Two variants of a claim in one language by one measure: their values by question, means over seeds."""
 
     claim: Claim
@@ -83,7 +83,7 @@ def judge(claims: Sequence[Claim], scores: Sequence[Scores], correction: Correct
     )
 
 
-def _find_comparisons(claim: Claim, table: Table) -> Iterator[Comparison]:
+def _find_comparisons(claim: Claim, table: Table) -> Iterator[ClaimedPair]:
     """All pairs of a claim in all its languages and measures."""
     claim.check_variants(list(dict.fromkeys(variant for variant, _, _ in table)))
     known = list(dict.fromkeys(measure for _, measure, _ in table))
@@ -95,8 +95,8 @@ def _find_comparisons(claim: Claim, table: Table) -> Iterator[Comparison]:
             for lang in langs:
                 if (x, measure, lang) in table and (y, measure, lang) in table:
                     a, b = table[x, measure, lang], table[y, measure, lang]
-                    check_questions(a, b)
-                    yield Comparison(claim, a, b, values_by_seed(a).mean(axis=1), values_by_seed(b).mean(axis=1))
+                    check_same_questions(a, b)
+                    yield ClaimedPair(claim, a, b, values_by_seed(a).mean(axis=1), values_by_seed(b).mean(axis=1))
 
 
 def _check_known(key: str, names: Collection[str], known: Collection[str]) -> None:
@@ -124,7 +124,7 @@ def _shared_languages(claim: Claim, x: str, y: str, table: Table) -> list[str]:
     return [lang for lang in shared if lang in claim.languages] if claim.languages else shared
 
 
-def _test(one: Comparison, by: By) -> tuple[float | None, float | None]:
+def _test(one: ClaimedPair, by: By) -> tuple[float | None, float | None]:
     """The p-values of the claim and of the opposite claim."""
     tested_Q, claim = one.tested, one.claim
     if claim.test == "superior":
@@ -134,7 +134,7 @@ def _test(one: Comparison, by: By) -> tuple[float | None, float | None]:
     return p_value(tested_Q, by), tost(tested_Q, claim.bound, by)[0] if claim.bound else None
 
 
-def _decide(one: Comparison, p: float | None, corrected: tuple[float | None, float | None], family: int) -> Verdict:
+def _decide(one: ClaimedPair, p: float | None, corrected: tuple[float | None, float | None], family: int) -> Verdict:
     """The verdict of a comparison with its p-value, and those of the claim and its opposite corrected."""
     a_Q, b_Q, claim = one.a_Q, one.b_Q, one.claim
     differences, (p_corrected, p_against) = a_Q - b_Q, corrected
@@ -178,7 +178,7 @@ def _decide(one: Comparison, p: float | None, corrected: tuple[float | None, flo
     )
 
 
-def _find_statistic(one: Comparison) -> float | None:
+def _find_statistic(one: ClaimedPair) -> float | None:
     """Student's t of the test; for equivalence that of the side with the greater p-value."""
     tested_Q, claim = one.tested, one.claim
     if claim.test != "equivalent" or claim.bound is None:
@@ -192,7 +192,7 @@ def _find_effect_size(differences: np.ndarray) -> float | None:
     return float(differences.mean() / differences.std(ddof=1))
 
 
-def _find_detectable(one: Comparison, alpha: float) -> float | None:
+def _find_detectable(one: ClaimedPair, alpha: float) -> float | None:
     """See ``Verdict.detectable``. None for fewer than two questions; 0 without variance."""
     tested_Q = one.tested
     n, test = len(tested_Q), one.claim.test
@@ -205,7 +205,7 @@ def _find_detectable(one: Comparison, alpha: float) -> float | None:
     return None if effect is None else effect * float(tested_Q.std(ddof=1))
 
 
-def _count_questions(one: Comparison, alpha: float) -> int | None:
+def _count_questions(one: ClaimedPair, alpha: float) -> int | None:
     """See ``Verdict.n_to_decide``."""
     tested_Q, claim = one.tested, one.claim
     if len(tested_Q) < 2 or is_constant(tested_Q):

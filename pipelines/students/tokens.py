@@ -1,8 +1,8 @@
 """Texts to rows: what a model reads of each text, tokenised without padding.
 
-The library's own ``preprocess`` decides what a row is (prompt, special tokens, markers, expansion, truncation). Of the
-documents of most models it is what the tokenizer alone gives in a third of the time; whether it is, is found out once
-per model, by comparing the two on sample texts.
+The library's own ``preprocess`` decides what a row is (prompt, special tokens, markers, expansion, truncation). For
+documents, most models' ``preprocess`` gives what the tokenizer gives alone in a third of the time. Whether a model's
+does is found out once, by comparing the two on sample texts.
 """
 
 from collections.abc import Sequence

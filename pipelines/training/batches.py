@@ -125,7 +125,7 @@ class Batches:
         self.passages, self.queries, self.docs = passages, dict(sorted(queries.items())), dict(docs)
         self.draw, self.batch, self.seed = draw, batch, seed
         self.langs = tuple(sorted(self.docs))
-        self._there: dict[int, tuple[np.ndarray, tuple[str, ...]]] = {}
+        self._present: dict[int, tuple[np.ndarray, tuple[str, ...]]] = {}
 
     def entries(self, number: int, rank: int = 0, world: int = 1) -> tuple[list[list[Entry]], int]:
         """The entries of batch ``number`` that worker ``rank`` of ``world`` computes, one list per query, and how many
@@ -149,17 +149,18 @@ class Batches:
             if entries := self._draw(row, random):
                 return entries, skipped
             row = int(random.integers(len(self.passages)))
+        # an imitation of vectors has no queries
+        asked = f"are missing in {' and '.join(store.name for store in self.queries.values())} or " * bool(self.queries)
         raise StepError(
-            f"{REPLACEMENTS} queries of {self.passages.name} in a row are missing in "
-            f"{' and '.join(store.name for store in self.queries.values())} or have fewer than {self.draw.ways} "
-            f"passages in {', '.join(self.langs)}: expected {self.draw.ways} ways of the best {self.draw.pool}. Lower "
+            f"{REPLACEMENTS} queries of {self.passages.name} in a row {asked}have fewer than {self.draw.ways} passages "
+            f"in {', '.join(self.langs)}: expected {self.draw.ways} ways of the best {self.draw.pool}. Lower "
             "train.ways, raise select.k, or look at the rejected rows of the translations"
         )
 
     def _draw(self, row: int, random: np.random.Generator) -> list[Entry]:
         """The entries of one query, or none when it is missing or too few of its passages exist."""
         found = self.passages.candidates(row, self.draw.pool)
-        there_LK, asked_in = self._which(row, found)
+        there_LK, asked_in = self._find_present(row, found)
         if not there_LK.size:
             return []
         drawn = _DRAWS[self.draw.mixing](there_LK, found.positives, self.draw, random)
@@ -180,34 +181,34 @@ class Batches:
             for ways, langs in drawn
         ]
 
-    def _which(self, row: int, found: Candidates) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _find_present(self, row: int, found: Candidates) -> tuple[np.ndarray, tuple[str, ...]]:
         """Which of the K candidates there are in each of L languages, [L, K], and the languages in which the query is
         asked; [L, 0] and none where it is missing."""
-        known = self._there.get(row)
+        known = self._present.get(row)
         if known is None:
             asked_in = tuple(lang for lang, store in self.queries.items() if found.query_id in store)
             doc_ids = found.doc_ids if asked_in else []
             hashed = hash_ids(doc_ids)
             there_LK = np.stack([self.docs[lang].positions(doc_ids, hashed) >= 0 for lang in self.langs])
             known = there_LK, asked_in
-            if len(self._there) < REMEMBERED:
-                self._there[row] = known
+            if len(self._present) < REMEMBERED:
+                self._present[row] = known
         return known
 
 
 # Each of these returns pairs of arrays [W]: passages (indices into the candidates) and languages (indices), one pair
 # per entry; none where the query cannot be used. ``there_LK`` says which of K passages exist in which of L languages.
-Drawn = list[tuple[np.ndarray, np.ndarray]]
+DrawnEntries = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _mix_passages(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
+def _mix_passages(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> DrawnEntries:
     ways = _ways(np.flatnonzero(there_LK.any(0)), positives, draw, random)
     if ways is None:
         return []
     return [(ways, np.array([random.choice(np.flatnonzero(there_LK[:, k])) for k in ways]))]
 
 
-def _mix_entries(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
+def _mix_entries(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> DrawnEntries:
     enough = np.flatnonzero(there_LK.sum(1) >= draw.ways)
     if positives:
         enough = np.intersect1d(enough, np.flatnonzero(there_LK[:, :positives].any(1)))
@@ -218,7 +219,7 @@ def _mix_entries(there_LK: np.ndarray, positives: int, draw: Draw, random: np.ra
     return [] if ways is None else [(ways, np.full(len(ways), lang))]
 
 
-def _round_robin(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> Drawn:
+def _round_robin(there_LK: np.ndarray, positives: int, draw: Draw, random: np.random.Generator) -> DrawnEntries:
     ways = _ways(np.flatnonzero(there_LK.all(0)), positives, draw, random)
     return [] if ways is None else [(ways, np.full(len(ways), lang)) for lang in range(len(there_LK))]
 

@@ -98,9 +98,9 @@ class TrainConfig(Component):
     # it adds the same gradients up in another order, under other masks of dropout. So a training that ran out of memory
     # goes on from its last checkpoint with more pieces; one that is not changed resumes to the bit, as ever
     accumulation: Speed = Speed(1)
-    # tokens of a piece into which an in-batch contrast, or an imitation of vectors, cuts its share by itself, padding
-    # included: what its memory is for. 8,192 are 45 passages of 180 tokens, about 2.5 GB of activations of a small
-    # transformer (MiniLM) in fp32
+    # an in-batch contrast, and an imitation of vectors, cut their share by themselves into pieces of at most so many
+    # tokens, padding included: this bounds their memory. 8,192 are 45 passages of 180 tokens, about 2.5 GB of
+    # activations of a small transformer (MiniLM) in fp32
     piece_tokens: Speed = Speed(8192)
     precision: Wanted = "fp32"  # "auto": bf16 where the machine that plans computes with it, else fp32
     validation: Validation = Validation()

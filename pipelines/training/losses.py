@@ -198,8 +198,9 @@ class InfoNce(_Contrast):
 
 
 class Triplet(_Contrast):
-    """How far a negative comes nearer to the query than ``margin`` behind the relevant passage, the mean over an
-    entry's negatives: max(0, margin − score of the relevant passage + score of the negative) (Schroff et al. 2015).
+    """By how much a negative's score exceeds that of the relevant passage less ``margin``, 0 where it does not; the
+    mean over an entry's negatives: max(0, margin − score of the relevant passage + score of the negative) (Schroff et
+    al. 2015).
 
     The ``distance`` of a ``score`` is the score with its sign turned: of a dense student 1 − cosine, of late
     interaction a sum of cosines over the query's tokens, which asks for a margin as many times larger. ``euclidean`` is

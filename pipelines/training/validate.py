@@ -22,7 +22,7 @@ from pipelines.training.config import Validation
 DEPTH = 20
 DOCS_AT_ONCE = 64
 
-Found = list[list[tuple[float, str]]]  # for each query, (score, name of the document)
+BestDocs = list[list[tuple[float, str]]]  # for each query, (score, name of the document)
 
 
 class Pool:
@@ -57,7 +57,7 @@ class Pool:
         room = max(0, most - len(needed))
         return [*needed, *heapq.nsmallest(room, (name for name in others if name not in needed), key=draw)]
 
-    def search(self, encoder: Encoder, rank: int = 0, world: int = 1) -> Found:
+    def search(self, encoder: Encoder, rank: int = 0, world: int = 1) -> BestDocs:
         """The best 20 for each query among this worker's share of the pool."""
         names = self.names[rank::world]
         if not names:
@@ -70,7 +70,7 @@ class Pool:
             scores.append(score_all(queries, encoder.encode_docs(texts)))
         return best_of([list(zip(row, names, strict=True)) for row in np.concatenate(scores, axis=1).tolist()])
 
-    def measure(self, found: Found) -> float:
+    def measure(self, found: BestDocs) -> float:
         """Mean nDCG@20 of the merged findings."""
         values = [
             ndcg([relevant.get(name, 0) for _, name in ranked], list(relevant.values()))
@@ -86,7 +86,7 @@ class Pool:
         return self.measure([[pair for share in shares for pair in share[q]] for q in range(len(self.queries))])
 
 
-def best_of(found: Found) -> Found:
+def best_of(found: BestDocs) -> BestDocs:
     """The best 20 of each query; ties by name."""
     return [sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:DEPTH] for pairs in found]
 

@@ -170,8 +170,8 @@ class Checkpoints:
         )
 
     def _copy(self, records: Records) -> str | None:
-        """Copy the checkpoint to memory, and make the directory that it will be written to. The first worker's; the
-        others give it their parts."""
+        """Copy the training to the first worker's memory, to which the others give their parts, and make the directory
+        for the files. Returns that directory; None on the other workers."""
         if self._snapshot:
             self._stored.wait()
             if self._error:

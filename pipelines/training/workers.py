@@ -37,8 +37,8 @@ class Workers:
         return values
 
     def join(self, tensor: Tensor) -> tuple[Tensor, slice]:
-        """The tensors [N, T, …] of all workers along N, the other sizes padded with zeros to the largest, and where
-        this worker's are. No gradient flows."""
+        """The tensors [N, T, …] of all workers joined along N, their other dimensions padded with zeros to the largest,
+        and the slice of N that is this worker's. No gradient flows."""
         tensor = tensor.detach()
         if self.world == 1:
             return tensor, slice(0, len(tensor))
@@ -55,7 +55,8 @@ class Workers:
 
 
 class GradientSum:
-    """Sums the gradients of parameters over the workers. Afterwards each has one, zero where nothing used it."""
+    """Sums the gradients of parameters over the workers. Afterwards every parameter has a gradient: zeros where no
+    worker used it."""
 
     def __init__(self, parameters: Iterable[Parameter], workers: Workers):
         self._world = workers.world

@@ -88,8 +88,8 @@ class CorpusStatistics:
         """Compute the weight of a query word: MIN_WEIGHT − log of its share of the texts, in nats.
 
         The share is that of the language where the word is most common. For a word of the pivot language, only that
-        language and the queries count: "what" is rare in documents and yet says little. So do the words of questions
-        in other languages.
+        language and the queries count: "what" is rare in documents and yet says little. For any other word the
+        documents of all languages and the questions in other languages count.
         """
         foreign = [*self.docs.values(), *self.translated_queries.values()]
         collections = self.list_pivot_frequencies() if self.is_pivot(word) else foreign

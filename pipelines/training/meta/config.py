@@ -28,12 +28,12 @@ class Meta(Component):
     sentence, and those of the right one; ``support`` and ``queries`` count pairs.
 
     ``order`` 2 takes the gradient through the inner steps, 1 as if they had moved the weights by a constant
-    (first-order MAML, Finn et al. 2017, section 5.2). ``kd_weight`` is λ. ``kd_target``: of ``loss`` the squared
-    difference of the summed losses of teacher and student (the released code), of ``logits`` the KL divergence of the
-    softmax over the passages of the first query set, whose scores are divided by ``kd_temperature`` (of pairs the mean
-    squared difference of their cosines), of ``embeddings``
-    the mean squared difference of the vectors of its texts. ``student_adapts``: the student has an inner loop of its
-    own, on the first query set (the paper's text); the released code has none. ``learners`` has the formulas.
+    (first-order MAML, Finn et al. 2017, section 5.2). ``kd_weight`` is λ. ``kd_target`` says what is distilled.
+    ``loss``: the squared difference of the summed losses of teacher and student (the released code). ``logits``: the KL
+    divergence of the softmax over the passages of the first query set, whose scores are divided by ``kd_temperature``;
+    for pairs the mean squared difference of their cosines. ``embeddings``: the mean squared difference of the vectors
+    of that set's texts. ``student_adapts``: the student has an inner loop of its own, on the first query set (the
+    paper's text); the released code has none. ``learners`` has the formulas.
     """
 
     algorithm: Algorithm = "maml_align"

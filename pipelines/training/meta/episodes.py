@@ -7,8 +7,8 @@ where sets are ``similar``.
 
     random    questions of every set are drawn from all
     similar   a query set is drawn from the same questions as the support set's where it asks in another language, and
-              from the questions nearest to those under the student that training begins with; what lacks is drawn from
-              all
+              from the questions nearest to those under the student that training begins with; what is missing is drawn
+              from all questions
 
 Everything is looked up among training questions and training passages: no other text can be in an episode.
 """

@@ -1,6 +1,6 @@
 """The meta-learners: MAML (Finn et al. 2017) and MAML-Align (arXiv 2309.08185), as gradients of one meta-task.
 
-A task has sets S0, Q0, Q1 …; ``Learned`` gives the loss of a set under given weights. With φ = adapt(θ, S0), which is
+A task has sets S0, Q0, Q1 …; ``SetLoss`` gives the loss of a set under given weights. With φ = adapt(θ, S0), which is
 ``inner_steps`` steps of gradient descent with ``inner_lr``, and θ' = adapt(θ, Q0) where the student adapts, else θ:
 
     finetune     the mean over S0, Q0, Q1 of loss(θ, ·)
@@ -14,8 +14,8 @@ and the loss of a batch is the mean over its tasks of all but the KD of losses, 
     kd_target = embeddings   the mean squared difference of the vectors on Q0; the teacher, φ, is held fixed
 
 Since the square is of sums over all workers' tasks, a task gives two gradients: ``gradient``, of what is added up, and
-``apart``, of loss(φ, Q0) − loss(θ', Q0). So one task is in memory at a time, whatever the batch. With ``order`` 1 the
-gradient with respect to φ is taken for that with respect to θ.
+``difference_gradient``, of loss(φ, Q0) − loss(θ', Q0). So one task is in memory at a time, whatever the batch. With
+``order`` 1 the gradient with respect to φ is taken for that with respect to θ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,9 @@ Weights = Mapping[str, Tensor]
 Gradient = Sequence[Tensor]
 
 
-class Learned(Protocol):
-    """What is learnt of a set of examples under given weights, by name; they may have a graph of their own."""
+class SetLoss(Protocol):
+    """The loss of a set of examples under given weights, and how far a student is from a teacher on it. Weights are
+    tensors by parameter name, and may have a graph of their own."""
 
     def loss(self, weights: Weights, examples: Any) -> Tensor:
         """The mean loss of the examples, a scalar."""
@@ -49,10 +50,10 @@ class Outcome:
     loss: Tensor
     gradient: Gradient
     difference: Tensor | None = None
-    apart: Gradient = ()
+    difference_gradient: Gradient = ()
 
 
-def learn(meta: Meta, learned: Learned, weights: Weights, sets: Sequence[Any]) -> Outcome:
+def learn(meta: Meta, learned: SetLoss, weights: Weights, sets: Sequence[Any]) -> Outcome:
     """The outcome of one task. ``weights`` are leaves that require gradients; ``sets`` begin with the support set."""
     if meta.algorithm == "finetune":
         return _average([learned.loss(weights, examples) for examples in sets], weights)
@@ -63,7 +64,7 @@ def learn(meta: Meta, learned: Learned, weights: Weights, sets: Sequence[Any]) -
     return _align(meta, learned, weights, sets, (teacher, at))
 
 
-def adapt(meta: Meta, learned: Learned, weights: Weights, support: Any) -> Weights:
+def adapt(meta: Meta, learned: SetLoss, weights: Weights, support: Any) -> Weights:
     """The weights after the inner steps; of order 2 with the graph that leads to them, of order 1 new leaves."""
     second = meta.order == 2
     for _ in range(meta.inner_steps):
@@ -77,7 +78,7 @@ def adapt(meta: Meta, learned: Learned, weights: Weights, support: Any) -> Weigh
 
 
 def _align(
-    meta: Meta, learned: Learned, weights: Weights, sets: Sequence[Any], taught: tuple[Weights, Weights]
+    meta: Meta, learned: SetLoss, weights: Weights, sets: Sequence[Any], taught: tuple[Weights, Weights]
 ) -> Outcome:
     """The outcome of MAML-Align; ``taught`` are φ and what gradients of its losses are taken with respect to."""
     _, first, second = sets

@@ -30,7 +30,7 @@ from pipelines.training.data import open_docs, open_queries
 from pipelines.training.losses import ContrastiveLoss, Cosine
 from pipelines.training.meta.config import Meta
 from pipelines.training.meta.episodes import Answers, Episode, Episodes, RetrievalEpisodes
-from pipelines.training.meta.learners import Learned, Outcome, learn
+from pipelines.training.meta.learners import Outcome, SetLoss, learn
 from pipelines.training.meta.pairs import PairEpisodes, Pairs
 from pipelines.training.meta.triplets import AlignedVectors, Tokenised, Triplets
 from pipelines.training.objectives.base import Pass
@@ -119,7 +119,7 @@ class MetaObjective:
                 total.add(learn(self.meta, self._learned(share, step.precision), leaves, episode.sets), self._batch)
         return total.finish(step, self.meta.kd_weight)
 
-    def _learned(self, share: EpisodeShare, precision: Precision) -> Learned:
+    def _learned(self, share: EpisodeShare, precision: Precision) -> SetLoss:
         texts = Tokenised(share.queries, share.docs, precision)
         if isinstance(self._loss, Cosine):
             return Pairs(self.student, self._loss, texts, self.meta)
@@ -141,7 +141,7 @@ class _Total:
         self._trained = trained
         self._loss = torch.zeros(1, device=trained[0].device)
         self._difference = torch.zeros_like(self._loss)
-        self._gradient, self._apart = ([torch.zeros_like(weight) for weight in trained] for _ in range(2))
+        self._gradient, self._difference_gradient = ([torch.zeros_like(weight) for weight in trained] for _ in range(2))
 
     def add(self, task: Outcome, batch: int) -> None:
         """Add a task of a batch of so many."""
@@ -149,13 +149,13 @@ class _Total:
         torch._foreach_add_(self._gradient, list(task.gradient), alpha=1 / batch)
         if task.difference is not None:
             self._difference += task.difference
-            torch._foreach_add_(self._apart, list(task.apart))
+            torch._foreach_add_(self._difference_gradient, list(task.difference_gradient))
 
     def finish(self, step: Pass, kd_weight: float) -> Tensor:
         """Add this worker's part of the gradient to the parameters', and return its part of the loss [1]."""
         workers = step.workers
         workers.sum(self._difference)  # of all workers, before it is squared
-        torch._foreach_add_(self._gradient, self._apart, alpha=float(2 * kd_weight * self._difference))
+        torch._foreach_add_(self._gradient, self._difference_gradient, alpha=float(2 * kd_weight * self._difference))
         for weight, gradient in zip(self._trained, self._gradient, strict=True):
             weight.grad = gradient
         return self._loss + (kd_weight * self._difference.square() if workers.rank == 0 else 0)

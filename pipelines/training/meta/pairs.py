@@ -74,7 +74,7 @@ class EmbeddedPairs(nn.Module):
 
 
 class Pairs:
-    """What is learnt of sets of sentence pairs; see ``learners.Learned``."""
+    """What is learnt of sets of sentence pairs; see ``learners.SetLoss``."""
 
     def __init__(self, student: TextEncoder, loss: Cosine, texts: Tokenised, meta: Meta):
         self._embedding, self._loss, self._meta = EmbeddedPairs(student, texts), loss, meta
@@ -87,7 +87,7 @@ class Pairs:
         return left_ND, right_ND
 
     def loss(self, weights: Weights, examples: Sequence[Entry]) -> Tensor:
-        """See ``Learned``: the mean squared difference of cosine and gold score."""
+        """See ``SetLoss``: the mean squared difference of cosine and gold score."""
         cosine_N = cosine_similarity(*self.embed(weights, examples))
         gold_N = torch.tensor([float(entry.scores[0]) for entry in examples], device=cosine_N.device)
         return self._loss.per_entry(cosine_N, gold_N).mean()

@@ -50,7 +50,7 @@ class Embedding(nn.Module):
 
 
 class Triplets:
-    """What is learnt of sets of triplets; see ``learners.Learned``. Tensor names: N triplets, U questions, V passages
+    """What is learnt of sets of triplets; see ``learners.SetLoss``. Tensor names: N triplets, U questions, V passages
     of a set."""
 
     def __init__(self, student: TextEncoder, loss: ContrastiveLoss, texts: Tokenised, temperature: float):
@@ -65,7 +65,7 @@ class Triplets:
         return texts, functional_call(self._embedding, named, (rows, self._texts.precision))
 
     def loss(self, weights: Weights, examples: Sequence[Entry]) -> Tensor:
-        """See ``Learned``."""
+        """See ``SetLoss``."""
         texts, (queries, query_mask, docs, doc_mask) = self.embed(weights, examples)
         of_questions = take(queries, texts.query_N), take(query_mask, texts.query_N)
         scores_NW = maxsim(*of_questions, take(docs, texts.doc_NW), take(doc_mask, texts.doc_NW))

@@ -104,9 +104,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Pass:
-    """How one step's gradients are made: the other workers, the precision, into how many pieces a share is cut at
-    least, how many tokens a piece holds at most where pieces are cut by tokens, and whether all workers must take the
-    same passes through the student, because each holds a part of it."""
+    """How one step's gradients are made: the other workers, the precision, ``pieces``, how many pieces a share is cut
+    into (at most so many where it is cut by queries, about so many or more where it is cut by tokens), how many tokens
+    a piece of the second kind holds at most, and whether all workers must take the same passes through the student,
+    because each holds a part of it."""
 
     workers: Workers
     scaler: torch.amp.GradScaler

@@ -40,7 +40,7 @@ class Queries:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class BatchPassages:
     """What the entries of this worker are compared with: the distinct passages of all workers, and for each of the M
     candidates of the batch which of them it is and its id. This worker's begin at ``first``."""
 
@@ -72,7 +72,7 @@ class Contrast:
     def loss(self, groups: Sequence[Sequence[Entry]], share: Share, precision: Precision = "fp32") -> Tensor:
         """The sum over queries of the mean loss of a query's entries, each among its own passages."""
         entries = [entry for group in groups for entry in group]
-        left_out = [_find_no_negatives(entry, self._by_teacher) for entry in entries]
+        left_out = [_find_excluded_ids(entry, self._by_teacher) for entry in entries]
         excluded = [[doc in out for doc in e.doc_ids] for e, out in zip(entries, left_out, strict=True)]
         excluded_NW = torch.tensor(excluded, device=self.student.device)
         positive_N = torch.zeros(len(entries), dtype=torch.long, device=self.student.device)
@@ -99,7 +99,7 @@ class Contrast:
         return loss
 
     def _gradients_of_vectors(
-        self, own: Queries, candidates: Candidates, entries: Sequence[Entry], mean_over: int, step: Pass
+        self, own: Queries, candidates: BatchPassages, entries: Sequence[Entry], mean_over: int, step: Pass
     ) -> tuple[Tensor, Tensor, Tensor]:
         """This worker's part of the loss [1], and the whole batch's gradients of this worker's queries and passages."""
         queries, docs = own.vectors.requires_grad_(), candidates.vectors.requires_grad_()
@@ -158,7 +158,7 @@ def _score_blocks(queries_PQD: Tensor, query_mask_PQ: Tensor, blocks: Sequence[T
     return torch.cat(scores, dim=1)
 
 
-def _find_no_negatives(entry: Entry, by_teacher: FalseNegatives | None) -> frozenset[str]:
+def _find_excluded_ids(entry: Entry, by_teacher: FalseNegatives | None) -> frozenset[str]:
     """The ids that are no negatives of an entry, in any language: of passages known to be relevant, and of those that a
     teacher finds about as relevant."""
     return entry.relevant.union(by_teacher.find(entry.teacher, entry.doc_ids[0]) if by_teacher else ())
@@ -173,14 +173,14 @@ def _exclude(
         places.setdefault(doc_id, []).append(at)
     excluded_NM = torch.zeros(len(entries), len(ids), dtype=torch.bool)
     for n, (entry, own) in enumerate(zip(entries, positives, strict=True)):
-        left_out = _find_no_negatives(entry, by_teacher)
+        left_out = _find_excluded_ids(entry, by_teacher)
         excluded_NM[n, [at for doc_id in left_out for at in places.get(doc_id, ()) if at != own]] = True
     return excluded_NM
 
 
-def _gather(embedded: EmbeddedTexts, texts: Distinct, entries: Sequence[Entry], workers: Workers) -> Candidates:
+def _gather(embedded: EmbeddedTexts, texts: Distinct, entries: Sequence[Entry], workers: Workers) -> BatchPassages:
     docs, where = workers.join(embedded.vectors["document"])
     mask, _ = workers.join(embedded.masks["document"].to(torch.uint8))
     all_doc_M, mine = workers.join(texts.doc_NW.flatten() + where.start)
     ids = workers.gather([doc_id for entry in entries for doc_id in entry.doc_ids])
-    return Candidates(docs, mask.bool(), where, all_doc_M, [i for part in ids for i in part], mine.start)
+    return BatchPassages(docs, mask.bool(), where, all_doc_M, [i for part in ids for i in part], mine.start)

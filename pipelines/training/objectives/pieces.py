@@ -82,9 +82,8 @@ class EmbeddedTexts:
     def backward(self, gradients: Mapping[Task, Tensor]) -> None:
         """Add the gradients of the weights, given those of the vectors (scaled already), by task [U, T, D]."""
         kept = [piece for piece in self._pieces if piece.vectors is not None]
-        others = [
-            piece for piece in self._pieces if piece.vectors is None
-        ]  # the longest first, whose memory others fit
+        # the longest first: the memory that it frees is large enough for the others
+        others = [piece for piece in self._pieces if piece.vectors is None]
         for number, piece in enumerate([*kept, *others], 1):
             vectors, piece.vectors = piece.vectors, None
             if vectors is None:
@@ -112,8 +111,8 @@ def _fill_up(pieces: Sequence[Piece], count: int) -> list[Piece]:
 
 
 def _put_kept_last(pieces: Sequence[Piece], budget: int) -> tuple[list[Piece], int]:
-    """The pieces in the order in which they are embedded, and from which on graphs are kept: of the largest ones that
-    together hold no more tokens than one may."""
+    """The pieces in the order in which they are embedded, and the number of the first whose graph is kept. The graphs
+    that are kept are those of the largest pieces that together hold no more tokens than one piece may."""
     kept: dict[int, Piece] = {}
     tokens = 0
     for number, piece in sorted(enumerate(pieces), key=lambda pair: -pair[1].tokens):
