@@ -19,7 +19,7 @@ from pipelines.students.adapter import Lora
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.losses import KullbackLeibler
 from pipelines.training.workers import Workers
-from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus, save_loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,7 +88,7 @@ def test_what_is_saved_is_merged_and_needs_sentence_transformers_alone(start, in
     loop = loop_of(start, inputs)
     train(loop, range(10))
     unmerged, before = encode(loop.student), weights_of(loop.student)
-    loop.save(tmp_path)
+    save_loop(loop, tmp_path)
     assert all(torch.equal(before[name], values) for name, values in weights_of(loop.student).items())
     assert_same(encode(loop.student), unmerged, rtol=0, atol=0)
     original, saved = (load_file(root / "model.safetensors") for root in (start, tmp_path / "model"))
@@ -105,7 +105,7 @@ def test_a_dense_student_trains_its_factors_alone(inputs, tmp_path):
     loop = make_loop(ADAPTED.model_copy(update=COSINES), DENSE.build(open_corpus(inputs), 0), inputs)
     assert all(".lora_" in name for name in loop.adapter.trained)
     train(loop, range(5))
-    loop.save(tmp_path)
+    save_loop(loop, tmp_path)
     alone = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     vectors = [vector[0] for vector in loop.student.encode_docs(TEXTS)]
     assert_same(alone.encode_document(TEXTS), vectors, rtol=0, atol=1e-5)
@@ -117,7 +117,7 @@ def test_a_dense_student_trains_its_factors_alone(inputs, tmp_path):
 def test_the_adapter_is_what_peft_opens_on_the_base(start, inputs, tmp_path):
     loop = loop_of(start, inputs)
     train(loop, range(10))
-    loop.save(tmp_path)
+    save_loop(loop, tmp_path)
     files = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
     opened = PeftModel.from_pretrained(AutoModel.from_pretrained(start), str(tmp_path / "adapter"))

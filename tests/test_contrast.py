@@ -19,7 +19,6 @@ from pipelines.training.losses import FalseNegatives, InfoNce, KullbackLeibler, 
 from pipelines.training.objectives import build_objective, contrast
 from pipelines.training.objectives.base import Pass
 from pipelines.training.objectives.pieces import EmbeddedTexts
-from pipelines.training.objectives.texts import score_entries
 from toy import (
     CONFIG,
     STUDENT,
@@ -31,6 +30,7 @@ from toy import (
     make_loop,
     open_corpus,
     oracle_of,
+    score_entries,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,10 +18,10 @@ from pipelines.training.config import TrainConfig, TrainingRun, TrainResources, 
 from pipelines.training.cpu import speed_up
 from pipelines.training.loop import learning_rate_factor, make_optimizer, set_dropout
 from pipelines.training.losses import KullbackLeibler, language_consistency
-from pipelines.training.objectives.texts import TokenRows, maxsim, score_entries
+from pipelines.training.objectives.texts import TokenRows, maxsim
 from pipelines.training.records import Records
 from pipelines.training.validate import Pool, draw, ndcg, score_all
-from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus
+from toy import CONFIG, STUDENT, make_inputs, make_loop, open_corpus, save_loop, score_entries
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -145,7 +145,7 @@ def test_overflows_end_in_an_error_and_are_counted_across_a_resume(corpus, input
     loop = fp16_loop(corpus, all_bad)
     loop.step(0)
     loop.step(1)
-    loop.save(tmp_path)
+    save_loop(loop, tmp_path)
     again = fp16_loop(corpus, all_bad)
     again.restore(tmp_path)
     again.step(2)

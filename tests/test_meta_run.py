@@ -13,7 +13,7 @@ from pipelines.training.cpu import speed_up
 from pipelines.training.trainer import CHECKPOINTS, SNAPSHOT
 from test_meta_pairs import META
 from test_training import finish, start, table, weights
-from toy import make_loop
+from toy import make_loop, save_loop
 from toy_pairs import CONFIG, PLAIN, make_pair_start, make_pairs
 
 STEPS, EVERY = 40, 10
@@ -61,7 +61,7 @@ def test_a_meta_training_that_was_killed_ends_with_the_same_bits(tmp_path, monke
     speed_up(alone.model)
     loop = make_loop(TRAINING, alone, inputs)
     losses = [loop.step(number)[0] for number in range(STEPS)]
-    loop.save(tmp_path / "alone")
+    save_loop(loop, tmp_path / "alone")
     assert [float(row[1]) for row in table(out / "losses.tsv")[1:]] == pytest.approx(losses, abs=1e-6)  # as written
     assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
     whole, again = weights(tmp_path / "alone" / "model"), weights(out / "last")

@@ -14,7 +14,7 @@ from pipelines.training.config import TrainConfig, TrainResources
 from pipelines.training.losses import InfoNce, Triplet
 from pipelines.training.sharding import Sharding
 from pipelines.training.workers import Workers
-from toy import CONFIG, STUDENT, labelled, make_inputs, make_loop, open_corpus
+from toy import CONFIG, STUDENT, labelled, make_inputs, make_loop, open_corpus, save_loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def compute(rank: int, world: int, directory: Path, inputs: dict) -> None:
     for number in range(STEPS):
         losses.append(loop.step(number)[0])
         if number == 2:
-            loop.save(out / "half" if rank == 0 else None)
+            save_loop(loop, out / "half" if rank == 0 else None)
     divided = [isinstance(p, DTensor) for p in loop.student.model.parameters()]
     assert all(divided) if world > 1 else not any(divided)
     with loop.whole() as student:
@@ -54,8 +54,8 @@ def compute(rank: int, world: int, directory: Path, inputs: dict) -> None:
         again.restore(directory / "of-1" / "half")
     for number in range(3, STEPS):
         again.step(number)
-    loop.save(out / "last" if rank == 0 else None)
-    again.save(out / "again" if rank == 0 else None)
+    save_loop(loop, out / "last" if rank == 0 else None)
+    save_loop(again, out / "again" if rank == 0 else None)
     if rank == 0:
         torch.save((losses, torch.from_numpy(vectors[0])), out / "found.pt")
     if world > 1:

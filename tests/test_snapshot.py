@@ -16,7 +16,7 @@ from pipelines.students.adapter import Lora
 from pipelines.training.snapshot import Snapshot
 from slow_store import SlowProxy
 from test_training import finish, start, weights
-from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start, open_corpus
+from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start, open_corpus, save_loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,11 +36,11 @@ def test_a_snapshot_is_the_training_when_it_was_taken(tmp_path, adapter):
     for number in range(3, 6):
         loop.step(number)
     loop.take(snapshot)
-    loop.save(tmp_path / "then")
+    save_loop(loop, tmp_path / "then")
     for number in range(6, 9):
         loop.step(number)
     snapshot.write(tmp_path / "later")
-    loop.save(tmp_path / "now")
+    save_loop(loop, tmp_path / "now")
     then, later, now = (files_of(tmp_path / name) for name in ("then", "later", "now"))
     assert {name: later[name] for name in later if "optimizer" not in name} == {
         name: then[name] for name in then if "optimizer" not in name

@@ -19,7 +19,7 @@ from pipelines.students.adapter import Lora
 from pipelines.training.config import TrainingRun, TrainResources
 from pipelines.training.cpu import speed_up
 from pipelines.training.validate import Pool
-from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start
+from toy import CONFIG, STUDENT, make_inputs, make_loop, make_start, save_loop
 
 RUN = """
 import pickle, sys
@@ -160,7 +160,7 @@ def test_an_adapter_that_was_killed_ends_with_the_same_bits_and_is_left_beside_i
     loop = make_loop(config, alone, inputs)
     for number in range(100):
         loop.step(number)
-    loop.save(shared / "adapted-alone")
+    save_loop(loop, shared / "adapted-alone")
     assert facts["samples"] == f"{loop.take_drawn().samples:016x}"
     whole, again = weights(shared / "adapted-alone" / "model"), weights(out / "last")
     assert whole.keys() == again.keys()

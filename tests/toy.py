@@ -14,6 +14,8 @@ from pipelines.training.config import TrainConfig, TrainingRun, TrainResources, 
 from pipelines.training.loop import Loop
 from pipelines.training.losses import KullbackLeibler
 from pipelines.training.objectives import build_objective
+from pipelines.training.objectives.texts import score_cuts
+from pipelines.training.snapshot import Snapshot
 from pipelines.training.start import BuildStudent, StartConfig
 from pipelines.training.workers import Workers
 
@@ -93,6 +95,20 @@ def open_corpus(inputs):
 def make_loop(config, student, inputs, workers=None, **mixture):
     run = TrainingRun(train=config, **mixture)
     return Loop(config, student, build_objective(run, inputs["data"], student), workers or Workers())
+
+
+def save_loop(loop, directory: Path | None):
+    """Write a loop's student to ``directory/model`` and its state beside it; None where another worker writes."""
+    snapshot = Snapshot() if directory else None
+    loop.take(snapshot)
+    if snapshot and directory:
+        snapshot.write(directory)
+
+
+def score_entries(student, entries, rows):
+    """The student's scores of the entries' passages, float32 [N, W]."""
+    ((_, scores_NW),) = score_cuts(student, entries, rows, ((None, 1.0),))
+    return scores_NW
 
 
 def make_apart(root: Path):

@@ -123,3 +123,8 @@ class AxisClaim(Component):
     claim: str = ""
     larger: str
     than: str
+
+    @property
+    def title(self) -> str:
+        """The claim in words."""
+        return self.claim or f"{self.larger} matters more than {self.than}"

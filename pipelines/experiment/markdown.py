@@ -17,14 +17,13 @@ def write_markdown(result: ExperimentResult) -> str:
 def _verdicts(result: ExperimentResult) -> Iterator[str]:
     yield from ("", "## Verdicts")
     for claim in result.claims:
-        of_claim = words.sort_verdicts([v for v in result.verdicts if v.claim == claim.name])
+        of_claim = words.sort_found([v for v in result.verdicts if v.claim == claim.name])
         yield from _claim(claim.claim or claim.name, of_claim, words.describe_test(claim))
         yield from _items((verdict.answer, words.write_sentence(verdict)) for verdict in of_claim)
     for axes in result.axis_claims:
-        of_axes = [c for c in result.contrasts if (c.larger, c.than) == (axes.larger, axes.than)]
-        claim_text = axes.claim or f"{axes.larger} matters more than {axes.than}"
-        yield from _claim(claim_text, of_axes, "bootstrap interval of the difference of the two effects")
-        contrasts = words.sort_contrasts(of_axes)
+        of_axes = result.list_contrasts(axes)
+        yield from _claim(axes.title, of_axes, "bootstrap interval of the difference of the two effects")
+        contrasts = words.sort_found(of_axes)
         yield from _items((contrast.answer, words.write_contrast(contrast)) for contrast in contrasts)
 
 

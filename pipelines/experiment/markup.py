@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-VOID = {"meta", "br", "col"}
+VOID = {"meta"}
 
 
 class Html(str):

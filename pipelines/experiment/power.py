@@ -80,4 +80,4 @@ def find_questions(power_at: Callable[[int], float]) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power_at(middle) >= POWER else (middle, high)
-    return max(2, high)
+    return high

@@ -211,3 +211,7 @@ class ExperimentResult(Record):
     curves: tuple[Curve, ...] = ()
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def list_contrasts(self, claim: AxisClaim) -> list[Contrast]:
+        """What was found of a claim about axes, in each language and measure."""
+        return [one for one in self.contrasts if (one.larger, one.than) == (claim.larger, claim.than)]

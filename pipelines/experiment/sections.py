@@ -35,15 +35,14 @@ def show_claims(result: ExperimentResult) -> Html:
         parts = [element("h3", claim.claim or claim.name)]
         parts.append(element("p", f"{claim.name}: {words.describe_test(claim)}", class_="quiet"))
         for measure in dict.fromkeys(v.measure for v in verdicts):
-            of = words.sort_verdicts([v for v in verdicts if v.measure == measure])
+            of = words.sort_found([v for v in verdicts if v.measure == measure])
             parts.append(element("h4", f"{measure}: {words.count_answers(of)}"))
             parts.append(_list_verdicts([(v.answer, words.write_sentence(v)) for v in of]))
         cards.append(element("article", parts, class_="claim"))
     for axis_claim in result.axis_claims:
-        contrasts = [c for c in result.contrasts if (c.larger, c.than) == (axis_claim.larger, axis_claim.than)]
-        title = axis_claim.claim or f"{axis_claim.larger} matters more than {axis_claim.than}"
-        heading = [element("h3", title), element("h4", words.count_answers(contrasts))] if contrasts else []
-        of_axes = _list_verdicts([(c.answer, words.write_contrast(c)) for c in words.sort_contrasts(contrasts)])
+        contrasts = result.list_contrasts(axis_claim)
+        heading = [element("h3", axis_claim.title), element("h4", words.count_answers(contrasts))] if contrasts else []
+        of_axes = _list_verdicts([(c.answer, words.write_contrast(c)) for c in words.sort_found(contrasts)])
         cards.append(element("article", heading, of_axes, class_="claim"))
     return join(cards)
 
@@ -122,7 +121,7 @@ def show_comparisons(result: ExperimentResult) -> Html:
     return join(
         table(
             head,
-            [_write_row(v) for v in words.sort_verdicts([v for v in result.verdicts if v.measure == measure])],
+            [_write_row(v) for v in words.sort_found([v for v in result.verdicts if v.measure == measure])],
             measure,
             "all",
         )

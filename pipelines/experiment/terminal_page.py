@@ -23,12 +23,12 @@ def experiment_page(result: ExperimentResult) -> "RenderableType":
         verdicts = [v for v in result.verdicts if v.claim == claim.name]
         parts += ["", Text(claim.claim or claim.name, "bold"), Text(words.describe_test(claim), "dim")]
         for measure in dict.fromkeys(v.measure for v in verdicts):
-            of = words.sort_verdicts([v for v in verdicts if v.measure == measure])
+            of = words.sort_found([v for v in verdicts if v.measure == measure])
             parts.append(_list_verdicts((v.answer, words.write_sentence(v)) for v in of))
     for axis_claim in result.axis_claims:
-        contrasts = [c for c in result.contrasts if (c.larger, c.than) == (axis_claim.larger, axis_claim.than)]
-        parts += ["", Text(axis_claim.claim or f"{axis_claim.larger} matters more than {axis_claim.than}", "bold")]
-        parts.append(_list_verdicts((c.answer, words.write_contrast(c)) for c in words.sort_contrasts(contrasts)))
+        contrasts = result.list_contrasts(axis_claim)
+        parts += ["", Text(axis_claim.title, "bold")]
+        parts.append(_list_verdicts((c.answer, words.write_contrast(c)) for c in words.sort_found(contrasts)))
     for measure in dict.fromkeys(c.measure for c in result.cells):
         parts += ["", _tabulate_means(measure, [c for c in result.cells if c.measure == measure])]
     if result.effects:

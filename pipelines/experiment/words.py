@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from pipelines import languages
 from pipelines.evaluate import POOL
@@ -11,6 +12,8 @@ from pipelines.experiment.results import Answer, Contrast, Effect, ExperimentRes
 ANSWERS: tuple[Answer, ...] = ("holds", "fails", "cannot tell")
 NONE = "–"
 SPACE = "\N{NO-BREAK SPACE}"
+
+Found = TypeVar("Found", Verdict, Contrast)
 
 
 def name_language(lang: str) -> str:
@@ -25,16 +28,10 @@ def sort_languages(langs: Iterable[str]) -> list[str]:
     return sorted(set(langs), key=lambda lang: (lang != POOL, name_language(lang)))
 
 
-def sort_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def sort_found(found: Sequence[Found]) -> list[Found]:
     """By language, the pool first; else as they are."""
-    langs = sort_languages(v.lang for v in verdicts)
-    return sorted(verdicts, key=lambda v: langs.index(v.lang))
-
-
-def sort_contrasts(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """By language, the pool first; else as they are."""
-    langs = sort_languages(c.lang for c in contrasts)
-    return sorted(contrasts, key=lambda c: langs.index(c.lang))
+    langs = sort_languages(one.lang for one in found)
+    return sorted(found, key=lambda one: langs.index(one.lang))
 
 
 def write_number(value: float | None, digits: int = 3) -> str:

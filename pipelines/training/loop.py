@@ -143,13 +143,6 @@ class Loop:
             if snapshot:
                 snapshot.take(student, self.adapter, state)
 
-    def save(self, directory: Path | None) -> None:
-        """Write the student to ``directory/model`` and the optimiser's state beside it; see ``take``."""
-        snapshot = Snapshot() if directory else None
-        self.take(snapshot)
-        if snapshot and directory:
-            snapshot.write(directory)
-
     def restore(self, directory: Path) -> None:
         """Take up the optimiser's state. The student must have been opened from ``directory/model``; where it has an
         adapter, from where the training began: merged weights are rounded."""

@@ -164,12 +164,12 @@ class ProgressFile:
         self.pause = PROGRESS_SECONDS[out.is_local]
         self.started, self.written, self.first = time.monotonic(), 0.0, 0
 
-    def say(self, records: Records, now: bool = False) -> str | None:
-        """Write the state, if it is time; returns the line that was written."""
+    def say(self, records: Records, now: bool = False) -> None:
+        """Write the state, if it is time."""
         moment = time.monotonic()
         self.first = self.first or records.done
         if moment - self.written < self.pause and not now:
-            return None
+            return
         self.written = moment
         rate = (moment - self.started) / max(1, records.done - self.first)
         loss = records.pending[-1] if records.pending else records.losses[-1][1] if records.losses else float("nan")
@@ -179,4 +179,3 @@ class ProgressFile:
         left = round((records.steps - records.done) * rate, 1) if records.done > self.first else None
         said = {"done": records.done, "total": records.steps, "note": note, "seconds_left": left}
         self.place.write(json.dumps(said).encode())
-        return f"step {records.done:,}/{records.steps:,}, {note}" + ("" if left is None else f", {left:.0f} s left")

@@ -14,7 +14,7 @@ import torch
 from pipelines.students import LateInteraction
 from pipelines.students.scratch import Scratch
 from pipelines.training.snapshot import Snapshot
-from tests.toy import CONFIG, make_inputs, make_loop, open_corpus
+from tests.toy import CONFIG, make_inputs, make_loop, open_corpus, save_loop
 
 ROUNDS = 7
 BASE = Scratch(vocabulary=2000, hidden=384, layers=6, heads=12, positions=256)
@@ -32,7 +32,7 @@ def main() -> None:
         for number in range(1, ROUNDS + 1):
             measure(times["step"], lambda n=number: loop.step(n))
             measure(times["copy"], lambda: loop.take(snapshot))
-            measure(times["files"], lambda n=number: loop.save(root / f"checkpoint-{n}"))
+            measure(times["files"], lambda n=number: save_loop(loop, root / f"checkpoint-{n}"))
         parameters = sum(p.numel() for p in loop.student.model.parameters())
         print(f"{parameters / 1e6:.1f} M parameters")
         for what, found in times.items():

@@ -110,7 +110,7 @@ class Meta(Component):
         """
         chosen = self.languages or docs
         try:
-            tasks = list_tasks(self.mode, chosen).train if self.mode else self.tasks
+            tasks = list_tasks(self.mode, chosen) if self.mode else self.tasks
         except ValueError as error:
             raise RecipeError(f"train.meta.{error}") from error
         for position, spec in enumerate(map(parse, tasks)):

@@ -7,7 +7,6 @@ many workers. Gradients of order 2 go through attention twice: it is computed by
 the fused ones cannot be differentiated twice.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from pipelines.training.meta.episodes import Answers, Episode, Episodes, Retriev
 from pipelines.training.meta.learners import Outcome, SetLoss, learn
 from pipelines.training.meta.pairs import PairEpisodes, Pairs
 from pipelines.training.meta.triplets import AlignedVectors, Tokenised, Triplets
-from pipelines.training.objectives.base import Pass
+from pipelines.training.objectives.base import Pass, hash_text
 from pipelines.training.objectives.similarity import GoldPairs, PairRows, open_aligned
 from pipelines.training.objectives.texts import TokenRows
 
@@ -75,7 +74,7 @@ class EpisodeShare:
         for episode in self.episodes:
             triplets = [[(e.query_id, e.doc_ids, e.langs) for e in part] for part in episode.sets]
             text = repr((self.number, str(episode.spec), triplets))
-            total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+            total += hash_text(text)
         return total
 
 

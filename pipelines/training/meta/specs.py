@@ -44,15 +44,6 @@ class Spec:
         return self.support, *self.queries
 
 
-@dataclass(frozen=True)
-class ModeTasks:
-    """The tasks of a mode: those that are learnt, and those that the paper validates and tests with."""
-
-    train: tuple[str, ...]
-    valid: tuple[str, ...]
-    test: tuple[str, ...]
-
-
 def split_tasks(value: object) -> object:
     """A list of specifications of a string, or of a list whose items may join several with "|"."""
     items = [value] if isinstance(value, str) else value
@@ -79,8 +70,9 @@ def _parse_part(part: str, text: str) -> Part:
     return Part(languages.check(query), tuple(map(languages.check, codes)))
 
 
-def list_tasks(mode: Mode, codes: Sequence[str]) -> ModeTasks:
-    """The tasks of a mode in these languages, by a rule that gives the table of MAML-Align's released code.
+def list_tasks(mode: Mode, codes: Sequence[str]) -> tuple[str, ...]:
+    """The tasks that are learnt in a mode, in these languages, by a rule that gives the table of MAML-Align's code as
+    released.
 
     Of n languages each of the first ⌊n/2⌋ asks questions; its partner is the language ⌊n/2⌋ places on, and its third
     language is the one next in the list, in a circle, that is neither. The table's languages are el, hi, ar, de: el has
@@ -89,7 +81,7 @@ def list_tasks(mode: Mode, codes: Sequence[str]) -> ModeTasks:
         mono_mono       q_q-p_p        mono_multi      q_q-q_p,q        mono_bil_multi   q_q-q_p-q_p,q,t
         mono_bil        q_q-q_p        bil_multi       q_p-q_p,q
         mixt            the four of two sets together
-        trans           learns mono_bil, validates with bil_multi, tests with both
+        trans           those of mono_bil (the paper validates with bil_multi, and tests with both)
 
     Raises:
         ValueError: there are fewer than 2 languages, or 3 for mono_bil_multi.
@@ -100,14 +92,11 @@ def list_tasks(mode: Mode, codes: Sequence[str]) -> ModeTasks:
     if len(codes) < least:
         raise ValueError(f"mode = {mode} is about {least} languages or more, got {', '.join(codes) or 'none'}")
     if mode == "trans":
-        learnt, valid = list_tasks("mono_bil", codes).train, list_tasks("bil_multi", codes).train
-        return ModeTasks(learnt, valid, learnt + valid)
+        return list_tasks("mono_bil", codes)
     if mode == "mixt":
         of_two: tuple[Mode, ...] = ("mono_mono", "mono_bil", "mono_multi", "bil_multi")
-        tasks = tuple(task for part in of_two for task in list_tasks(part, codes).train)
-    else:
-        tasks = tuple(_spell(mode, *trio) for trio in _choose_languages(codes))
-    return ModeTasks(tasks, tasks, tasks)
+        return tuple(task for part in of_two for task in list_tasks(part, codes))
+    return tuple(_spell(mode, *trio) for trio in _choose_languages(codes))
 
 
 def _choose_languages(codes: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from pipelines.precision import Precision
 from pipelines.students.encoder import TextEncoder
 from pipelines.students.tokens import Row
 from pipelines.training.batches import Batches, Entry, Passages
-from pipelines.training.config import TrainingRun
+from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.data import open_docs, open_passages, open_queries
 from pipelines.training.mixture import Mixture, Sample, divide_examples
 from pipelines.training.objectives.texts import TokenRows
@@ -98,7 +98,7 @@ class Share:
             for e in group:
                 asked_in = (e.query_lang,) if self.is_asked_in_several else ()
                 text = "\0".join((str(self.number), self.data, e.query_id, *e.doc_ids, *e.langs, *asked_in))
-                total += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+                total += hash_text(text)
         return total
 
 
@@ -162,11 +162,7 @@ class Sampler:
     def open(cls, run: TrainingRun, data: Mapping[str, Mapping[str, Any]], student: TextEncoder) -> "Sampler":
         """Open the data sets."""
         members, texts, config = {}, {}, run.train
-        passages: dict[str, Passages] = {name: open_passages(artifacts) for name, artifacts in data.items()}
-        seeds = {name: seed_of(config.seed, name) if len(data) > 1 else config.seed for name in data}
-        if config.examples:
-            sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, config.examples)
-            passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
+        passages, seeds = sample_members(config, {name: open_passages(artifacts) for name, artifacts in data.items()})
         for name, artifacts in data.items():
             queries, docs = open_queries(artifacts["queries"]), open_docs(artifacts["docs"])
             members[name] = Batches(passages[name], queries, docs, config.draw, config.batch, seeds[name])
@@ -185,6 +181,16 @@ class Sampler:
         return Share(number, name, groups, skipped, *rows, is_asked_in_several)
 
 
-def seed_of(seed: int, name: str) -> int:
-    """Another seed for each data set of a mixture, so that equal tables are not read in the same order."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "little") >> 1
+def sample_members(config: TrainConfig, passages: Mapping[str, Passages]) -> tuple[dict[str, Passages], dict[str, int]]:
+    """What is learnt from each data set, a sample of it where ``config.examples`` bounds them, and its seed: another
+    one for each data set of a mixture, so that equal tables are not read in the same order."""
+    seeds = {name: hash_text(f"{config.seed} {name}") >> 1 if len(passages) > 1 else config.seed for name in passages}
+    if not config.examples:
+        return dict(passages), seeds
+    sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, config.examples)
+    return {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}, seeds
+
+
+def hash_text(text: str) -> int:
+    """A number of 64 bits that names a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -30,8 +30,7 @@ from pipelines.tables import BEST_SCORE
 from pipelines.training.batches import Batches, Candidates, Draw, Entry, Passages
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.losses import Cosine, PairLanguages
-from pipelines.training.mixture import Sample, divide_examples
-from pipelines.training.objectives.base import Sampler, Share, seed_of
+from pipelines.training.objectives.base import Sampler, Share, sample_members
 from pipelines.training.objectives.distil import ByQuery
 from pipelines.training.objectives.texts import TokenRows, embed, take
 
@@ -143,11 +142,8 @@ def open_pair_sampler(
         RecipeError: pairs are to be across languages, and there is one language.
     """
     members, texts = {}, {}
-    pairs: dict[str, Passages] = {name: GoldPairs(open_aligned(of_name["pairs"])) for name, of_name in data.items()}
-    seeds = {name: seed_of(run.train.seed, name) if len(data) > 1 else run.train.seed for name in data}
-    if run.train.examples:
-        sizes = divide_examples({name: len(of_name) for name, of_name in pairs.items()}, run.train.examples)
-        pairs = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in pairs.items()}
+    opened = {name: GoldPairs(open_aligned(of_name["pairs"])) for name, of_name in data.items()}
+    pairs, seeds = sample_members(run.train, opened)
     for name, of_name in data.items():
         by_lang = sorted(of_name["pairs"].items())
         sides = (

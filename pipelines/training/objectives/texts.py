@@ -120,17 +120,6 @@ class Distinct:
         return cls(queries, docs, query_N, doc_NW)
 
 
-def score_entries(
-    student: TextEncoder,
-    entries: Sequence[Entry],
-    rows: tuple[Mapping[tuple[str, str], Row], Mapping[tuple[str, str], Row]],
-    precision: Precision = "fp32",
-) -> Tensor:
-    """The student's scores of the entries' passages, float32 [N, W]."""
-    ((_, scores_NW),) = score_cuts(student, entries, rows, ((None, 1.0),), precision)
-    return scores_NW
-
-
 def score_cuts(
     student: TextEncoder,
     entries: Sequence[Entry],

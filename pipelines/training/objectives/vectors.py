@@ -29,8 +29,7 @@ from pipelines.training.batches import Batches, Candidates, Draw, Entry, Passage
 from pipelines.training.config import TrainConfig, TrainingRun
 from pipelines.training.data import open_docs
 from pipelines.training.losses import TeacherVectors
-from pipelines.training.mixture import Sample, divide_examples
-from pipelines.training.objectives.base import Pass, Sampler, Share, seed_of
+from pipelines.training.objectives.base import Pass, Sampler, Share, sample_members
 from pipelines.training.objectives.distil import ByQuery, backward_pieces
 from pipelines.training.objectives.texts import TokenRows, embed
 from pipelines.vectors import read_vectors
@@ -174,11 +173,7 @@ def open_vector_sampler(
                 f"train.loss.kind = vectors: the teacher's vectors have {dim} dimensions, the student's {student.dim}: "
                 "choose a student or a teacher of the same width"
             )
-    passages: dict[str, Passages] = dict(targets)
-    seeds = {name: seed_of(run.train.seed, name) if len(data) > 1 else run.train.seed for name in data}
-    if run.train.examples:
-        sizes = divide_examples({name: len(of_name) for name, of_name in passages.items()}, run.train.examples)
-        passages = {name: Sample(of_name, sizes[name], seeds[name]) for name, of_name in passages.items()}
+    passages, seeds = sample_members(run.train, targets)
     members, opened = {}, {}
     for name, of_name in data.items():
         docs = open_docs(of_name["docs"])
