@@ -104,6 +104,18 @@ def test_labels_and_translated_questions_are_planned_for_each_language(tmp_path)
     assert translated.train.parents["data.main.queries.en"].name == "queries-en"
 
 
+def test_written_questions_that_no_stage_can_translate_are_told_with_the_plan(tmp_path):
+    written = [*parallel(tmp_path), "synthesis.kind=templates", 'languages.query=["en", "de"]']
+    said = r"writes questions in 'en', and no stage of \[translate\] can translate them into 'de'.*ask in 'en' alone"
+    for asked in ([], ["languages.query=en", "score.query_lang=de"]):
+        with pytest.raises(RecipeError, match=said):
+            plan(load("xquad", [*written, *asked]))
+    stages = 'translate=[{kind="parallel"}, {kind="nmt", model="some/model"}]'
+    training = plan(load("xquad", [*written, stages])).training
+    assert training is not None
+    assert training.train.parents["data.main.queries.de"].config.translator.kind == "nmt"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
     patch = pytest.MonkeyPatch()

@@ -7,6 +7,7 @@ others on. Gates are steps of their own, so that another threshold translates no
 Rejected rows are counted against ``run.max_rejects`` by the last of these steps.
 """
 
+from cluster.errors import RecipeError
 from cluster.step import Step
 from pipelines.gates import Gate, GateConfig
 from pipelines.plan.steps import config_of, ingest, make_step
@@ -32,13 +33,23 @@ def translate_queries(recipe: Recipe, queries: Step, lang: str) -> Step:
 
 
 def _plan_stages(recipe: Recipe, original: Step, langs: tuple[str, str], translations: Step | None) -> Step:
-    """The steps between two languages; returns the last."""
+    """The steps between two languages; returns the last.
+
+    Raises:
+        RecipeError: there is no translation to take, and no stage makes one.
+    """
     assert original.table is not None
     source_lang, lang = langs
     role = original.table.name
     label = lang if role == "docs" else f"{role}-{lang}"
     before: Step | None = None
-    for number, translator in enumerate(recipe.translate, 1):
+    stages = [(n, one) for n, one in enumerate(recipe.translate, 1) if translations or one.kind != "parallel"]
+    if not stages:
+        raise RecipeError(
+            f"recipe {recipe.name}: [synthesis] writes questions in {source_lang!r}, and no stage of [translate] can "
+            f"translate them into {lang!r}: add a stage (nmt, llm or openai), or ask in {source_lang!r} alone"
+        )
+    for number, translator in stages:
         name = label if number == 1 else f"{label}-{number}"
         is_last = number == len(recipe.translate)
         most = recipe.run.max_rejects if is_last else ALL
