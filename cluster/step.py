@@ -42,7 +42,10 @@ class RowWork(Protocol):
 
 
 class SourceWork(Protocol):
-    """Streams a table from outside: an iterator of rows and of the records that could not become rows."""
+    """Streams a table from outside: an iterator of rows and of the records that could not become rows.
+
+    A call may be repeated: keep no state between calls.
+    """
 
     def __init__(self, config: Any, inputs: Mapping[str, Any]) -> None: ...
 

@@ -80,7 +80,7 @@ class ReadScores:
 
     def __init__(self, config: ScoreFileConfig, inputs: Mapping[str, Artifact]) -> None:
         self._config = config
-        self._queries, self._docs, self._seen = IdSet(), IdSet(), IdSet()
+        self._queries, self._docs = IdSet(), IdSet()
         for known, role, column in ((self._queries, "queries", "query_id"), (self._docs, "docs", "doc_id")):
             for rows in inputs[role].tables([column]):
                 known.add(rows[column].to_pylist())
@@ -92,21 +92,21 @@ class ReadScores:
             StepError: the file holds no line.
         """
         place = Place(self._config.file.path)
-        empty = True
+        empty, seen = True, IdSet()
         for lines in chunk(File(place.name, place).lines(), self._config.rows_per_part):
             empty = False
             rejects: list[Reject] = []
             read = [line for where, text in lines if (line := _read_line(where, text, rejects))]
-            kept = self._keep_known_queries(read, rejects)
+            kept = self._keep_known_queries(read, seen, rejects)
             rows = [row for line in self._keep_known_docs(kept, rejects) if (row := _make_row(line, rejects))]
             yield RANKINGS.of(rows), rejects
         if empty:
             raise StepError(f"score.path = {place.redacted!r} is empty: expected a line for each query")
 
-    def _keep_known_queries(self, lines: list[_Line], rejects: list[Reject]) -> list[_Line]:
-        """The first line of each query of the recipe."""
+    def _keep_known_queries(self, lines: list[_Line], seen: IdSet, rejects: list[Reject]) -> list[_Line]:
+        """The first line of each query of the recipe; ``seen`` are the queries of the lines before."""
         ids = [line.query_id for line in lines]
-        known, new = self._queries.has(ids), self._seen.add(ids)
+        known, new = self._queries.has(ids), seen.add(ids)
         for line, is_known, is_new in zip(lines, known, new, strict=True):
             if not (is_known and is_new):
                 rejects.append(Reject(DUPLICATE if is_known else UNKNOWN_QUERY, line.where, line.query_id))

@@ -87,6 +87,17 @@ def test_an_empty_file_is_an_error(tmp_path, known):
         read(tmp_path / "s.jsonl", known)
 
 
+def test_a_read_that_is_done_again_gives_the_same_rows(tmp_path, known):
+    write(tmp_path, {"s.jsonl": '["q1",["d1",1]]\n[7,["d2",1]]\n["q1",["d2",1]]\n'})
+    work = ReadScores(ScoreFileConfig.of(ScoreFile(path=str(tmp_path / "s.jsonl")), 1), known)
+    broken = work()
+    next(broken)
+    broken.close()  # as by an error of the disk
+    parts = list(work())
+    assert [row["query_id"] for table, _ in parts for row in table.to_pylist()] == ["q1", "7"]
+    assert [reject.where for _, rejects in parts for reject in rejects] == ["s.jsonl:3"]
+
+
 def test_the_content_of_the_file_is_in_the_fingerprint_and_its_place_is_not(tmp_path):
     write(
         tmp_path, {"a/s.jsonl": '["q1",["d1",1]]\n', "b/t.jsonl": '["q1",["d1",1]]\n', "c.jsonl": '["q1",["d1",2]]\n'}
