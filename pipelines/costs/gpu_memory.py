@@ -190,7 +190,7 @@ def _of_translator(component: Any, parameters: Parameters, share: float) -> GpuM
 def _of_language_model(step: Step, component: Any, parameters: Parameters, share: float) -> GpuMemory:
     """vLLM: weights over ``tensor_parallel`` GPUs, and the cache that one prompt takes; it needs both in the share of
     the memory that it is given."""
-    engine = _read_engine(component)
+    engine = component.engine
     per_weight = 1.0 if engine.quantization else BYTES.get(engine.dtype, 2.0)
     spread = int(engine.tensor_parallel)
     weights = per_weight * parameters.total / spread
@@ -200,12 +200,6 @@ def _of_language_model(step: Step, component: Any, parameters: Parameters, share
     keys = f"{role}.model, {role}.engine.quantization or {role}.engine.tensor_parallel"
     share *= engine.gpu_memory_utilization
     return GpuMemory({"weights": weights}, {"cache of a prompt": cache}, keys, f"{role}.engine.max_model_len", share)
-
-
-def _read_engine(component: Any) -> Any:
-    from pipelines.engines.vllm import VllmOptions
-
-    return VllmOptions(**component.engine) if isinstance(component.engine, dict) else component.engine
 
 
 def _per_token(parameters: Parameters, of_width: float) -> float:

@@ -1,11 +1,12 @@
 """Queries written by a language model: one prompt for a passage, a part in one call, the first line of the answer."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from pipelines import languages
+from pipelines.engines.vllm import VllmOptions, load
 from pipelines.generation import Generated, Generator
 from pipelines.models import Pretrained
 from pipelines.synthesis.base import EMPTY, Passage, Wording, Writing, Written
@@ -31,18 +32,16 @@ class Prompted(Writing):
 
 
 class Llm(Prompted, Pretrained):
-    """A causal language model that vLLM runs in the actor; ``engine`` holds vLLM's options."""
+    """A causal language model that vLLM runs in the actor; ``engine`` says how."""
 
     may_be_student: ClassVar[bool] = False
 
     kind: Literal["llm"] = "llm"
-    engine: dict[str, Any] = {}
+    engine: VllmOptions = VllmOptions()
 
     def build(self, lang: str, wording: Wording) -> "PromptedWriter":
-        """A writer of one language; starts the engine in this process."""
-        from pipelines.engines.vllm import VllmGenerator, VllmOptions
-
-        return PromptedWriter(self, lang, wording, VllmGenerator(self, VllmOptions(**self.engine)))
+        """A writer of one language; starts the engine in this process, unless it runs."""
+        return PromptedWriter(self, lang, wording, load(self, self.engine))
 
 
 class PromptedWriter:
