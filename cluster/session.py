@@ -175,14 +175,16 @@ def room(resources: Resources) -> int:
 def capacity(with_gpus: bool = True) -> dict[str, float]:
     """What the cluster can hold of each of Ray's resources: what it has now, or may grow to by its autoscaler's limits.
 
-    On this machine alone, before Ray is started, its CPUs, and GPUs if they matter; counting those imports Ray.
+    On this machine alone, before Ray is started, its CPUs, memory without a limit, and GPUs if they matter; counting
+    those imports Ray.
     """
     if is_given():
         connect()
     with _connecting:
         is_ready = is_connected()
     if not is_ready:
-        found = {"CPU": float(len(os.sched_getaffinity(0)))}
+        # memory: Ray itself, once it is started, holds workers to what it counts
+        found = {"CPU": float(len(os.sched_getaffinity(0))), "memory": float(2**63)}
         return {**found, "GPU": float(count_gpus())} if with_gpus else found
     import ray
     from ray._private.state import state

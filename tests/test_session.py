@@ -1,6 +1,21 @@
-"""What the workers of a run get of its environment."""
+"""What the workers of a run get of its environment, and how many fit before Ray is started."""
+
+import os
+import subprocess
+import sys
 
 from cluster.session import environment_of_workers
+
+
+def test_workers_with_memory_fill_this_machine_before_ray_is_started() -> None:
+    code = (
+        "import sys; from functools import partial; from cluster import session\n"
+        "from cluster.capacity import Capacity; from cluster.component import Resources\n"
+        "grant = Capacity(partial(session.capacity, False)).take(Resources(cpus=0.25, memory_gb=1), 1, 3)\n"
+        "print(grant.actors, 'ray' in sys.modules)"
+    )
+    env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).split() == ["3", "False"]
 
 
 def test_workers_get_places_and_no_keys() -> None:
