@@ -183,7 +183,7 @@ def read_progress(place: Place) -> dict[str, Any]:
     """What a step last wrote to its ``progress.json``; empty where it wrote none, or it cannot be read just now."""
     try:
         written: dict[str, Any] = json.loads((place / PROGRESS).read())
-    except StorageError:  # a step need not write any, and a store may fail for a moment
+    except (StorageError, ValueError):  # a step need not write any; it may be replaced while it is read
         return {}
     return written
 

@@ -49,7 +49,7 @@ class Place:
             return Place(str(Path(text).expanduser().absolute()))
         scheme = urlsplit(text).scheme
         if scheme == "file":
-            return Place(urlsplit(text).path)
+            return Place(urlsplit(text, allow_fragments=False).path)
         stores.check_scheme(scheme, text.partition("?")[0])
         return Place(text)
 
@@ -112,9 +112,9 @@ class Place:
         """Open for random reading."""
         return self._use(lambda filesystem, path: filesystem.open_input_file(path))
 
-    def stream(self, compression: str | None = "detect") -> pa.NativeFile:
+    def stream(self) -> pa.NativeFile:
         """Open for reading from front to back; ``.gz``, ``.bz2`` and ``.zst`` names are decompressed."""
-        return self._use(lambda filesystem, path: filesystem.open_input_stream(path, compression=compression))
+        return self._use(lambda filesystem, path: filesystem.open_input_stream(path, compression="detect"))
 
     def read(self) -> bytes:
         """The whole file."""
@@ -141,23 +141,25 @@ class Place:
         try:
             with local_file as file:
                 yield file
-                _flush_to_disk(file)
-            os.replace(draft_path, self.path)
+                with self._explained_errors():
+                    _flush_to_disk(file)
+            with self._explained_errors():
+                os.replace(draft_path, self.path)
         finally:
             draft_path.unlink(missing_ok=True)
 
     def write(self, data: bytes) -> None:
         """Write the whole file at once."""
         if self.is_local:
-            patiently(self._write_local, data)
+            self._try(lambda: self._write_local(data))
         else:
             self._try(lambda: self._store.put(*stores.split_address(self.uri), data))
 
     def create(self, data: bytes) -> bool:
         """Write the whole file at once where there is none; returns whether it was written.
 
-        Of several processes that create one file at once, on whatever machines, one succeeds. An answer that was lost
-        on the way may make the one that succeeded believe that it did not: write what tells yours from others'.
+        Of several processes that create one file at once, on whatever machines, one succeeds. If the store's answer is
+        lost, the process that created the file may be told False: write something by which it knows its own file.
         """
         if not self.is_local:
             return self._try(lambda: self._store.put(*stores.split_address(self.uri), data, only_new=True))

@@ -61,7 +61,7 @@ def find_store(uri: str) -> Store:
 
 def split_address(uri: str) -> tuple[str, str]:
     """The options of the store, as a query, and ``bucket/key``. Azure's account may stand in the host's name."""
-    parts = urlsplit(uri)
+    parts = urlsplit(uri, allow_fragments=False)  # a "#" is a letter of a key
     bucket, at, host = parts.netloc.partition("@")
     options: Mapping[str, str] = {"account_name": host.partition(".")[0]} if at else {}
     return "&".join(filter(None, [urlencode(options), parts.query])), f"{bucket}{parts.path}"

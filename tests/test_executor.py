@@ -279,7 +279,7 @@ def test_cluster_that_may_grow_is_waited_for_and_says_so(ray_here: None, monkeyp
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     lines: list[str] = []
     assert pool._room("score@1", Resources(gpus=1), lines.append) == 0
-    assert pool._room("score@1", Resources(), lines.append) == session.cpus()
+    assert pool._room("score@1", Resources(), lines.append) == session.capacity()["CPU"]
     assert lines == ["score@1: waiting for a node with 1 CPUs, 1 GPUs; the cluster has none. It goes on when one comes"]
 
 
@@ -294,6 +294,10 @@ def test_progress_shows_the_rows_of_an_ingest_as_they_come(tmp_path: Path) -> No
 
 def test_progress_that_cannot_be_read_just_now_is_no_progress(tmp_path: Path) -> None:
     assert read_progress(Place.of(tmp_path)) == {}
+    for cut in (b"", b'{"rows": 12', b'{"note": "\xc3'):  # it was replaced by a longer one while it was read
+        (tmp_path / PROGRESS).write_bytes(cut)
+        assert read_progress(Place.of(tmp_path)) == {}
+    (tmp_path / PROGRESS).unlink()
     (tmp_path / PROGRESS).mkdir()
     assert read_progress(Place.of(tmp_path)) == {}
 

@@ -1,5 +1,6 @@
 """Leases: one driver makes an artifact; who is dead loses it, who takes over is one, who lost it stops."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -72,6 +73,24 @@ def test_lease_that_is_kept_alive_does_not_run_out(artifact: Place, monkeypatch:
     assert not lease.is_lost
     assert newest(artifact)[1].beats >= 5  # type: ignore[union-attr]
     first.close()
+
+
+def test_leases_are_renewed_again_when_the_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases, artifact = Leases(), Place.of(tmp_path / "docs-en@0123456789ab")
+    taken(leases, artifact)
+
+    def fill(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fill)
+        until(lambda: "cannot renew the lease" in caplog.text)
+    _, before = newest(artifact)
+    assert before is not None
+    until(lambda: newest(artifact)[1].beats > before.beats)  # type: ignore[union-attr]
+    leases.close()
 
 
 def test_a_lease_that_was_written_again_is_as_long_as_before(artifact: Place) -> None:

@@ -286,6 +286,29 @@ def test_question_mark_in_a_local_path_is_a_letter(tmp_path: Path) -> None:
     assert (tmp_path / "who?" / "me?" / "x").read_bytes() == b"1"
 
 
+def test_number_sign_is_a_letter_of_a_name(place: Place) -> None:
+    (place / "runs" / "x").write(b"1")
+    (place / "runs#2" / "x").write(b"2")
+    assert Place.of(f"file://{place.uri}" if place.is_local else place.uri) == place
+    assert Place.of("file:///data/runs#2").uri == "/data/runs#2"
+    assert (place / "runs#2" / "x").read() == b"2"
+    (place / "runs#2").delete()
+    assert (place / "runs" / "x").read() == b"1"
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill)
+    place = Place.of(tmp_path / "x")
+    with pytest.raises(StorageError, match="x: OSError: .*No space left(?s:.*)the disk's free space"):
+        place.write(b"1")
+    with pytest.raises(StorageError, match="No space left"), place.writing() as file:
+        file.write(b"1")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("uri", ["ftp://bucket/x", "s3://bucket/x?colour=red"])
 def test_what_is_not_supported_is_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="expected|unknown option"):

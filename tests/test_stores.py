@@ -85,6 +85,7 @@ def test_addresses() -> None:
     azure = "abfs://data@mine.dfs.core.windows.net/runs/1?sas_token=hush"
     assert stores.split_address(azure) == ("account_name=mine&sas_token=hush", "data/runs/1")
     assert stores.split_address("gs://bucket/runs?project=p") == ("project=p", "bucket/runs")
+    assert stores.split_address("s3://bucket/runs#2/a?region=r") == ("region=r", "bucket/runs#2/a")
     assert (Place.of(azure) / "part").redacted == "abfs://data@mine.dfs.core.windows.net/runs/1/part"
     assert redact_secrets({"root": azure}) == {"root": "abfs://data@mine.dfs.core.windows.net/runs/1"}
     assert not Place.of("gs://bucket/runs").is_local
