@@ -119,6 +119,29 @@ def test_training_goes_on_from_the_student_of_another_recipe(tmp_path: Path) -> 
         plan(load(other))
 
 
+def test_recipes_stand_beside_the_file_that_names_them_in_whatever_table(tmp_path: Path) -> None:
+    first = write(tmp_path, "first", 'extends = "atlas"\n')
+    student = '{ kind = "dense", base = { kind = "checkpoint", recipe = "first.toml" } }'
+    text = f"""
+    extends = "xquad"
+    [select]
+    index = {{ kind = "exact" }}
+    encoder = {{ recipe = "first.toml" }}
+    [score]
+    scorer = {{ kind = "ensemble", of = [{{ kind = "dense", recipe = "first.toml" }}, {{ kind = "bm25" }}] }}
+    [train]
+    lr_groups = {{}}
+    student = {student}
+    """
+    recipe = load(write(tmp_path, "second", text), [*parallel(tmp_path), "index.kind=exact"])
+    assert recipe.select.encoder.recipe == recipe.score.scorer.of[0].recipe == first  # type: ignore[union-attr]
+    assert recipe.train.student.base.recipe == first  # type: ignore[union-attr]
+    third = 'extends = "serve-model"\n[student]\nrecipe = "first.toml"\nmodel = ""\n'
+    serve = load(write(tmp_path, "third", third), parallel(tmp_path))
+    assert serve.student is not None
+    assert serve.student.recipe == first
+
+
 def test_recipes_that_name_each_other_are_a_circle(tmp_path: Path) -> None:
     write(tmp_path, "one", 'extends = "atlas"\n[train]\nafter = "two.toml"\n')
     write(tmp_path, "two", 'extends = "atlas"\n[train]\nafter = "one.toml"\n')
@@ -286,6 +309,21 @@ def test_other_systems_search_beside_the_student(tmp_path: Path) -> None:
     assert steps["rerank-reranked-zh"].parents["rankings"].name == "search-bm25-zh"
     assert steps["rerank-reranked-zh"].config.depth == 20
     assert ("xquad", "reranked") not in made.indexes
+
+
+@pytest.mark.parametrize(
+    ("key", "system", "message"),
+    [
+        ("measure.bm25", 'fuse=["student", "bm25"]', "fuse has bm25: expected systems above it, student, untrained"),
+        ("measure.bm25", 'of="bm25", rerank={kind="dense", model="minilm"}', "of = 'bm25': expected a system above"),
+        ("measure.untrained", 'fuse=["student", "untrained"]', "fuse has untrained: .* student, bm25"),
+    ],
+)
+def test_a_system_that_is_not_made_cannot_be_named(tmp_path: Path, key: str, system: str, message: str) -> None:
+    sets = [*parallel(tmp_path), f"systems.other={{{system}}}"]
+    assert "other" in load("xquad", [*sets, f"{key}=true"]).systems
+    with pytest.raises(RecipeError, match=message):
+        load("xquad", [*sets, f"{key}=false"])
 
 
 def test_a_selector_may_be_the_student_of_another_recipe(tmp_path: Path) -> None:

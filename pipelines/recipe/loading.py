@@ -162,13 +162,14 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     return _merge(_read(parent, (*above, parent)), tree)
 
 
-def _find_beside(tree: dict[str, Any], directory: Path) -> None:
-    """Make the paths of recipes that this one names absolute: they stand beside it."""
-    tables = [tree.get("train", {}), *tree.get("systems", {}).values(), *tree.get("mix", {}).get("of", {}).values()]
-    for table in (table for table in tables if isinstance(table, dict)):
-        for key in ("after", "recipe"):
-            if isinstance(named := table.get(key), str) and named.endswith(".toml"):
-                table[key] = str((directory / named).absolute())
+def _find_beside(table: dict[str, Any], directory: Path) -> None:
+    """Make the paths of recipes that this one names, in whatever table, absolute: they stand beside it."""
+    for key, value in table.items():
+        if key in ("after", "recipe") and isinstance(value, str) and value.endswith(".toml"):
+            table[key] = str((directory / value).absolute())
+        for below in value if isinstance(value, list) else [value]:
+            if isinstance(below, dict):
+                _find_beside(below, directory)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

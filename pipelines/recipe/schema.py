@@ -179,7 +179,8 @@ class Recipe(Component):
 
     @model_validator(mode="after")
     def _check_systems(self) -> "Recipe":
-        known = [STUDENT, BM25, UNTRAINED]
+        known = [STUDENT, *([BM25] if self.measure.bm25 else [])]
+        known += [UNTRAINED] if self.measure.untrained and self.train else []
         for name, spec in self.systems.items():
             if name in (STUDENT, BM25, UNTRAINED):
                 raise ValueError(f"systems.{name}: this name is taken; choose another")
