@@ -28,6 +28,7 @@ from pipelines.gates.numbers import find_all_numbers, find_numbers
 from pipelines.gates.words import leave_out_latin, leave_out_shared
 from pipelines.ingest import IngestConfig, IngestDocs
 from pipelines.sources import Jsonl
+from pipelines.synthesis.language import check_detectable
 from pipelines.tables import DOCS, QUERIES
 
 ENGLISH = "The bridge over the river was built by the town's masons, and it has carried carts to the market ever since."
@@ -216,6 +217,15 @@ def test_an_unknown_language_is_an_error_before_anything_runs():
     assert GateConfig(source_lang="en", target_lang="my", gates=Gates(language=0))
     with pytest.raises(ValidationError, match="against\n.*lingua knows no xx"):
         Gates(against=("de", "xx"))
+
+
+def test_without_lingua_a_plan_with_a_language_gate_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lingua", None)
+    with pytest.raises(RecipeError, match=r"\[gates\] checks languages with lingua: pip install 'babelray\[gates\]'"):
+        GateConfig(source_lang="en", target_lang="de")
+    assert GateConfig(source_lang="en", target_lang="de", gates=Gates(language=0))
+    with pytest.raises(RecipeError, match=r"\[synthesis\] checks languages with lingua: .*on every node"):
+        check_detectable("en")
 
 
 def test_lingua_is_imported_by_the_actor_alone():

@@ -1,5 +1,7 @@
 """The recipe's table ``[gates]``, and what a step of gates knows. Loading it imports no detector of languages."""
 
+from importlib.util import find_spec
+
 from pydantic import Field, field_validator, model_validator
 
 from cluster.component import Component
@@ -20,6 +22,12 @@ def find_lingua_code(lang: str) -> str | None:
     """Lingua's code for a language; None where it does not know it, or knows it in another script."""
     code = _NAMES.get(lang, lang)
     return code if code in LINGUA else None
+
+
+def require_lingua(table: str) -> None:
+    """Raise RecipeError where lingua, with which this table of a recipe checks languages, is not installed."""
+    if find_spec("lingua") is None:
+        raise RecipeError(f"{table} checks languages with lingua: pip install 'babelray[gates]', on every node")
 
 
 class Gates(Component):
@@ -49,7 +57,7 @@ class GateConfig(Component):
     """The gates between two languages.
 
     Raises:
-        RecipeError: the language gate is on and lingua does not know one of them.
+        RecipeError: the language gate is on and lingua does not know one of them, or is not installed.
     """
 
     source_lang: str
@@ -59,6 +67,7 @@ class GateConfig(Component):
     @model_validator(mode="after")
     def _are_known(self) -> "GateConfig":
         if self.gates.language > 0:
+            require_lingua("[gates]")
             for lang in (self.source_lang, self.target_lang):
                 if find_lingua_code(lang) is None:
                     raise RecipeError(

@@ -7,10 +7,9 @@ where its language is not written in Latin letters those do not count. Of XQuAD'
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from cluster.errors import RecipeError
-from pipelines.gates.config import LINGUA
+from pipelines.gates.config import LINGUA, require_lingua
 from pipelines.gates.detector import Detector, find_detectable
 
 LATIN = re.compile(r"[a-z\u00c0-\u024f\u1e00-\u1eff]+", re.IGNORECASE)
@@ -21,8 +20,7 @@ LEAST = 0.15  # probability of the query's own language below which it is taken 
 
 def check_detectable(lang: str) -> str:
     """A language that lingua knows, in whatever script. Raises RecipeError where it does not, or is not installed."""
-    if find_spec("lingua") is None:
-        raise RecipeError("[synthesis] checks languages with lingua: pip install 'babelray[gates]'")
+    require_lingua("[synthesis]")
     if find_detectable(lang) is None:
         raise RecipeError(
             f"[synthesis] checks the language of queries, and lingua knows no {lang!r}; it knows "
