@@ -9,7 +9,7 @@ from pipelines.plan import plan
 from pipelines.plan.calibration import find_searches, plan_calibration
 from pipelines.recipe import load
 from test_plan import write
-from test_recipe import parallel
+from test_recipe import parallel, sentence_pairs
 
 
 def test_teachers_are_those_of_the_trainings_and_the_members_of_ensembles(tmp_path: Path) -> None:
@@ -47,6 +47,22 @@ def test_of_another_source_the_teacher_reads_documents_as_they_are(tmp_path: Pat
     scored = plan_calibration({"other": made}, find_searches(made)).parents["dev.zh"]
     assert (scored.parents["queries"].name, scored.parents["docs"].name) == ("queries-en", "docs-zh")
     assert (scored.config.query_lang, scored.config.doc_lang) == ("en", "zh")
+
+
+def test_sets_of_sentence_pairs_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "texts").mkdir()
+    (path,) = sentence_pairs(tmp_path / "pairs")
+    student = {"kind": "dense", "base": {"kind": "checkpoint", "model": "minilm"}}
+    values = {"train.student": student, "train.lr_groups": {}, "index": {"kind": "exact"}}
+    pairs = {"split": "test", "source": {"kind": "sts", "path": path.partition("=")[2]}, "languages": ["de", "zh"]}
+    sets = parallel(tmp_path / "texts")
+    only = plan(load("xquad", sets, {**values, "evaluate": {"pairs": pairs}}))
+    assert find_searches(only) == {}
+    both = plan(load("xquad", sets, {**values, "evaluate": {"pairs": pairs, "texts": {"split": "dev"}}}))
+    scored = plan_calibration({"both": both}, find_searches(both)).parents["dev.zh"]
+    assert (scored.name, scored.parents["docs"].name) == ("score-texts-zh", "docs-en")
+    assert scored.parents["queries"].config.split == "dev"
 
 
 def test_a_score_file_scores_nothing_that_the_student_found(tmp_path: Path) -> None:

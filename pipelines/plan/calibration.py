@@ -35,7 +35,7 @@ def plan_calibration(plans: Mapping[str, Plan], found: Mapping[str, Step]) -> St
 def find_searches(plan: Plan) -> Mapping[str, Step]:
     """The student's rankings by language on the first evaluation set with questions; none where there is no such set,
     and where the recipe names no teacher that could score what the student found: its scores are a file."""
-    if not isinstance(plan.recipe.score, Score) or not plan.recipe.evaluate:
+    if not isinstance(plan.recipe.score, Score) or not plan.evaluations:
         return {}
     rankings: Mapping[str, Step] = plan.evaluations[next(iter(plan.collections)), STUDENT].inputs["rankings"]
     return rankings
@@ -75,8 +75,8 @@ def _configure(train: TrainConfig | None) -> CalibrationConfig:
 def _plan_dev_scores(plan: Plan, found: Mapping[str, Step]) -> dict[str, Step]:
     """The teacher's scores of what the student found, by language."""
     recipe = plan.recipe
-    spec = next(iter(recipe.evaluate.values()))
     name, collection = next(iter(plan.collections.items()))
+    spec = recipe.evaluate[collection.of]
     asked = collection.queries
     assert isinstance(recipe.score, Score)
     assert asked is not None
