@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from cluster.errors import RecipeError, StorageError
 from cluster.retry import patiently
 
-PASSING = frozenset({408, 429, 500, 502, 503, 504})  # answers that another try may not get
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # answers that another try may not get
 
 
 class Answer(NamedTuple):
@@ -29,7 +29,7 @@ class UnreachableError(Exception):
 
 
 class BusyError(ConnectionError):
-    """The hub answers that it cannot now: what ``patiently`` waits for."""
+    """The hub says that it is busy: an error that ``patiently`` waits out."""
 
 
 @dataclass
@@ -102,13 +102,14 @@ def _ask(model: str, revision: str | None, answers: Answers) -> Answer:
 
 
 def _find_cached(model: str, revision: str | None) -> str | None:
-    """The directory of the revision in the cache of this machine."""
+    """The directory of the revision in the cache of this machine; None also for what cannot be a model's name, of which
+    ``_fetch`` says what is wrong."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return str(snapshot_download(model, revision=revision, allow_patterns="config.json", local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
 
 
@@ -136,7 +137,7 @@ def _fetch(model: str, revision: str | None, patterns: dict[str, Any]) -> str:
             raise UnreachableError(
                 f"the hub cannot be reached: {type(cause).__name__}: {_first_line(cause)}"
             ) from error
-        if (status := cause.response.status_code) in PASSING:
+        if (status := cause.response.status_code) in TRANSIENT:
             raise BusyError(f"the hub answers {status}, asked several times") from error
         raise RecipeError(f"model {model!r}, revision {revision or 'main'}: {_describe_refusal(cause)}") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+NAME_BYTES, PATH_BYTES = 250, 4000  # a little less than a file's name and a path may have: 255 and 4,095
 
 
 def read_prompt(value: str, package: str, placeholders: Sequence[str]) -> str:
@@ -19,7 +20,8 @@ def read_prompt(value: str, package: str, placeholders: Sequence[str]) -> str:
     Raises:
         ValueError: no such name or file, or the text lacks one of the placeholders or has one that nothing fills.
     """
-    text = value if PLACEHOLDER.search(value) or "\n" in value else _read_file(value, package)
+    is_text = PLACEHOLDER.search(value) or "\n" in value or _is_longer_than_a_path(value)
+    text = value if is_text else _read_file(value, package)
     found = set(PLACEHOLDER.findall(text))
     if found != set(placeholders):
         lacks = ", ".join(f"{{{name}}}" for name in placeholders if name not in found)
@@ -36,6 +38,11 @@ def read_prompt(value: str, package: str, placeholders: Sequence[str]) -> str:
 def fill_prompt(prompt: str, **values: str) -> str:
     """The prompt with a value for each placeholder. Braces in a value stay as they are."""
     return PLACEHOLDER.sub(lambda match: values[match[1]], prompt)
+
+
+def _is_longer_than_a_path(value: str) -> bool:
+    longest = max(len(part.encode()) for part in value.split("/"))
+    return longest > NAME_BYTES or len(value.encode()) > PATH_BYTES
 
 
 def _read_file(name: str, package: str) -> str:

@@ -93,6 +93,9 @@ def test_what_the_hub_does_not_give_is_an_error_that_names_the_key(hub: Hub, ask
     (absent,) = find_absent(ask(pin, Pretrained(model="some/none")))
     assert absent.startswith("model = 'some/none': ")
     assert "has no such model, or none that HF_TOKEN opens" in absent
+    (misnamed,) = find_absent(ask(pin, Pretrained(model="my model")))
+    assert misnamed.startswith("model = 'my model': ")
+    assert "the hub has no models of such a name: " in misnamed
     hub.repositories[model].gated = False
     (unknown,) = find_absent(ask(pin, Pretrained(model=model, revision="v9")))
     assert "no such revision" in unknown

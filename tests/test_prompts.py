@@ -35,6 +35,8 @@ def test_the_text_of_a_prompt_is_in_the_fingerprint(tmp_path):
         (TEXT + " {tone}", "prompt.*nothing fills {tone}"),
         ("transalte", r"prompt: expected a name \(translate\), .* got 'transalte'"),
         ("./nowhere.txt", "prompt: expected a name"),
+        ("Translate this into German, please. " * 8, "prompt.*lacks {source_language}"),
+        ("so/ " * 2000, "prompt.*lacks {source_language}"),
     ],
 )
 @pytest.mark.parametrize("kind", [Llm, OpenAi])

@@ -39,7 +39,7 @@ from cluster.errors import RecipeError, StepError
 from pipelines.engines.answers import Answers, Question
 from pipelines.generation import Generated
 
-PASSING = frozenset({408, 409, 425, 429})  # and 5xx
+TRANSIENT = frozenset({408, 409, 425, 429})  # and 5xx
 WRONG = {401: "api_key_env", 403: "api_key_env", 404: "url and model"}  # status → the keys of the recipe to correct
 BYTES_PER_TOKEN = 3  # UTF-8: English has 4 and more, Chinese and Thai 3 a character; fewer only give more room
 PAUSE = wait_random_exponential(multiplier=0.5, max=60)  # seconds
@@ -74,7 +74,7 @@ class Endpoint(Component):
     total_s: Annotated[float, NOT_CONTENT, Field(gt=0)] = 600.0
 
 
-class PassingError(Exception):
+class TransientError(Exception):
     """No answer this time. ``retry_after_s`` is how long the endpoint asks to be left alone."""
 
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
@@ -146,7 +146,7 @@ class EndpointGenerator:
     def _ask(self, question: Question) -> Generated:
         """Ask until there is an answer; see the module."""
         retrying = Retrying(
-            retry=retry_if_exception_type(PassingError),
+            retry=retry_if_exception_type(TransientError),
             wait=_pause,
             stop=stop_before_delay(self._config.total_s) | stop_when_event_set(self._halt),
             sleep=sleep_using_event(self._halt),
@@ -155,7 +155,7 @@ class EndpointGenerator:
         begin = time.monotonic()
         try:
             answer: Generated = retrying(self._post, question)
-        except PassingError as error:
+        except TransientError as error:
             if self._halt.is_set():
                 raise
             answer = Generated("", False, f"endpoint: {error}")
@@ -167,7 +167,7 @@ class EndpointGenerator:
         """Raise StepError unless the endpoint answers a question of one token."""
         try:
             answer = self._post(("Hello", 1))
-        except PassingError as error:
+        except TransientError as error:
             answer = Generated("", False, f"endpoint: {error}")
         if answer.failure:
             raise StepError(
@@ -176,7 +176,7 @@ class EndpointGenerator:
             )
 
     def _post(self, question: Question) -> Generated:
-        """One request. Raises PassingError where it may be tried again."""
+        """One request. Raises TransientError where it may be tried again."""
         import httpx
 
         prompt, limit = question
@@ -189,14 +189,14 @@ class EndpointGenerator:
                 json={**request, **self._config.body, "messages": [message]},
             )
         except httpx.TimeoutException as error:
-            raise PassingError("no answer in time") from error
+            raise TransientError("no answer in time") from error
         except httpx.TransportError as error:
-            raise PassingError(f"no connection ({type(error).__name__})") from error
+            raise TransientError(f"no connection ({type(error).__name__})") from error
         status = response.status_code
         if status in WRONG:
             raise RecipeError(self._describe_wrong(status))
-        if status in PASSING or status >= 500:
-            raise PassingError(f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
+        if status in TRANSIENT or status >= 500:
+            raise TransientError(f"HTTP {status}", _retry_after(response.headers.get("Retry-After", "")))
         if status != 200:
             return Generated("", False, f"endpoint: HTTP {status}")
         self._last_answer = time.monotonic()
@@ -232,7 +232,7 @@ class Rate:
 def _pause(state: RetryCallState) -> float:
     """Seconds before the next attempt: exponential with full jitter, or what the endpoint asks for and a little."""
     error = state.outcome.exception() if state.outcome else None
-    wanted_s = error.retry_after_s if isinstance(error, PassingError) else 0.0
+    wanted_s = error.retry_after_s if isinstance(error, TransientError) else 0.0
     return wanted_s + uniform(0, 1) if wanted_s else PAUSE(state)
 
 
@@ -252,7 +252,7 @@ def _read_answer(response: Any) -> Generated:
         choice = response.json()["choices"][0]
         text, reason = choice["message"]["content"] or "", choice.get("finish_reason")
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise PassingError("not a chat completion") from error
+        raise TransientError("not a chat completion") from error
     if reason == "content_filter":
         return Generated("", False, "endpoint: content_filter")
     return Generated(text, ended=reason != "length")
