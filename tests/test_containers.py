@@ -176,7 +176,10 @@ def test_prometheus_asks_the_port_where_ray_has_its_metrics(compose: dict[str, A
     name, _, port = job["static_configs"][0]["targets"][0].partition(":")
     assert f"--metrics-export-port={port}" in compose["services"][name]["command"][-1]
     rules = yaml.safe_load((GRAFANA / "alerts.yaml").read_text("utf-8"))
-    assert f'up{{job="{job["job_name"]}"}}' in json.dumps(rules).replace('\\"', '"')
+    (pattern,) = re.findall(r'up\{job=~"(.+?)"\}', json.dumps(rules).replace('\\"', '"'))
+    assert re.fullmatch(pattern, job["job_name"])
+    assert re.fullmatch(pattern, f"serving/{job['job_name']}")  # a PodMonitor's
+    assert not re.fullmatch(pattern, f"not-{job['job_name']}")
 
 
 # dashboard and alerts
