@@ -11,14 +11,15 @@ import pytest
 
 import works
 from cluster.artifact import Part
-from cluster.executor import run
-from cluster.lease import LEASES, Holder, lease_place, newest
+from cluster.errors import LeaseLostError
+from cluster.executor import _Run, run
+from cluster.lease import LEASES, Holder, Lease, lease_place, newest
 from cluster.progress import Progress
 from cluster.receipt import Receipt
 from cluster.software import describe_software
 from cluster.step import Step
 from cluster.storage import Place
-from cluster.waves import MANIFEST, describe
+from cluster.waves import MANIFEST, Wave, describe
 from pipelines.tables import DOCS
 
 
@@ -75,8 +76,6 @@ def test_manifest_that_is_there_is_not_written_again(tmp_path: Path, monkeypatch
 
 
 def test_directory_work_whose_lease_is_lost_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster.errors import LeaseLostError
-
     monkeypatch.setenv("BABELRAY_LEASE_S", "1")
     root, log = Place.of(tmp_path / "root"), tmp_path / "log"
     (step,) = works.naps(str(log), 1, 4)
@@ -94,6 +93,25 @@ def test_directory_work_whose_lease_is_lost_ends_the_run(tmp_path: Path, monkeyp
     thread.join()
     assert not (root / step.id / MANIFEST).exists()
     assert newest(root / step.id) == (2, other)
+
+
+def test_lease_that_is_lost_to_a_run_that_is_complete_says_so(tmp_path: Path) -> None:
+    """The other run has written the manifest and removed the leases."""
+    root = Place.of(tmp_path)
+    (step,) = works.naps(str(tmp_path / "log"), 1, 0)
+    run_of_step = _Run([step], root, Progress(), {})
+    grant = run_of_step.around.capacity.take(step.resources, 1, 1)
+    assert grant
+    wave = Wave([step], grant, run_of_step.around)
+    lease = run_of_step.around.leases.take(root / step.id)
+    assert isinstance(lease, Lease)
+    lease.is_lost = True
+    wave.leases[step.id] = lease
+    run_of_step.running[wave] = threading.current_thread()
+    (root / step.id / LEASES).delete()
+    with pytest.raises(LeaseLostError, match="is lost; it is now complete, made by another run"):
+        run_of_step._check_leases()
+    run_of_step.around.leases.close()
 
 
 def test_software_is_what_is_installed() -> None:
