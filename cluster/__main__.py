@@ -41,7 +41,7 @@ def doctor(
     the purpose. Each problem comes with what to do. A cluster whose workers come when they are needed has none to
     examine: `--workers` asks for some.
 
-    Exit code: 0 when all is well, or a run can do with what is found; 1 when something is wrong.
+    Exit code: 0 when all is well, or when what is found does not stop a run; 1 when something is wrong.
 
     Example: `RAY_ADDRESS=auto babelray doctor --root s3://my-bucket/runs`
     """

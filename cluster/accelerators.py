@@ -1,4 +1,5 @@
-"""Accelerators: hidden from workers that asked for none, and missed before a run begins instead of in its middle."""
+"""Accelerators: workers that asked for none see none, and a run that asks for more than there are ends before it
+begins."""
 
 import os
 from collections.abc import Iterable

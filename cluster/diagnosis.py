@@ -1,4 +1,4 @@
-"""From findings to problems, each with its remedy. The gravest come first, and what a run can do with comes last."""
+"""From findings to problems, each with its remedy. The gravest come first; what does not stop a run comes last."""
 
 from collections import defaultdict
 

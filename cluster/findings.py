@@ -60,7 +60,7 @@ class Node(_Finding):
 class Problem(_Finding):
     """Something wrong, where (``driver``, a node, or the cluster), and what to do about it.
 
-    ``warns`` is whether a run can do with it.
+    ``warns`` is whether a run can go on in spite of it.
     """
 
     where: str
@@ -83,5 +83,5 @@ class Report(_Finding):
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing was found that a run cannot do with."""
+        """Whether a run can go on in spite of all that was found."""
         return all(problem.warns for problem in self.problems)

@@ -29,8 +29,8 @@ def examine_machine() -> Machine:
 
 
 def measure_clock(there: float, sent: float, received: float) -> float:
-    """How far the clock that showed ``there`` is at least from the one that showed ``sent`` before and ``received``
-    after it, in seconds."""
+    """The least difference, in seconds, between two clocks: one showed ``there`` at a moment between ``sent`` and
+    ``received`` of the other."""
     return round(max(sent - there, there - received, 0.0), 3)
 
 

@@ -32,7 +32,7 @@ from cluster.storage import Place
 from cluster.tasks import Task
 
 ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
-SEEN = "driver"  # written by the driver into the run's directory, for every node to see
+DRIVER_MARK = "driver"  # written by the driver into the run's directory, for every node to see
 FORGET_S = 30.0  # after a process's last unit; building again what a next unit needs takes seconds
 ATTEMPTS = 3  # times that a unit may kill its worker on nodes that live; Ray itself would go on for ever
 ATTEMPTS_IN_ALL = 30  # those on lost nodes included: a unit that takes its node down with it ends too
@@ -55,8 +55,8 @@ class Runner:
     does a unit per call.
 
     ``run`` names a directory beside the receipts that belongs to this call of ``perform``: the driver leaves a file
-    there for each node to see, and each unit the nodes on which it was begun. A unit that is begun again lost its
-    worker before, since an error comes back as a value.
+    there for each node to see, and each unit the nodes on which it was begun. A unit that is begun a second time has
+    lost its worker: one that only fails returns its error as a value.
     """
 
     def __init__(self, tasks: Sequence[Task], run: str, hides_accelerators: bool = False):
@@ -82,7 +82,7 @@ class Runner:
     def _finish(self, task: Task, unit: int) -> Receipt:
         run = task.receipts / self.run
         task.fence.check()
-        if run.is_local and not (run / SEEN).exists():
+        if run.is_local and not (run / DRIVER_MARK).exists():
             raise StepError(
                 f"node {platform.node()} does not see {run.redacted}, which the driver wrote: the root is on a disk of "
                 "another machine. Set root to an object store (s3://…), or to a directory that every node mounts"
@@ -168,7 +168,7 @@ def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iter
     names = ", ".join(sorted({tasks[row["task"]].name for row in todo}))
     run = f"runs/{uuid.uuid4().hex}"
     for number in {row["task"] for row in todo}:
-        (tasks[number].receipts / run / SEEN).write(b"")
+        (tasks[number].receipts / run / DRIVER_MARK).write(b"")
     session.connect()
     from ray.exceptions import RayError
 

@@ -38,7 +38,8 @@ _connecting = threading.Lock()
 
 
 def is_given() -> bool:
-    """Whether the cluster was there before this process and may grow; a Ray of our own has what this machine has."""
+    """Whether this process uses a cluster that was there before it, which may grow. Else it starts a Ray of its own,
+    with what this machine has."""
     return bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or os.environ.get("RAY_ADDRESS"))
 
 
@@ -108,7 +109,7 @@ def _set_ray_environment() -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # Ray ends idle processes beyond one per CPU after a second, and then starts others, which import all again
         os.environ.setdefault("RAY_num_workers_soft_limit", str(max(KEPT_PROCESSES, os.cpu_count() or 1)))
-    # else Ray starts a cluster of its own for what a thread still asks while the process ends
+    # else a call that a thread still makes while the process ends would start another cluster
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 

@@ -11,7 +11,7 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Set once, by any thread. The pools that ``watching`` threads started are shut down and start no more."""
+    """Set once, by any thread. It shuts down the pools of all threads that called ``watch``; they start no other."""
 
     def __init__(self) -> None:
         self._is_set = threading.Event()

@@ -38,11 +38,12 @@ class Mine(Component):
     """Which passages of a ranking are hard negatives.
 
     Attributes:
-        range_min: the best so many of the candidates that pass are skipped.
+        range_min: how many of the best candidates that pass are skipped.
         range_max: candidates end at this rank. None: 10 for each negative wanted where there is a filter, else 1.
-        max_score, min_score: a negative's score is not above, not below.
+        min_score, max_score: the least and the greatest score of a negative.
         absolute_margin: a negative's score is lower than that of each relevant passage by at least this.
-        relative_margin: … by this share of that passage's score, without its sign. NV-Retriever §4: 0.05. "none": any.
+        relative_margin: the same, as a share of the absolute value of that passage's score. NV-Retriever §4: 0.05.
+            "none": no such margin.
         num_negatives: negatives of a query; it may get fewer.
         sampling_strategy: the best ones, or a random choice, which is a function of ``seed`` and the query's id.
         languages: which languages negatives may be of, where the selection pools several: any, the query's own, others.

@@ -208,7 +208,7 @@ class FlakyTask:
 
 def runner(tmp_path: Path, errors: list[Exception]) -> tuple[pool.Runner, FlakyTask]:
     task = FlakyTask(Place.of(tmp_path), errors)
-    (task.receipts / "run" / pool.SEEN).write(b"")
+    (task.receipts / "run" / pool.DRIVER_MARK).write(b"")
     return pool.Runner([task], "run"), task
 
 
@@ -216,7 +216,7 @@ def test_what_a_kept_process_built_is_given_up(ray_here: None, tmp_path: Path) -
     import ray
 
     task = FlakyTask(Place.of(tmp_path), [])
-    (task.receipts / "run" / pool.SEEN).write(b"")
+    (task.receipts / "run" / pool.DRIVER_MARK).write(b"")
 
     @ray.remote
     def do(tasks: list) -> list[bool]:
@@ -260,7 +260,7 @@ def test_error_that_stays_is_told(
 
 def test_node_that_does_not_share_the_root_says_so(tmp_path: Path) -> None:
     elsewhere, task = runner(tmp_path, [])
-    (tmp_path / RECEIPTS / "run" / pool.SEEN).unlink()
+    (tmp_path / RECEIPTS / "run" / pool.DRIVER_MARK).unlink()
     answer = elsewhere({"task": [0], "unit": [0]})
     assert "does not see" in answer["error"][0]
     assert "every node mounts" in answer["error"][0]

@@ -83,8 +83,8 @@ class Languages(Component):
 
 
 class Reading(Component):
-    """In which languages questions and passages are read: ``languages.original`` where a recipe does not say, in which
-    both are there without translation, whatever the student reads. A whole recipe has both filled in."""
+    """The languages in which questions and passages are read. Where a recipe names none it is ``languages.original``:
+    texts are there in it without translation, whatever the student reads. A loaded recipe has both filled in."""
 
     query_lang: OptionalLanguage = ""
     doc_lang: OptionalLanguage = ""

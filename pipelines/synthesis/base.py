@@ -24,9 +24,10 @@ class Writing(Component):
 
     Attributes:
         task: what is written. The five kinds are ours, for the diversity of tasks of Retrofitting (arXiv 2510.14274).
-        passages: write for so many passages of a language, those whose ids have the lowest hashes. None: for all.
-        keep: a query stays if a retriever finds its passage among its first so many. Read by ``Keep``.
-        most: so many queries of a language stay, those whose ids have the lowest hashes. None: all. Read by ``Cap``.
+        passages: write for this many passages of a language, those whose ids have the lowest hashes. None: for all.
+        keep: a query stays if a retriever ranks its passage among the first ``keep``. Read by ``Keep``.
+        most: at most this many queries of a language stay, those whose ids have the lowest hashes. None: all. Read by
+            ``Cap``.
     """
 
     task: Task = "question"
