@@ -4,9 +4,8 @@
 first. Before a teacher comes ``pipelines.positives``, which puts the relevant passages into what it scores.
 
 Names and meaning of the parameters are those of ``sentence_transformers.util.mine_hard_negatives`` (6.2), which is the
-oracle of the tests; NV-Retriever (arXiv 2407.15831) compares them. Two filters are added, for what a margin of scores
-does not see: the same passage in another language, which has the same id, and a passage that repeats most of the words
-of a relevant one.
+oracle of the tests; NV-Retriever (arXiv 2407.15831) compares them. One filter is added, for what a margin of scores does
+not see: a passage that repeats most of the words of a relevant one.
 """
 
 from collections import Counter
@@ -19,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BeforeValidator, Field, model_validator
 
+from cluster.artifact import Artifact
 from cluster.component import Component
-from pipelines.docstore import Docstore, JoinedDocstore
+from pipelines.docstore import Docstore
 from pipelines.ids import hash_ids
-from pipelines.positives import NO_POSITIVE, Names, Relevant, Wanted
+from pipelines.positives import NO_POSITIVE, Positives
 from pipelines.tables import RANKINGS
 from pipelines.tokenize import load_analyser
 
@@ -46,7 +46,6 @@ class Mine(Component):
             "none": no such margin.
         num_negatives: negatives of a query; it may get fewer.
         sampling_strategy: the best ones, or a random choice, which is a function of ``seed`` and the query's id.
-        languages: which languages negatives may be of, where the selection pools several: any, the query's own, others.
         max_overlap: a passage that shares more of its words with a relevant one (words of both by words of either) is a
             copy or a paraphrase of it, and no negative. 1: any. Two paragraphs of XQuAD share at most 0.42, one and its
             paraphrase by synonyms at least 0.78; two entries of a gazetteer may share more, so set 1 there.
@@ -61,7 +60,6 @@ class Mine(Component):
     num_negatives: int = Field(3, ge=1)
     sampling_strategy: Literal["random", "top"] = "top"
     seed: int = Field(0, ge=0)
-    languages: Wanted = "any"
     max_overlap: float = Field(0.75, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -84,7 +82,7 @@ class Mine(Component):
         return self.has_margin or self.max_score is not None or self.min_score is not None
 
     def last_rank(self, positives: int, has_teacher: bool) -> int:
-        """``range_max``, or what the library derives in its place. ``positives``: see ``Relevant.most``."""
+        """``range_max``, or what the library derives in its place. ``positives``: see ``Positives.most``."""
         if self.range_max is not None:
             return self.range_max
         filters = self.has_margin or self.max_score is not None or (has_teacher and self.min_score is not None)
@@ -96,20 +94,12 @@ class Mine(Component):
         return self.last_rank(0, has_teacher=True)
 
 
-class MineConfig(Names):
-    """What is a negative, and of which language passages are, where they are all of one."""
+class MineConfig(Component):
+    """What is a negative, and the language of the passages. For ``query_lang`` see ``PositivesConfig``."""
 
+    query_lang: str
     mine: Mine
     doc_lang: str = ""
-
-    @model_validator(mode="after")
-    def _languages_are_known(self) -> "MineConfig":
-        if self.mine.languages != "any" and not self.are_pooled:
-            raise ValueError(
-                f"mine.languages = {self.mine.languages!r} chooses among the languages of a selection, and this one is "
-                "of one language, select.doc_lang: leave mine.languages out"
-            )
-        return self
 
 
 class MineNegatives:
@@ -117,14 +107,14 @@ class MineNegatives:
 
     Without a teacher the selection's own scores decide, and with a margin a query whose relevant passages were not all
     selected has no negatives: each passage that was selected scores higher. ``inputs["qrels"]`` as for
-    ``WithPositives``; ``inputs["docs"]`` are the DOCS that were selected from, by language where several are pooled.
+    ``WithPositives``; ``inputs["docs"]`` are the DOCS that were selected from.
     A query without a negative is rejected; ``facts`` counts what was removed, and why.
     """
 
     def __init__(self, config: MineConfig, inputs: Mapping[str, Any]) -> None:
-        self._config, self._mine = config, config.mine
-        self._relevant = Relevant(config, inputs)
-        self._overlap = _Overlap(config, inputs["docs"]) if self._mine.max_overlap < 1 else None
+        self._mine = config.mine
+        self._relevant = Positives(inputs.get("qrels", {}))
+        self._overlap = _Overlap(config.doc_lang, inputs["docs"]) if self._mine.max_overlap < 1 else None
         self.facts: dict[str, int] = {}
 
     def __call__(self, rankings: pa.Table, scores: pa.Table | None = None) -> pa.Table:
@@ -159,11 +149,10 @@ class MineNegatives:
         counts["queries with fewer than num_negatives"] += len(negatives) < self._mine.num_negatives
         return {**out, "doc_ids": [name for name, _ in negatives], "scores": [score for _, score in negatives]}
 
-    def _candidates(self, row: dict[str, Any], relevant: list[str], has_teacher: bool) -> list[str]:
+    def _candidates(self, row: dict[str, Any], relevant: Sequence[str], has_teacher: bool) -> list[str]:
         """The selected passages down to the last rank, but for the relevant ones."""
         last = self._mine.last_rank(self._relevant.most, has_teacher) + self._relevant.most
-        mined = self._relevant.mined(row["doc_ids"], relevant, self._mine.languages)
-        return [name for name in mined[:last] if name not in relevant]
+        return [name for name in row["doc_ids"][:last] if name not in relevant]
 
     def _filter(
         self, candidates: list[tuple[str, float]], positive: np.ndarray, counts: Counter[str]
@@ -187,7 +176,7 @@ class MineNegatives:
         return [candidates[i] for i in order[passing[order]]]
 
     def _drop_copies(
-        self, candidates: list[tuple[str, float]], relevant: list[str], counts: Counter[str]
+        self, candidates: list[tuple[str, float]], relevant: Sequence[str], counts: Counter[str]
     ) -> Iterator[tuple[str, float]]:
         """The candidates that are no copies of a relevant passage; read only as far as they are asked for."""
         for name, score in candidates:
@@ -209,13 +198,8 @@ class MineNegatives:
 class _Overlap:
     """How much of their words two passages share: words of both by words of either, each word once (Jaccard)."""
 
-    def __init__(self, config: MineConfig, docs: Any) -> None:
-        self._pooled, self._lang = config.are_pooled, config.doc_lang
-        self._docs = (
-            JoinedDocstore({lang: Docstore.open(artifact) for lang, artifact in sorted(docs.items())})
-            if self._pooled
-            else Docstore.open(docs)
-        )
+    def __init__(self, lang: str, docs: Artifact) -> None:
+        self._analyse, self._docs = load_analyser(lang), Docstore.open(docs)
         self._words = lru_cache(maxsize=REMEMBERED)(self._read_words)
 
     def largest(self, name: str, others: Sequence[str]) -> float:
@@ -227,5 +211,4 @@ class _Overlap:
         position = int(self._docs.positions([name])[0])
         if position < 0:  # its translation was rejected: it is never read as a negative either
             return frozenset()
-        lang = name.partition(":")[0] if self._pooled else self._lang
-        return frozenset(load_analyser(lang)(self._docs.text_at(position)))
+        return frozenset(self._analyse(self._docs.text_at(position)))

@@ -8,7 +8,7 @@ per query.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
@@ -17,7 +17,6 @@ from cluster.artifact import Artifact
 from cluster.component import Component
 from pipelines.tables import RANKINGS
 
-Wanted = Literal["any", "same", "other"]  # languages of negatives: any, that of the query, others
 NO_POSITIVE = "no relevant passage is known"
 
 
@@ -53,49 +52,12 @@ class Positives:
         return self._relevant.get(query_id, ()) if self._are_judged else (query_id,)
 
 
-class Names(Component):
-    """How rankings name documents: by id, or, where they pool several languages, ``<lang>:<id>``.
-
-    ``query_lang`` is that of the queries; a synthetic query's passage is of this language too.
-    """
+class PositivesConfig(Component):
+    """How much of a selection is mined (see ``Mine.depth``). No work reads ``query_lang``, the language of the queries;
+    it stays because fingerprints hold it."""
 
     query_lang: str
-    are_pooled: bool = False
-
-
-class PositivesConfig(Names):
-    """What is mined: so many of a selection (see ``Mine.depth``), of which languages."""
-
     depth: int = Field(ge=1)
-    languages: Wanted = "any"
-
-
-class Relevant:
-    """The relevant passages of queries, named as in rankings. Where these are pooled, a passage counts in each language
-    in which it was judged. ``inputs["qrels"]``: see ``Positives``."""
-
-    def __init__(self, names: Names, inputs: Mapping[str, Any]) -> None:
-        qrels: Mapping[str, Artifact] = inputs.get("qrels", {})
-        self._positives = Positives(qrels)
-        self._own = f"{names.query_lang}:"
-        self._langs = (sorted(qrels) or [names.query_lang]) if names.are_pooled else []
-        self.most = self._positives.most * max(1, len(self._langs))
-
-    def of(self, query_id: str) -> list[str]:
-        """The names of a query's relevant passages."""
-        ids = self._positives.of(query_id)
-        return [f"{lang}:{doc_id}" for doc_id in ids for lang in self._langs] if self._langs else list(ids)
-
-    def mined(self, ranked: list[str], relevant: list[str], languages: Wanted) -> list[str]:
-        """The ranked passages among which negatives are: those of the wanted languages, without translations of a
-        relevant one. The relevant ones stay where they are."""
-        if not self._langs:
-            return ranked
-        same = {name.partition(":")[2] for name in relevant}
-        others = [name for name in ranked if name in relevant or name.partition(":")[2] not in same]
-        if languages == "any":
-            return others
-        return [n for n in others if n in relevant or n.startswith(self._own) == (languages == "same")]
 
 
 class WithPositives:
@@ -107,7 +69,7 @@ class WithPositives:
     """
 
     def __init__(self, config: PositivesConfig, inputs: Mapping[str, Any]) -> None:
-        self._relevant, self._languages = Relevant(config, inputs), config.languages
+        self._relevant = Positives(inputs.get("qrels", {}))
         self._depth = config.depth + 2 * self._relevant.most  # see Mine.last_rank
 
     def __call__(self, rankings: pa.Table) -> pa.Table:
@@ -120,7 +82,7 @@ class WithPositives:
         relevant = self._relevant.of(row["query_id"])
         if not relevant:
             return {"query_id": row["query_id"], "reject": NO_POSITIVE}
-        doc_ids = self._relevant.mined(row["doc_ids"], relevant, self._languages)[: self._depth]
+        doc_ids = row["doc_ids"][: self._depth]
         selected = dict(zip(row["doc_ids"], row["scores"], strict=True))
         scores = [selected[name] for name in doc_ids]
         missing = [name for name in relevant if name not in doc_ids]

@@ -1,4 +1,4 @@
-"""Mining on small tables: positives that were not selected, languages, rejects, and what training reads of it."""
+"""Mining on small tables: positives that were not selected, rejects, and what training reads of it."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from artifacts import table_artifact
 from cluster.component import fingerprint
 from pipelines.docstore import RowStore
 from pipelines.mining import NO_SCORE, NONE_LEFT, Mine, MineConfig, MineNegatives
-from pipelines.pooling import PoolConfig, PoolRankings
 from pipelines.positives import NO_POSITIVE, PositivesConfig, WithPositives
 from pipelines.tables import DOCS, QRELS, RANKINGS
 from pipelines.training.data import LabelledPassages
@@ -113,31 +112,6 @@ def test_a_synthetic_query_has_the_passage_of_its_id_as_positive(docs):
     assert shown(completed) == {"d": ["a", "d"]}
 
 
-@pytest.mark.parametrize(
-    ("languages", "expected"),
-    [("any", ["de:b", "en:c", "de:d"]), ("same", ["en:c", "en:d"]), ("other", ["de:b", "de:d"])],
-)
-def test_pooled_languages_give_negatives_of_any_the_same_or_another_one(tmp_path, languages, expected):
-    """The same passage in another language is never a negative, and counts for no rank."""
-    found = {"de:a": 9.0, "en:a": 8.0, "de:b": 7.0, "en:c": 6.0, "de:d": 5.0, "en:d": 4.0}
-    mine = Mine(languages=languages, range_max=3, num_negatives=3, max_overlap=1.0, relative_margin=0.0)
-    config = MineConfig(mine=mine, query_lang="en", are_pooled=True)
-    inputs = {"qrels": qrels(tmp_path, "q1a")}
-    assert shown(MineNegatives(config, inputs)(rankings(q1=found))) == {"q1": expected}
-    names = PositivesConfig(query_lang="en", are_pooled=True, depth=mine.depth, languages=languages)
-    to_score = shown(WithPositives(names, inputs)(rankings(q1=found)))["q1"]
-    assert "en:a" in to_score
-    assert "de:a" not in to_score
-    assert set(expected) < set(to_score)
-
-
-def test_rankings_of_languages_are_pooled_by_score():
-    work = PoolRankings(PoolConfig(langs=("de", "en"), k=3), {})
-    german = rankings(q1={"a": 3.0, "b": 1.0}, q2={}, q3="no text")
-    english = rankings(q1={"a": 2.0, "c": 1.5}, q2={"c": 1.0}, q3="no text")
-    assert shown(work(german, english)) == {"q1": ["de:a", "en:a", "en:c"], "q2": ["en:c"], "q3": "no text"}
-
-
 def test_training_reads_the_negatives_as_they_are(tmp_path, docs):
     """They stand in RANKINGS, so that a loss with labels takes them in place of a selection."""
     labels = qrels(tmp_path, "q1a", "q2b", "q3c")
@@ -165,8 +139,6 @@ def test_rejects_stay_rejected(tmp_path, docs):
 def test_impossible_settings_are_refused_with_their_keys():
     with pytest.raises(ValidationError, match="mine.num_negatives = 5 cannot be taken from ranks 10 to 12"):
         Mine(range_min=10, range_max=12, num_negatives=5)
-    with pytest.raises(ValidationError, match=r"mine.languages = 'other'.*select.doc_lang"):
-        MineConfig(mine=Mine(languages="other"), query_lang="en", doc_lang="de")
     with pytest.raises(ValidationError, match="sampling_strategy"):
         Mine(sampling_strategy="worst")
 

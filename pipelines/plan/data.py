@@ -23,7 +23,7 @@ from pipelines.plan.questions import plan_docs, plan_queries, plan_selector
 from pipelines.plan.steps import config_of, ingest, make_step
 from pipelines.plan.systems import plan_search
 from pipelines.plan.translation import ALL
-from pipelines.positives import PositivesConfig, Wanted, WithPositives
+from pipelines.positives import PositivesConfig, WithPositives
 from pipelines.precision import resolve, with_precision
 from pipelines.recipe import EVERY_LANGUAGE, Recipe, Score
 from pipelines.score_file import ReadScores, ScoreFile, ScoreFileConfig
@@ -173,9 +173,8 @@ def _plan_negatives(recipe: Recipe, mine: Mine, selection: Step, qrels: Mapping[
 
 def _plan_scores_with_positives(recipe: Recipe, score: Score, selection: Step, qrels: Mapping[str, Step]) -> Step:
     """What the teacher thinks of a selection, as deep as negatives are mined, and of the relevant passages."""
-    mine, names = recipe.mine, {"query_lang": recipe.select.query_lang}
-    languages: Wanted = mine.languages if mine else "any"
-    config = PositivesConfig(depth=mine.depth if mine else recipe.select.k, languages=languages, **names)
+    depth = recipe.mine.depth if recipe.mine else recipe.select.k
+    config = PositivesConfig(depth=depth, query_lang=recipe.select.query_lang)
     inputs = {"rankings": selection} | ({"qrels": qrels} if qrels else {})
     complete = make_step(
         recipe, "mine", "positives", WithPositives, config, inputs,
