@@ -223,10 +223,3 @@ def living_nodes() -> set[str]:
     import ray
 
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def cpus() -> float:
-    """CPUs of the connected cluster as it is now (it may grow)."""
-    import ray
-
-    return float(ray.cluster_resources().get("CPU", 1))

@@ -161,7 +161,8 @@ def open_shards(index: Place, lang: str, names: Collection[str] | None = None) -
     """Open the shards of ``lang`` of an index artifact (or those of them with these names) to be searched as one,
     fetching them to this node if need be.
 
-    Raises StepError when the index holds no such language.
+    Some of a language's shards are searched with their share of the depth. Raises StepError when the index holds no
+    such language.
     """
     facts = json.loads((index / "index.json").read())
     listed = facts["shards"]
@@ -172,11 +173,6 @@ def open_shards(index: Place, lang: str, names: Collection[str] | None = None) -
     share = sum(shard["docs"] for shard in shards) / max(1, sum(shard["docs"] for shard in of_lang))
     levels = facts.get("levels", {}).get(lang, ())
     return open_group([(index / "shards" / shard["name"]).fetch() for shard in shards], share, levels)
-
-
-def open_shard(index: Place, name: str) -> ShardGroup:
-    """Open one shard of an index artifact by itself: it is searched with its share of the depth."""
-    return open_shards(index, lang_of(name), [name])
 
 
 def lang_of(shard: str) -> str:

@@ -19,7 +19,7 @@ from pipelines.indexes.exact import Exact
 from pipelines.indexes.faiss_index import Faiss
 from pipelines.indexes.files import Inversion, NpyAppender, Stack, load_npy
 from pipelines.indexes.plaid import Plaid
-from pipelines.search import open_shard, open_shards, search
+from pipelines.search import open_shards, search
 from pipelines.tables import VECTORS
 from tests.artifacts import table_artifact
 from tests.shards import (
@@ -126,7 +126,7 @@ def test_a_shard_tells_what_it_is(tmp_path: Path) -> None:
     listed = json.loads((place / "index.json").read())
     assert [(s["lang"], s["docs"]) for s in listed["shards"]] == [("de", 5), ("de", 5)]
     assert sum(s["passages"] for s in listed["shards"]) == sum(len(p) for _, p in docs)
-    assert open_shard(place, listed["shards"][0]["name"]).lang == "de"
+    assert open_shards(place, "de", [listed["shards"][0]["name"]]).lang == "de"
 
 
 def test_a_shard_of_rejected_rows_finds_nothing(tmp_path: Path) -> None:

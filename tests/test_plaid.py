@@ -25,7 +25,7 @@ from pipelines.indexes.plaid.codec import KEPT, Codec, Training, learn_buckets, 
 from pipelines.indexes.plaid.depth import Depth
 from pipelines.indexes.plaid.interchange import write_fast_plaid
 from pipelines.indexes.plaid.lists import unpack_lists
-from pipelines.search import merge, open_shard, open_shards, search
+from pipelines.search import merge, open_shards, search
 from pipelines.tables import VECTORS
 from tests.artifacts import directory_artifact, table_artifact
 from tests.shards import build, find, make_docs, make_queries, oracle, recall, unit, vector_rows, vectors_artifact
@@ -255,7 +255,7 @@ def test_shards_rank_as_one_at_any_depth(
 def test_a_shard_by_itself_keeps_its_share_of_the_candidates_and_k(tmp_path: Path) -> None:
     docs = make_docs(800, passages=1)
     place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 8)}}, 100)
-    shard = open_shard(place, "en-00003")
+    shard = open_shards(place, "en", ["en-00003"])
     assert shard.share == 1 / 8
     for options, kept in (({"k": 10, "candidates": 400}, 100), ({"k": 150, "candidates": 400}, 150)):
         assert Depth.of(SearchOptions(**options), 100, 100, shard.share).candidates == kept
@@ -267,7 +267,7 @@ def test_shards_by_themselves_find_as_much_as_the_group(tmp_path: Path) -> None:
     docs = make_docs(1600, passages=1)
     place = build(tmp_path / "i", Plaid(), {"vectors": {"en": vectors_artifact(tmp_path / "v", docs, 16)}}, 100)
     queries, options = make_queries(docs, 20), SearchOptions(k=10, candidates=200)
-    alone = [search(open_shard(place, f"en-{number:05d}"), queries, options) for number in range(16)]
+    alone = [search(open_shards(place, "en", [f"en-{number:05d}"]), queries, options) for number in range(16)]
     merged = [merge(rankings, 10) for rankings in zip(*alone, strict=True)]
     together = search(open_shards(place, "en"), queries, options)
     truth = [oracle(query, docs, 10) for query in queries]

@@ -15,7 +15,7 @@ from pipelines.indexes.plaid.depth import Depth, Level
 from pipelines.indexes.plaid.tune import QUESTIONS, TOKENS, draw_passages, draw_questions, rank_exactly
 from pipelines.plan import STUDENT, plan
 from pipelines.recipe import load
-from pipelines.search import open_shard, open_shards
+from pipelines.search import open_shards
 from tests.shards import build, find, make_docs, make_queries, oracle, recall, vectors_artifact
 
 
@@ -100,7 +100,7 @@ def test_groups_and_shards_take_the_levels_and_the_user_overrides_them(collectio
     (ten, hundred) = [
         Level(*(level[n] for n in ("k", "probes", "candidates", "decoded"))) for level in read_levels(index)
     ]
-    for group in (open_shards(index, "en"), open_shard(index, "en-00001")):
+    for group in (open_shards(index, "en"), open_shards(index, "en", ["en-00001"])):
         assert group.levels == [ten, hundred]
 
     def depth(**options: int) -> tuple[int, int, int]:

@@ -169,7 +169,7 @@ def main() -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
-    torch.set_num_threads(int(session.cpus()))
+    torch.set_num_threads(int(session.capacity()["CPU"]))
     with tempfile.TemporaryDirectory() as folder:
         root = Place.of(Path(folder))
         docs, queries, ranked = collection(options.queries, options.depth)
@@ -188,7 +188,7 @@ def main() -> None:
             },
             RANKINGS,
             ("rankings",),
-            resources=Resources(cpus=session.cpus() / options.actors, actors=options.actors),
+            resources=Resources(cpus=session.capacity()["CPU"] / options.actors, actors=options.actors),
         )
         oracle = CrossEncoder(step.config.scorer.model)
         rates = []

@@ -33,7 +33,7 @@ from pipelines.indexes.bm25 import Bm25
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.faiss_index import Faiss
 from pipelines.indexes.plaid import Plaid
-from pipelines.search import merge, open_shard, open_shards, search
+from pipelines.search import merge, open_shards, search
 from tests.shards import Doc, build, docs_artifact, recall, unit, vectors_artifact
 
 SHARDS, DIM, ROUNDS, MOST = 64, 128, 5, 1.5
@@ -91,7 +91,7 @@ def compare_alone(places: list[Place], exact: Place, queries: list[Any], k: int)
     truth = search(open_shards(exact, "en"), queries, options)
     together = search(open_shards(places[1], "en"), queries, options)
     names = [place.name for place in (places[0] / "shards").list()]
-    shards = [open_shard(places[0], name) for name in names]
+    shards = [open_shards(places[0], "en", [name]) for name in names]
     started = time.process_time()
     alone = [search(shard, queries, options) for shard in shards]
     took = 1000 * (time.process_time() - started) / len(queries)
