@@ -4,8 +4,8 @@
 first. Before a teacher comes ``pipelines.positives``, which puts the relevant passages into what it scores.
 
 Names and meaning of the parameters are those of ``sentence_transformers.util.mine_hard_negatives`` (6.2), which is the
-oracle of the tests; NV-Retriever (arXiv 2407.15831) compares them. One filter is added, for what a margin of scores does
-not see: a passage that repeats most of the words of a relevant one.
+oracle of the tests; NV-Retriever (arXiv 2407.15831) compares them. One filter is added, for what a margin of scores
+does not see: a passage that repeats most of the words of a relevant one.
 """
 
 from collections import Counter
