@@ -162,8 +162,9 @@ class _Run:
             if lost:
                 _, holder = newest(self.root / lost[0].id)
                 raise LeaseLostError(
-                    f"the lease of {lost[0].id} is lost; it is now {holder or 'complete, made by another run'}. Was this machine asleep, or without its "
-                    "storage? Run the same command again: it waits for the other run, or goes on from there"
+                    f"the lease of {lost[0].id} is lost; it is now {holder or 'complete, made by another run'}. Was "
+                    "this machine asleep, or without its storage? Run the same command again: it waits for the other "
+                    "run, or goes on from there"
                 )
 
     def _fail(self, error: BaseException) -> None:
