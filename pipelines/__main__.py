@@ -68,7 +68,9 @@ def plan(
     price: Annotated[
         list[str] | None,
         typer.Option(
-            "--price", metavar="TYPE=N", help="Dollars per hour of a machine; spot=0.35: spot machines at this share of the list price."
+            "--price",
+            metavar="TYPE=N",
+            help="Dollars per hour of a machine; spot=0.35: spot machines at this share of the list price.",
         ),
     ] = None,
     sets: Sets = None,
