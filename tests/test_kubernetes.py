@@ -2,6 +2,8 @@
 
 import copy
 import os
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from kuberay_schema import resource_schema
 
 FOLDER = Path(__file__).parents[1] / "cluster" / "kubernetes"
 FILES = {"RayCluster": "raycluster.yaml", "RayJob": "rayjob.yaml", "RayService": "rayservice.yaml"}
+RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 WHERE = {"RayCluster": (), "RayJob": ("rayClusterSpec",), "RayService": ("rayClusterConfig",)}
 
 
@@ -181,6 +184,27 @@ def test_spot_workers_come_first_and_others_stand_in(kind: str) -> None:
     assert "affinity" in groups["gpu-spot"]["template"]["spec"]
     assert "affinity" not in groups["gpu"]["template"]["spec"]
     assert all(group["minReplicas"] == 0 for group in groups.values())
+
+
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
+def test_steps_of_the_recipes_that_take_a_gpu_fit_its_pods(kind: str) -> None:
+    pod = pods_of(load(kind))["gpu"]["containers"][0]["resources"]["requests"]
+    asked = [
+        (file.name, table["cpus"])
+        for file in RECIPES.glob("*.toml")
+        for table in list_tables(tomllib.loads(file.read_text("utf-8")))
+        if table.get("gpus") and "cpus" in table
+    ]
+    assert asked
+    assert [one for one in asked if one[1] > int(pod["cpu"])] == []
+
+
+def list_tables(value: Any) -> Iterator[dict[str, Any]]:
+    """All tables of a TOML file, those in others and in lists among them."""
+    if isinstance(value, dict):
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from list_tables(below)
 
 
 def test_prometheus_finds_the_port_of_the_metrics(manifest: dict[str, Any]) -> None:
