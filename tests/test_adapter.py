@@ -131,7 +131,7 @@ def test_the_adapter_is_what_peft_opens_on_the_base(start, inputs, tmp_path):
 def test_resume_is_to_the_bit(start, inputs, tmp_path):
     whole = loop_of(start, inputs)
     losses = train(whole, range(4))
-    whole.save(tmp_path)
+    save_loop(whole, tmp_path)
     losses += train(whole, range(4, 8))
     again = loop_of(start, inputs)
     again.restore(tmp_path)

@@ -20,7 +20,7 @@ from pipelines.training.objectives.texts import Distinct, embed
 from pipelines.training.records import Drawn
 from pipelines.training.workers import Workers
 from test_meta_episodes import ALIGN, LANGS, read_tables, write_collection
-from toy import assert_same_gradient, gradients_of, make_loop
+from toy import assert_same_gradient, gradients_of, make_loop, save_loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,7 +129,7 @@ def test_a_killed_training_resumes_to_the_bit(student, inputs, tmp_path, name):
     """What a killed process leaves is its last checkpoint; another goes on from it."""
     whole = loop_of(student, inputs, **RUNS[name])
     losses = train(whole, range(3))
-    whole.save(tmp_path)
+    save_loop(whole, tmp_path)
     losses += train(whole, range(3, 6))
     again = loop_of(tmp_path / "model", inputs, **RUNS[name])
     again.restore(tmp_path)
