@@ -2,7 +2,8 @@
 
 Inputs: ``data``, by the name of the data set: ``queries``, ``docs`` by language, and, where questions are asked in
 several languages, the others as ``translated_queries``; or ``docs`` alone, sentence pairs by language. Left out for a
-student that reads no corpus (``student.reads_corpus``).
+student that reads no corpus (``student.reads_corpus``). ``models``: the training of the recipe whose student is the
+base.
 
 The artifact: ``start/``, the untrained student, and ``warm/`` after its warm-up, for a student that has one; both are
 sentence-transformers directories. A training begins from ``warm/`` where it exists.
@@ -19,6 +20,7 @@ from cluster.artifact import Artifact
 from cluster.component import Component
 from cluster.step import FanOut
 from cluster.storage import Place
+from pipelines.models import locate
 from pipelines.students import AnyStudent
 from pipelines.students.base import Corpus, WarmUp
 
@@ -34,7 +36,7 @@ class StartConfig(Component):
 
 def build_start(config: StartConfig, inputs: Mapping[str, Any], out: Place, fan_out: FanOut) -> dict[str, Any]:
     """Build the student in a worker of the cluster. Returns ``{"warm_up": facts}`` of a student that has a warm-up."""
-    arguments = {"config": config, "data": inputs.get("data", {}), "out": out}
+    arguments = {"config": locate(config, inputs), "data": inputs.get("data", {}), "out": out}
     (facts,) = fan_out("student", BuildStudent, arguments, ["student"])
     return facts
 
