@@ -40,9 +40,10 @@ def new(
     """Write a recipe for a collection of your own.
 
     Looks at DIR, recognises its layout (a parallel collection, SQuAD's files, BEIR, MS MARCO, JSON lines, or text,
-    Markdown and HTML files), says how many documents, questions and judgements it has in which languages, what is missing and what that
-    means, and writes a commented recipe that runs as it is: one that trains and measures a student where there are
-    translations and judged questions, and one that indexes and serves a ready encoder where there are not.
+    Markdown and HTML files), says how many documents, questions and judgements it has in which languages, what is
+    missing and what that means, and writes a commented recipe that runs as it is: one that trains and measures a
+    student where there are translations and judged questions, and one that indexes and serves a ready encoder where
+    there are not.
 
     Example: `babelray new manual --source docs/`
     """
