@@ -115,8 +115,8 @@ def _set_ray_environment() -> None:
 
 @contextmanager
 def _in_groups_of_their_own() -> Iterator[None]:
-    """Start Ray's daemons in process groups of their own, so that a signal to this process's group ends them only when
-    this process has ended what it serves. Ray itself blocks SIGINT in them, and not SIGTERM."""
+    """Start Ray's daemons in process groups of their own: a SIGTERM to this process's group then does not reach them,
+    and they end with this process. Ray itself protects them from SIGINT alone."""
     from ray._private import services
 
     popen: Any = services.ConsolePopen
