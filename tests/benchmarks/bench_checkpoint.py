@@ -5,16 +5,20 @@ of the clock, medians of interleaved rounds, of a student of MiniLM's shape with
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from pipelines.students import LateInteraction
 from pipelines.students.scratch import Scratch
 from pipelines.training.snapshot import Snapshot
-from tests.toy import CONFIG, make_inputs, make_loop, open_corpus, save_loop
+from toy import CONFIG, make_inputs, make_loop, open_corpus, save_loop
 
 ROUNDS = 7
 BASE = Scratch(vocabulary=2000, hidden=384, layers=6, heads=12, positions=256)

@@ -12,20 +12,24 @@ TICO-19 and LibreOffice's help; XQuAD and the test sentences are in none of it. 
 
 import argparse
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from artifacts import table_artifact
 from pipelines.recipe import load
 from pipelines.sources import Bitext, Parallel
 from pipelines.students import Corpus, Dense, load_encoder
 from pipelines.students.base import Encoder
 from pipelines.students.transplant import Transplant
+from pipelines.tables import DOCS
 from pipelines.training.validate import ndcg
 
 LANGS = ("en", "de", "es", "ru", "zh", "ar", "tr")  # of the paragraphs; Turkish is in no training
@@ -35,28 +39,6 @@ CHARACTERS = 400
 CHINESE_CHARACTERS = 150
 
 
-class Texts:
-    """Documents by id, as far as a transplant reads them of a docstore."""
-
-    def __init__(self, texts: Mapping[str, str]):
-        self._texts, self._ids = texts, sorted(texts)
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __contains__(self, doc_id: str) -> bool:
-        return doc_id in self._texts
-
-    def id_at(self, position: int) -> str:
-        return self._ids[position]
-
-    def text_at(self, position: int) -> str:
-        return self._texts[self._ids[position]]
-
-    def text(self, doc_id: str) -> str:
-        return self._texts[doc_id]
-
-
 def read(source: Any, table: str, lang: str, split: str) -> Iterator[dict[str, str]]:
     return (entry.row for entry in getattr(source, table)(lang, split) if entry.row)
 
@@ -64,13 +46,14 @@ def read(source: Any, table: str, lang: str, split: str) -> Iterator[dict[str, s
 def build(data: str, pieces: int) -> Encoder:
     """The student of the recipe ``small`` before its first step, from the translated sentences alone."""
     recipe = load("small-bitext", [f"data={data}"])
-    found: dict[str, dict[str, str]] = {}
-    for lang in recipe.languages.docs:
-        for row in read(recipe.source, "docs", lang, "train"):
-            found.setdefault(lang, {}).setdefault(row["doc_id"], row["text"])
-    corpus: Any = Corpus(Texts({}), {lang: Texts(texts) for lang, texts in found.items()})  # type: ignore[arg-type]
     base = Transplant(model="minilm", pieces=pieces)
-    encoder: Any = Dense(base=base, query_prefix="", doc_prefix="").build(corpus, seed=1)
+    with tempfile.TemporaryDirectory() as directory:
+        docs = {}
+        for lang in recipe.languages.docs:
+            rows = {row["doc_id"]: row for row in read(recipe.source, "docs", lang, "train")}
+            docs[lang] = table_artifact(Path(directory) / f"docs-{lang}@0", DOCS, list(rows.values()))
+        corpus = Corpus.open({"bitext": {"docs": docs}})
+        encoder: Any = Dense(base=base, query_prefix="", doc_prefix="").build(corpus, seed=1)
     encoder.precision = "bf16"
     return encoder
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from cluster.errors import StepError
-from pipelines.models import Pretrained, resolve
 from pipelines.students.base import Corpus
+from pipelines.students.checkpoint import PretrainedBase
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Pairs = dict[str, list[tuple[str, str]]]
 
 
-class Transplant(Pretrained):
+class Transplant(PretrainedBase):
     """An encoder ``model`` with a WordPiece vocabulary, as BERT and MiniLM have, which reads the language ``left``.
 
     Attributes:
@@ -55,7 +55,7 @@ class Transplant(Pretrained):
         from pipelines.students.transplant.rows import Averaging, find_rows
         from pipelines.students.transplant.vocabulary import extend_tokenizer
 
-        module: Any = Transformer(resolve(self)).float()
+        module: Any = self.open_transformer()
         pairs, pieces = self._collect_pairs(corpus, seed), len(module.tokenizer)
         tokenizer = extend_tokenizer(module.tokenizer, self.left, pairs, self.pieces)
         known = module.model.get_input_embeddings().weight.detach()[:pieces]  # some matrices are padded beyond them
