@@ -34,6 +34,9 @@ SECRETS = frozenset(
         *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),  # may hold the key of a collector
     }
 )
+# OpenMP's threads wait for each other at the end of every loop. By default they spin meanwhile, and beside any other
+# process keep the thread that they wait for from running: a transformer then does half as much on two cores.
+WAIT_POLICY = "OMP_WAIT_POLICY"
 _connecting = threading.Lock()
 
 
@@ -65,7 +68,7 @@ def environment_of_workers(environment: Mapping[str, str]) -> dict[str, str]:
     """What workers get of the driver's environment. Workers of a Ray that this process starts inherit the rest too; a
     cluster's nodes have keys of their own."""
     passed = {name: v for name, v in environment.items() if name.startswith(PASSED_ON) and name not in SECRETS}
-    return passed | {"TOKENIZERS_PARALLELISM": "false"}
+    return passed | {"TOKENIZERS_PARALLELISM": "false", WAIT_POLICY: environment.get(WAIT_POLICY, "PASSIVE")}
 
 
 def is_connected() -> bool:

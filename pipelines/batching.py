@@ -19,3 +19,11 @@ def by_length(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
             cuts.append(place)
             start = place
     return [batch for batch in np.split(order, cuts) if len(batch)]
+
+
+def put_back(batches: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+    """The values of each batch, a number for each text, in the order of the texts: float32."""
+    found = np.empty(sum(map(len, batches)), np.float32)
+    for batch, of_batch in zip(batches, values, strict=True):
+        found[batch] = of_batch
+    return found

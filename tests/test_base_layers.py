@@ -1,4 +1,4 @@
-"""Bases that keep the first layers of a transformer: their weights are the checkpoint's, and the student is read alone."""
+"""Bases that keep the first layers of a transformer: their weights are its own, and the student is read alone."""
 
 import pytest
 import torch

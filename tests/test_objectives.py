@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.multiprocessing import spawn
 
-from pipelines.students import load_encoder
+from pipelines.students import Lexical, load_encoder
+from pipelines.students.encoder import TextEncoder
 from pipelines.training import workers
 from pipelines.training.losses import FalseNegatives, InfoNce, KullbackLeibler, Triplet
 from pipelines.training.workers import GradientSum, Workers
@@ -71,6 +72,23 @@ def test_dropout_is_the_same_in_both_passes(corpus, labels):
         with torch.no_grad():
             parameter -= sign * 3e-4 * slope / slope.norm()
     assert (losses[0] - losses[1]) / 6e-4 == pytest.approx(float(slope.norm()), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"loss": KullbackLeibler(dims=(16, 4)), "mixing": "round_robin_entries", "ways": 2}]
+)
+def test_a_lookup_gives_what_a_student_gives_whose_texts_are_embedded_once(inputs, corpus, monkeypatch, changes):
+    student = Lexical(words=None, dim=32, ngram_rows=1024).build(corpus, 0)
+    found = []
+    for is_lookup in (True, False):
+        monkeypatch.setattr(TextEncoder, "is_lookup", is_lookup)
+        found.append(gradients_of(make_loop(CONFIG.model_copy(update=changes), student, inputs))[::2])
+        student.model.zero_grad()
+    monkeypatch.undo()
+    assert student.is_lookup
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert_same_gradient(found[0][1], found[1][1], 1e-6)
+    assert found[0][1].abs().sum() > 0
 
 
 def compute(rank: int, world: int, directory: Path, teacher: dict, labels: dict) -> None:

@@ -46,4 +46,5 @@ def test_workers_get_places_and_no_keys() -> None:
         "BABELRAY_CACHE": "/cache",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",
     }

@@ -22,10 +22,10 @@ from pydantic import Field
 
 from cluster.component import Speed
 from cluster.errors import RecipeError
-from pipelines.batching import by_length
+from pipelines.batching import by_length, put_back
 from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
-from pipelines.precision import Wanted, autocast, cast_weights, require_resolved
+from pipelines.precision import Wanted, cast_weights, require_resolved
 from pipelines.scorers.base import Collection, score_in_windows
 
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # of the first more leave the caches; the second was not measured
@@ -81,17 +81,18 @@ class CrossEncoderTeacher:
         return score_in_windows(self._scores, queries, docs, pairs_P2)
 
     def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
-        import torch
+        from pipelines.inference import map_batches
 
         tokenizer = self._model.tokenizer
         tokens = tokenizer(queries, docs, truncation="longest_first", max_length=self._model.max_seq_length)
-        scores_P = np.empty(len(queries), np.float32)
-        with torch.inference_mode(), autocast(self._model.device.type, self._precision):
-            for batch in by_length([len(ids) for ids in tokens["input_ids"]], self._batch_tokens):
-                inputs = {name: [rows[i] for i in batch] for name, rows in tokens.items()}
-                features_BL: Any = tokenizer.pad(inputs, return_tensors="pt").to(self._model.device)
-                scores_P[batch] = self._rescale(self._model(dict(features_BL))["scores"].float()).cpu().numpy()
-        return scores_P
+
+        def score_batch(batch: np.ndarray) -> np.ndarray:
+            inputs = {name: [rows[i] for i in batch] for name, rows in tokens.items()}
+            features_BL: Any = tokenizer.pad(inputs, return_tensors="pt").to(self._model.device)
+            return self._rescale(self._model(dict(features_BL))["scores"].float()).cpu().numpy()
+
+        batches = by_length([len(ids) for ids in tokens["input_ids"]], self._batch_tokens)
+        return put_back(batches, map_batches(score_batch, batches, self._model.device.type, self._precision))
 
     def _rescale(self, logits_BO: Any) -> Any:
         from torch.nn.functional import logsigmoid

@@ -24,10 +24,10 @@ from pydantic import Field, model_validator
 
 from cluster.component import Speed
 from cluster.errors import RecipeError
-from pipelines.batching import by_length
+from pipelines.batching import by_length, put_back
 from pipelines.devices import device
 from pipelines.models import Pretrained, resolve
-from pipelines.precision import Wanted, autocast, require_resolved
+from pipelines.precision import Wanted, require_resolved
 from pipelines.scorers.base import Collection, score_in_windows
 
 TOKENS_PER_BATCH = {"cpu": 2_048, "cuda": 16_384}  # as for cross-encoders; of this model not measured
@@ -105,15 +105,18 @@ class MonoT5Teacher:
     def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
         import torch
 
+        from pipelines.inference import map_batches
+
         prompts = self._prompts(queries, docs)
-        scores_P = np.empty(len(prompts), np.float32)
-        with torch.inference_mode(), autocast(self._model.device.type, self._precision):
-            for batch in by_length([len(ids) for ids in prompts], self._batch_tokens):
-                features_BL = self._tokenizer.pad({"input_ids": [prompts[i] for i in batch]}, return_tensors="pt")
-                start_B1 = torch.full((len(batch), 1), self._start, device=self._model.device)
-                out = self._model(**features_BL.to(self._model.device), decoder_input_ids=start_B1, use_cache=False)
-                scores_P[batch] = self._rescale(out.logits[:, 0].float()).cpu().numpy()
-        return scores_P
+
+        def score_batch(batch: np.ndarray) -> np.ndarray:
+            features_BL = self._tokenizer.pad({"input_ids": [prompts[i] for i in batch]}, return_tensors="pt")
+            start_B1 = torch.full((len(batch), 1), self._start, device=self._model.device)
+            out = self._model(**features_BL.to(self._model.device), decoder_input_ids=start_B1, use_cache=False)
+            return self._rescale(out.logits[:, 0].float()).cpu().numpy()
+
+        batches = by_length([len(ids) for ids in prompts], self._batch_tokens)
+        return put_back(batches, map_batches(score_batch, batches, self._model.device.type, self._precision))
 
     def _prompts(self, queries: list[str], docs: list[str]) -> list[list[int]]:
         """Token ids of the prompts, the end of a long document cut off."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipelines.batching import by_length
-from pipelines.precision import Precision, autocast
+from pipelines.inference import map_batches
+from pipelines.precision import Precision
 from pipelines.students import passages
 from pipelines.students.base import Similarity, Task
 from pipelines.students.tokens import Row, Tokens
@@ -71,6 +72,11 @@ class TextEncoder:
         """Whether vectors are unit vectors."""
         # by name: importing the library's class takes seconds, which a lexical student does not need
         return self._normalize or type(self.model[-1]).__name__ == "Normalize"
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether the student looks its vectors up: a batch of any size then takes no more memory than its vectors."""
+        return getattr(self.model, "is_lookup", False)
 
     @property
     def device(self) -> torch.device:
@@ -144,13 +150,18 @@ class TextEncoder:
             yield from self._encode_rows(rows, task)
 
     def _encode_rows(self, rows: Sequence[Row], task: Task) -> list[np.ndarray]:
+        def embed_batch(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            vectors_BTD, mask_BT = self.embed([rows[i] for i in batch], task)
+            return vectors_BTD.float().cpu().numpy(), mask_BT.cpu().numpy()
+
         encoded: list[np.ndarray] = [np.empty(0)] * len(rows)
-        with torch.inference_mode(), autocast(self.device.type, self.precision):
-            for batch in by_length([len(row["input_ids"]) for row in rows], self.batch_tokens):
-                vectors_BTD, mask_BT = self.embed([rows[i] for i in batch], task)
-                vectors, mask = vectors_BTD.float().cpu().numpy(), mask_BT.cpu().numpy()
-                for i, v, m in zip(batch, vectors, mask, strict=True):
-                    encoded[i] = v[m] if m.any() else np.zeros((1, self.dim), np.float32)  # nothing that can match
+        batches = by_length([len(row["input_ids"]) for row in rows], self.batch_tokens)
+        # a lookup keeps what it has looked up
+        safe = not self.is_lookup
+        embedded = map_batches(embed_batch, batches, self.device.type, self.precision, is_thread_safe=safe)
+        for batch, (vectors, mask) in zip(batches, embedded, strict=True):
+            for i, v, m in zip(batch, vectors, mask, strict=True):
+                encoded[i] = v[m] if m.any() else np.zeros((1, self.dim), np.float32)  # nothing that can match
         return encoded
 
     def _pad(self, rows: Sequence[Row]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class LexicalModel(nn.Sequential):
     """
 
     similarity_fn_name = None
+    is_lookup = True
 
     def __init__(self, module: WordVectors, prompts: dict[str, str] | None = None):
         super().__init__(module)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
@@ -27,6 +28,9 @@ CACHE_BYTES = 256 << 20  # of tokenised texts, for the next epoch; a small colle
 BYTES_PER_TENSOR = 700  # what an empty tensor takes in memory
 TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 131_072}  # of one forward pass
 MASKED = -9999.0  # PLAID-X's similarity of a token that does not count
+
+Texts = tuple[Mapping[tuple[str, str], Row], Mapping[tuple[str, str], Row]]  # queries and docs, by (language, id)
+Embedded = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # vectors and masks of queries, and of docs
 
 
 class TokenRows:
@@ -87,11 +91,15 @@ def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Prec
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
     # workers that hold the weights together must take the same number of passes: one
     is_divided = hasattr(student.model, "unshard")  # a method of FSDP2, whose import takes more than a second
-    at_once = sys.maxsize if is_divided else TOKENS_AT_ONCE[student.device.type]
+    at_once = sys.maxsize if is_divided or student.is_lookup else TOKENS_AT_ONCE[student.device.type]
     batches = by_length([len(row["input_ids"]) for row in rows], at_once)
+    if len(batches) == 1:
+        batches = [np.arange(len(rows))]  # in the order that is asked for
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
+    if len(parts) == 1 and parts[0][1].shape[1] == longest:
+        return parts[0][0].float(), parts[0][1]
     vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
     mask = torch.cat([pad(m, (0, longest - m.shape[1])) for _, m in parts])
     back = torch.tensor([i for batch in batches for i in batch]).argsort().to(vectors.device)
@@ -123,19 +131,38 @@ class Distinct:
 def score_cuts(
     student: TextEncoder,
     entries: Sequence[Entry],
-    rows: tuple[Mapping[tuple[str, str], Row], Mapping[tuple[str, str], Row]],
+    rows: Texts,
     cuts: Sequence[tuple[int | None, float]],
     precision: Precision = "fp32",
 ) -> Iterator[tuple[float, Tensor]]:
     """For each cut (see ``Loss.cuts``) its weight and the student's scores of the entries' passages, float32 [N, W].
-    ``rows`` are tokenised queries and docs; each distinct text is embedded once."""
+    ``rows`` are tokenised queries and docs."""
+    embed_entries = _embed_each if student.is_lookup else _embed_distinct
+    (queries_NQD, query_mask_NQ), (docs_NWTD, doc_mask_NWT) = embed_entries(student, entries, rows, precision)
+    for dim, weight in cuts:
+        queries, docs = (cut(vectors, dim, student.normalizes) for vectors in (queries_NQD, docs_NWTD))
+        yield weight, maxsim(queries, query_mask_NQ, docs, doc_mask_NWT)
+
+
+def _embed_distinct(student: TextEncoder, entries: Sequence[Entry], rows: Texts, precision: Precision) -> Embedded:
+    """The vectors and masks of the entries' queries, [N, Q, D] and [N, Q], and passages, [N, W, T, D] and [N, W, T].
+    Each distinct text goes through the student once, and its vectors are copied to where it stands."""
     texts = Distinct.of(entries, student.device)
     queries_UQD, query_mask_UQ = embed(student, [rows[0][key] for key in texts.queries], "query", precision)
     docs_UTD, doc_mask_UT = embed(student, [rows[1][key] for key in texts.docs], "document", precision)
-    masks = take(query_mask_UQ, texts.query_N), take(doc_mask_UT, texts.doc_NW)
-    for dim, weight in cuts:
-        queries, docs = (cut(vectors, dim, student.normalizes) for vectors in (queries_UQD, docs_UTD))
-        yield weight, maxsim(take(queries, texts.query_N), masks[0], take(docs, texts.doc_NW), masks[1])
+    return (
+        (take(queries_UQD, texts.query_N), take(query_mask_UQ, texts.query_N)),
+        (take(docs_UTD, texts.doc_NW), take(doc_mask_UT, texts.doc_NW)),
+    )
+
+
+def _embed_each(student: TextEncoder, entries: Sequence[Entry], rows: Texts, precision: Precision) -> Embedded:
+    """The same of a student that looks its vectors up, which costs less than a copy: a text goes through it wherever it
+    stands."""
+    keys = [key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)]
+    queries = embed(student, [rows[0][entry.query_lang, entry.query_id] for entry in entries], "query", precision)
+    docs, doc_mask = embed(student, [rows[1][key] for key in keys], "document", precision)
+    return queries, (docs.unflatten(0, (len(entries), -1)), doc_mask.unflatten(0, (len(entries), -1)))
 
 
 def cut(vectors: Tensor, dim: int | None, normalized: bool) -> Tensor:
