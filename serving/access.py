@@ -24,6 +24,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cluster.errors import RecipeError
+from serving.admission import find_path
 from serving.keys import FILE_VARIABLE, NONE, VARIABLE, Key, KeyRing, read_keys
 from serving.messages import Fault, Problem
 from serving.problems import Phrase, describe_faults, format_value, respond
@@ -97,7 +98,7 @@ class _Compression(GZipMiddleware):
     them would hold up every other request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _route_path(scope) in VECTOR_ROUTES:
+        if scope["type"] == "http" and find_path(scope) in VECTOR_ROUTES:
             return await self.app(scope, receive, send)
         return await super().__call__(scope, receive, send)
 
@@ -130,14 +131,8 @@ class _KeyCheck:
 
 def _is_open(scope: Scope) -> bool:
     """Whether a request needs no key."""
-    path = _route_path(scope)
+    path = find_path(scope)
     return path in OPEN or path.startswith("/page/")
-
-
-def _route_path(scope: Scope) -> str:
-    """The path below the prefix under which the application is served."""
-    path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
-    return path.removeprefix(prefix) or "/" if prefix and path.startswith(prefix) else path
 
 
 def _read_key(headers: Headers) -> str:

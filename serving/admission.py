@@ -149,7 +149,7 @@ class Admission:
 
 def find_path(scope: Scope) -> str:
     """The path of a request below the route prefix of its application."""
-    return str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
+    return str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
 
 
 def read_request_id(scope: Scope) -> str:
