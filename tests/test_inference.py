@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipelines.batching import put_back
-from pipelines.inference import map_batches
 from pipelines.students import load_encoder
+from pipelines.students.inference import map_batches
 
 TEXTS = [f"{'the river and the king ' * (n % 7 + 1)}{n}" for n in range(300)]
 

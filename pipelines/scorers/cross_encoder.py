@@ -81,7 +81,7 @@ class CrossEncoderTeacher:
         return score_in_windows(self._scores, queries, docs, pairs_P2)
 
     def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
-        from pipelines.inference import map_batches
+        from pipelines.students.inference import map_batches
 
         tokenizer = self._model.tokenizer
         tokens = tokenizer(queries, docs, truncation="longest_first", max_length=self._model.max_seq_length)

@@ -105,7 +105,7 @@ class MonoT5Teacher:
     def _scores(self, queries: list[str], docs: list[str]) -> np.ndarray:
         import torch
 
-        from pipelines.inference import map_batches
+        from pipelines.students.inference import map_batches
 
         prompts = self._prompts(queries, docs)
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipelines.batching import by_length
-from pipelines.inference import map_batches
 from pipelines.precision import Precision
 from pipelines.students import passages
 from pipelines.students.base import Similarity, Task
+from pipelines.students.inference import map_batches
 from pipelines.students.tokens import Row, Tokens
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
     python tests/benchmarks/bench_threads.py [--busy 0 2] [--rounds 3]
 
 Tokens a second of MiniLM, in batches of 128 texts of 16 tokens. ``shared``: all threads compute one batch; ``each``: a
-thread computes a batch (``pipelines.inference``). ``spinning`` is OpenMP's default, in which threads that wait for each
-other keep their core; ``sleeping`` is OMP_WAIT_POLICY=PASSIVE, which workers are started with (``cluster.session``).
-``--busy`` processes do nothing but count meanwhile. Each policy has a process of its own, and they take turns.
+thread computes a batch (``pipelines.students.inference``). ``spinning`` is OpenMP's default, in which threads that wait
+for each other keep their core; ``sleeping`` is OMP_WAIT_POLICY=PASSIVE, which workers are started with
+(``cluster.session``). ``--busy`` processes do nothing but count meanwhile. Each policy has a process of its own, and
+they take turns.
 """
 
 import argparse
@@ -29,8 +30,8 @@ def measure() -> dict[str, float]:
     """Tokens a second of both ways, once."""
     import torch
 
-    from pipelines.inference import map_batches
     from pipelines.students import load_encoder
+    from pipelines.students.inference import map_batches
 
     model: Any = load_encoder("minilm", "cpu").model.eval()
     features = [

@@ -91,14 +91,14 @@ def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Prec
     """Vectors float32 [U, T, D] of tokenised texts, and which of them count, bool [U, T]."""
     # workers that hold the weights together must take the same number of passes: one
     is_divided = hasattr(student.model, "unshard")  # a method of FSDP2, whose import takes more than a second
-    at_once = sys.maxsize if is_divided or student.is_lookup else TOKENS_AT_ONCE[student.device.type]
-    batches = by_length([len(row["input_ids"]) for row in rows], at_once)
-    if len(batches) == 1:
-        batches = [np.arange(len(rows))]  # in the order that is asked for
+    at_once = sys.maxsize if is_divided else TOKENS_AT_ONCE[student.device.type]
+    lengths = [len(row["input_ids"]) for row in rows]
+    # one batch, in the order that is asked for, where a batch may be of any size
+    batches = [np.arange(len(rows))] if student.is_lookup else by_length(lengths, at_once)
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
-    if len(parts) == 1 and parts[0][1].shape[1] == longest:
+    if student.is_lookup and parts[0][1].shape[1] == longest:
         return parts[0][0].float(), parts[0][1]
     vectors = torch.cat([pad(v.float(), (0, 0, 0, longest - v.shape[1])) for v, _ in parts])
     mask = torch.cat([pad(m, (0, longest - m.shape[1])) for _, m in parts])
