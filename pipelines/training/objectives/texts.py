@@ -94,7 +94,7 @@ def embed(student: TextEncoder, rows: Sequence[Row], task: Task, precision: Prec
     at_once = sys.maxsize if is_divided else TOKENS_AT_ONCE[student.device.type]
     lengths = [len(row["input_ids"]) for row in rows]
     # one batch, in the order that is asked for, where a batch may be of any size
-    batches = [np.arange(len(rows))] if student.is_lookup else by_length(lengths, at_once)
+    batches: list[np.ndarray] = [np.arange(len(rows))] if student.is_lookup else by_length(lengths, at_once)
     with autocast(student.device.type, precision):
         parts = [student.embed([rows[i] for i in batch], task) for batch in batches]
     longest = max(1, *(mask.shape[1] for _, mask in parts))  # a text may have no token at all
