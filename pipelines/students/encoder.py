@@ -156,8 +156,7 @@ class TextEncoder:
 
         encoded: list[np.ndarray] = [np.empty(0)] * len(rows)
         batches = by_length([len(row["input_ids"]) for row in rows], self.batch_tokens)
-        # a lookup keeps what it has looked up
-        safe = not self.is_lookup
+        safe = not self.is_lookup  # a lookup writes vectors of new words into its table, which two threads must not
         embedded = map_batches(embed_batch, batches, self.device.type, self.precision, is_thread_safe=safe)
         for batch, (vectors, mask) in zip(batches, embedded, strict=True):
             for i, v, m in zip(batch, vectors, mask, strict=True):

@@ -24,7 +24,7 @@ def map_batches(
 
     On a CPU several batches are computed at once, and torch's threads are divided among them: threads that share a
     batch wait for each other in every layer. On two cores beside other work that gave 1.6 times as many tokens a
-    second, and the same bits. Where ``compute`` is not safe to call from several threads it is called by this one.
+    second (``tests/benchmarks/bench_threads.py``). Without ``is_thread_safe`` only the calling thread computes.
     """
     threads = torch.get_num_threads()
     at_once = min(threads, len(batches) // 2) if device_type == "cpu" and is_thread_safe else 1

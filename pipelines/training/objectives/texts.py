@@ -157,8 +157,8 @@ def _embed_distinct(student: TextEncoder, entries: Sequence[Entry], rows: Texts,
 
 
 def _embed_each(student: TextEncoder, entries: Sequence[Entry], rows: Texts, precision: Precision) -> Embedded:
-    """The same of a student that looks its vectors up, which costs less than a copy: a text goes through it wherever it
-    stands."""
+    """The same vectors and masks, of a student that looks its vectors up. A text that stands several times is embedded
+    as often: a lookup costs less than copying its vectors."""
     keys = [key for entry in entries for key in zip(entry.langs, entry.doc_ids, strict=True)]
     queries = embed(student, [rows[0][entry.query_lang, entry.query_id] for entry in entries], "query", precision)
     docs, doc_mask = embed(student, [rows[1][key] for key in keys], "document", precision)
