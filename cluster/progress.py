@@ -142,7 +142,8 @@ class Progress:
                 line.done, line.rejects = written["rows"], written["rejects"]
             else:
                 left = written.get("seconds_left")
-                note = f"{written.get('done', 0):,}/{written.get('total', 0):,} {written.get('note', '')}"
+                counts = f"{written['done']:,}/{written['total']:,}" if "done" in written else ""
+                note = f"{counts} {written.get('note', '')}"
                 line.note = (note + (f", {span(left)} left" if left is not None else "")).strip()
             self._maybe_log(step, line)
 

@@ -173,7 +173,7 @@ def status(name: str, sets: Sequence[str]) -> Report:
         table.add_row(
             f"{name_}[dim]@{digits}[/dim]",
             f"[{style}]{row['state']}[/{style}]",
-            f"{row['rows']:,}" if row["rows"] else "",
+            row.get("steps") or (f"{row['rows']:,}" if row["rows"] else ""),
             f"{row['rejects']:,}" if row["rejects"] else "",
             span(row["seconds"]) if row["seconds"] else "",
         )
@@ -192,6 +192,8 @@ def _state(step: Step, root: Place) -> dict[str, Any]:
     said = read_progress(place) if begun == "going on" and not receipts else {}  # ingest has one receipt, at its end
     rows = sum(r.rows for r in receipts.values()) or said.get("rows", 0)
     rejects = sum(r.rejected for r in receipts.values()) or said.get("rejects", 0)
+    if "done" in said:  # a training
+        row["steps"] = f"{said['done']:,} of {said['total']:,} steps"
     return {
         **row,
         "state": begun,

@@ -98,7 +98,7 @@ def watch():
     while not ended.is_set():
         steps = sorted(int(p.parent.name[5:]) for p in pathlib.Path(out).glob("checkpoints/step-*/records.json"))
         try:
-            done = json.loads((pathlib.Path(out) / "progress.json").read_bytes())["done"]
+            done = json.loads((pathlib.Path(out) / "progress.json").read_bytes()).get("done", 0)
         except (OSError, ValueError):
             done = 0
         if done and (not seen or seen[-1] != done):

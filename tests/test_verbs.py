@@ -12,6 +12,7 @@ from cluster.storage import Place
 from pipelines import verbs
 from pipelines.formats import export_table
 from pipelines.tables import RANKINGS
+from pipelines.training.records import ProgressFile, Records
 from test_recipe import parallel
 
 SMALL = ["source.territories=12"]
@@ -29,6 +30,21 @@ def test_status_tells_the_rows_of_an_ingest_that_goes_on(tmp_path: Path) -> None
     (Place.of(tmp_path) / before["step"] / "progress.json").write(b'{"rows": 1200, "rejects": 3}')
     (after,) = [row for row in verbs.status("atlas", sets).data if row["step"] == before["step"]]
     assert (after["state"], after["rows"], after["rejects"]) == ("going on", 1200, 3)
+
+
+def test_status_tells_the_steps_of_a_training_and_none_of_the_attempt_before(tmp_path: Path) -> None:
+    sets = [*SMALL, f"root={tmp_path}"]
+    (train,) = [row["step"] for row in verbs.status("atlas", sets).data if row["step"].startswith("train@")]
+
+    def state() -> dict[str, object]:
+        return next(row for row in verbs.status("atlas", sets).data if row["step"] == train)
+
+    progress = ProgressFile(Place.of(tmp_path) / train)
+    progress.say(Records(1200, done=28), now=True)
+    assert (state()["state"], state()["steps"]) == ("going on", "28 of 1,200 steps")
+    progress.say_start()
+    assert state()["state"] == "going on"
+    assert "steps" not in state()
 
 
 def test_show_tells_no_keys(tmp_path: Path, s3_root: str) -> None:

@@ -172,10 +172,14 @@ class ProgressFile:
             return
         self.written = moment
         rate = (moment - self.started) / max(1, records.done - self.first)
-        loss = records.pending[-1] if records.pending else records.losses[-1][1] if records.losses else float("nan")
-        note = f"loss {loss:.4f}" + (
-            f", {records.measure} {records.validations[-1][1]:.3f}" if records.validations else ""
-        )
+        losses = records.pending or [loss for _, loss, *_ in records.losses]
+        notes = [f"loss {losses[-1]:.4f}"] if losses else []
+        if records.validations:
+            notes.append(f"{records.measure} {records.validations[-1][1]:.3f}")
         left = round((records.steps - records.done) * rate, 1) if records.done > self.first else None
-        said = {"done": records.done, "total": records.steps, "note": note, "seconds_left": left}
+        said = {"done": records.done, "total": records.steps, "note": ", ".join(notes), "seconds_left": left}
         self.place.write(json.dumps(said).encode())
+
+    def say_start(self) -> None:
+        """Write that the workers start, in the place of what an attempt that was killed wrote last."""
+        self.place.write(json.dumps({"note": "its workers start"}).encode())

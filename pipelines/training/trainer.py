@@ -26,7 +26,7 @@ from cluster.step import FanOut
 from cluster.storage import Place
 from pipelines.training.config import TrainingRun
 from pipelines.training.data import check_data, find_needs
-from pipelines.training.records import Records
+from pipelines.training.records import ProgressFile, Records
 from pipelines.training.worker import Job, train_worker
 
 log = logging.getLogger("babelray.train")
@@ -64,6 +64,7 @@ def train(config: TrainingRun, inputs: Mapping[str, Any], out: Place, fan_out: F
         check_data(inputs["data"], find_needs(config.train.loss, config.train.meta), config.shares)
         connect()
         _forget_torn_snapshot(out / CHECKPOINTS)
+        ProgressFile(out).say_start()
         finished.write(json.dumps(_publish(_fit(Job(config, inputs, out)), out)).encode())
     (out / CHECKPOINTS).delete()
     facts: dict[str, Any] = json.loads(finished.read())

@@ -108,6 +108,8 @@ def _take_steps(job: Job, loop: "Loop", records: Records, pool: "Pool | PairPool
     config, workers = loop.config, loop.workers
     began = time.monotonic() - records.seconds
     progress, checkpoints = ProgressFile(job.out), Checkpoints(loop, job.out)
+    if workers.rank == 0:
+        progress.say(records, now=True)
     if pool and not records.done:
         _measure(loop, records, pool)
     while records.done < config.steps:
