@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.bodies import put_back, read_messages
 from serving.messages import Limits, Problem, body_limit
 from serving.problems import RefusalError, refuse_for_now, respond
 
@@ -180,29 +181,21 @@ async def _read_body(receive: Receive, deadline: float, limits: Limits, size_lim
     Raises:
         RefusalError: 408, the body was not there at ``deadline``, a time of ``perf_counter``.
     """
-    messages: deque[Message] = deque()
     size = 0
 
     async def receive_in_time() -> Message:
+        nonlocal size
         try:
             async with asyncio.timeout(max(deadline - time.perf_counter(), 0)):
-                return await receive()
+                message = await receive()
         except TimeoutError:
             raise refuse_for_now(
                 408, f"body: expected all of it within {limits.body_s:g} s, got {size:,} bytes; send it again", 1
             ) from None
-
-    while size <= size_limit:
-        message = await receive_in_time()
-        messages.append(message)
         size += len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body"):
-            break
+        return message
 
-    async def receive_again() -> Message:
-        return messages.popleft() if messages else await receive()
-
-    return receive_again
+    return put_back(await read_messages(receive_in_time, size_limit), receive)
 
 
 async def _start_and_end(receive: Receive, send: Send) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
+from serving.bodies import put_back, read_messages
 from serving.messages import Health, PartStatus, body_limit
 from serving.problems import RefusalError, refuse, refuse_for_now
 from serving.slots import Slots
@@ -66,19 +67,9 @@ def _find_in_address(scope: Scope) -> str | None:
 
 async def _read_model(scope: Scope, receive: Receive) -> tuple[str | None, Receive]:
     """Read the name of the model from a body. Returns it, and a ``receive`` that begins with what was read."""
-    messages: list[Message] = []
-    size, limit = 0, body_limit(scope["path"])
-    while size <= limit:  # the route refuses a longer one
-        messages.append(await receive())
-        size += len(messages[-1].get("body", b""))
-        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
-            break
+    messages = await read_messages(receive, body_limit(scope["path"]))
     body = b"".join(message.get("body", b"") for message in messages)
-
-    async def receive_again() -> Message:
-        return messages.pop(0) if messages else await receive()
-
-    return _parse_model(body), receive_again
+    return _parse_model(body), put_back(messages, receive)
 
 
 def _parse_model(body: bytes) -> str | None:
