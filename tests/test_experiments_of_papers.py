@@ -17,7 +17,7 @@ LONGER = {  # those that may take longer
     "mtd": 35,
     "labels": 30,
     "maml-align": 60,
-    "maml-align-parts": 32,
+    "maml-align-parts": 30,
     "maml-align-pairs": 30,
 }
 

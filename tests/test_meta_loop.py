@@ -10,7 +10,7 @@ from torch.multiprocessing import spawn
 from torch.nn import TripletMarginLoss
 
 from pipelines.sources.parallel import Parallel
-from pipelines.students import Corpus, Dense, LateInteraction, load_encoder
+from pipelines.students import Corpus, Dense, LateInteraction, Lexical, load_encoder
 from pipelines.students.adapter import Lora
 from pipelines.students.scratch import Scratch
 from pipelines.training.config import TrainConfig, TrainResources
@@ -101,20 +101,42 @@ def test_the_student_adapts_as_a_copy_of_it_does(student, inputs):
     assert_same_gradient(found, expected / 4, 1e-4)
 
 
+def slope_along(loop, gradient):
+    """The slope of the loss along a gradient, by central differences in float32."""
+    parameters, losses = list(loop.student.model.parameters()), []
+    start, step = torch.nn.utils.parameters_to_vector(parameters).detach(), 1e-2 / max(1.0, float(gradient.norm()))
+    for sign in (1, -1):
+        torch.nn.utils.vector_to_parameters(start + sign * step * gradient / gradient.norm(), parameters)
+        losses.append(gradients_of(loop)[0])
+    return (losses[0] - losses[1]) / (2 * step)
+
+
 @pytest.mark.parametrize("name", ["maml, second order", "maml_align, as the text"])
 def test_second_order_goes_through_attention(student, inputs, name):
-    """The slope of the loss along its gradient, by central differences in float32."""
     loop = loop_of(student, inputs, **RUNS[name])
     _, _, found = gradients_of(loop)
-    parameters = list(loop.student.model.parameters())
-    start, losses = torch.nn.utils.parameters_to_vector(parameters).detach(), []
-    step = 1e-2 / max(1.0, float(found.norm()))
-    for sign in (1, -1):
-        torch.nn.utils.vector_to_parameters(start + sign * step * found / found.norm(), parameters)
-        losses.append(gradients_of(loop)[0])
-    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(float(found.norm()), rel=0.02)
+    assert slope_along(loop, found) == pytest.approx(float(found.norm()), rel=0.02)
     _, _, first = gradients_of(loop_of(student, inputs, **{**RUNS[name], "order": 1}))
     assert float((first - found).norm() / found.norm()) > 0.05  # so that the order counts
+
+
+def test_second_order_goes_through_word_vectors(inputs, tmp_path):
+    """As above for a lexical student, the gradients of whose passes are sparse. A long inner step moves common words."""
+    words = Lexical(words=None, dim=32, ngram_rows=1024, query_length=16, doc_length=24)
+    tables = inputs["data"]["main"]
+    words.build(Corpus.open({"main": {"queries": tables["queries"]["el"], "docs": tables["docs"]}}), 0).save(tmp_path)
+
+    def loop_of_order(order):
+        meta = META.model_copy(update={"algorithm": "maml", "inner_lr": 3.0, "order": order})
+        loss = TRIPLET.model_copy(update={"distance": "score"})
+        config = CONFIG.model_copy(update={"student": words, "loss": loss, "meta": meta})
+        return make_loop(config, load_encoder(tmp_path, "cpu"), inputs)
+
+    loop = loop_of_order(2)
+    _, _, found = gradients_of(loop)
+    assert slope_along(loop, found) == pytest.approx(float(found.norm()), rel=0.001)
+    _, _, first = gradients_of(loop_of_order(1))
+    assert float((first - found).norm() / found.norm()) > 0.03
 
 
 @pytest.mark.parametrize("name", ["finetune", "maml", "maml_align", "maml_align, logits"])
