@@ -1,8 +1,8 @@
 """Connecting to Ray: to the cluster that this process belongs to, or to a small one of its own.
 
 Inside ``ray job submit``, or with ``RAY_ADDRESS`` set ("auto" finds the one on this machine), the cluster is there
-and is used as it is. Elsewhere a local one is started, without a dashboard and with a small object store: stages
-exchange files, not objects.
+and is used as it is. Elsewhere a local one is started, without a dashboard and an autoscaler, and with a small object
+store: stages exchange files, not objects.
 """
 
 import logging
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -49,7 +49,7 @@ def is_given() -> bool:
 def connect(with_data: bool = True) -> None:
     """Connect this process to Ray, once, from any thread. A second call does nothing.
 
-    ``with_data``: set what Ray Data reads; importing it takes a third of a second and 15 MB.
+    ``with_data``: Ray Data will be used. Where it will not, workers do without pandas, and idle ones end at once.
     """
     with _connecting:
         if is_connected():
@@ -94,12 +94,18 @@ def _connect(with_data: bool) -> None:
         # address: without it Ray first looks for a cluster that once ran here, and waits for it where it has died
         options |= {"address": "local", "include_dashboard": False, "log_to_driver": False}
         options["object_store_memory"] = STORE_BYTES
+        if not with_data:
+            options["runtime_env"]["worker_process_setup_hook"] = f"{__name__}.{leave_out_pandas.__name__}"
+        # Ray ends idle processes beyond one per CPU after a second, and Ray Data then starts others, which import all
+        # again
+        kept = max(KEPT_PROCESSES, os.cpu_count() or 1) if with_data else 0
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(kept))
         if port := os.environ.get("BABELRAY_METRICS_PORT"):
             options["_metrics_export_port"] = int(port)  # else Ray takes one that is free
     _set_ray_environment()
     import ray
 
-    with nullcontext() if is_given() else _without_greeting(), _in_groups_of_their_own():
+    with nullcontext() if is_given() else _without_greeting(), _with_few_daemons():
         ray.init(logging_level=logging.ERROR, **options)
     if with_data:
         _quiet_ray_data()
@@ -110,24 +116,41 @@ def _set_ray_environment() -> None:
     if not is_given():
         # fatal: the C++ core reports expected ends of workers as errors on the terminal
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # Ray ends idle processes beyond one per CPU after a second, and then starts others, which import all again
-        os.environ.setdefault("RAY_num_workers_soft_limit", str(max(KEPT_PROCESSES, os.cpu_count() or 1)))
     # else a call that a thread still makes while the process ends would start another cluster
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 
+def leave_out_pandas() -> None:
+    """Have ``import pandas`` fail in this process as where it is not installed. Ray Serve imports it in each of its
+    processes, which takes 25 to 40 MB, and does without it where it is absent."""
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
+
+
 @contextmanager
-def _in_groups_of_their_own() -> Iterator[None]:
-    """Start Ray's daemons in process groups of their own: a SIGTERM to this process's group then does not reach them,
-    and they end with this process. Ray itself protects them from SIGINT alone."""
+def _with_few_daemons() -> Iterator[None]:
+    """Start the daemons of a Ray of our own in process groups of their own: a SIGTERM to this process's group then does
+    not reach them; they end with this process. Ray itself protects them from SIGINT alone.
+
+    Left out are the autoscaler, since this machine does not grow, and what passes workers' lines on to the terminal,
+    where none are wanted: 50 MB and a second of a processor each.
+    """
     from ray._private import services
+    from ray._private.node import Node
+
+    def do_nothing(*_: Any) -> None:
+        pass
 
     popen: Any = services.ConsolePopen
-    setattr(services, "ConsolePopen", partial(popen, process_group=0))  # noqa: B010
-    try:
+    replaced = (
+        (services, "ConsolePopen", partial(popen, process_group=0)),
+        (Node, "start_monitor", do_nothing),
+        (Node, "start_log_monitor", do_nothing),
+    )
+    with ExitStack() as stack:
+        for owner, name, ours in replaced:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, ours)
         yield
-    finally:
-        setattr(services, "ConsolePopen", popen)  # noqa: B010
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def test_second_order_goes_through_attention(student, inputs, name):
 
 
 def test_second_order_goes_through_word_vectors(inputs, tmp_path):
-    """As above for a lexical student, the gradients of whose passes are sparse. A long inner step moves common words."""
+    """As above for a lexical student, the gradients of whose passes are sparse. Long inner steps move common words."""
     words = Lexical(words=None, dim=32, ngram_rows=1024, query_length=16, doc_length=24)
     tables = inputs["data"]["main"]
     words.build(Corpus.open({"main": {"queries": tables["queries"]["el"], "docs": tables["docs"]}}), 0).save(tmp_path)

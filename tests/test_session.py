@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from cluster.session import environment_of_workers
 
 
@@ -16,6 +18,35 @@ def test_workers_with_memory_fill_this_machine_before_ray_is_started() -> None:
     )
     env = {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.check_output([sys.executable, "-c", code], env=env, text=True).split() == ["3", "False"]
+
+
+STARTED = """
+import os, sys
+from cluster import session
+from process_memory import find_memory
+
+session.connect(with_data=sys.argv[1] == "data")
+
+import ray
+
+@ray.remote
+def find_pandas():
+    try:
+        import pandas
+    except ImportError:
+        return "absent"
+    return "there"
+
+commands = " ".join(process for process in find_memory(os.getpid()) if not process.startswith(str(os.getpid())))
+print(ray.get(find_pandas.remote()), [name for name in ("raylet", "monitor.py") if name in commands])
+"""
+
+
+@pytest.mark.parametrize(("use", "pandas"), [("data", "there"), ("serving", "absent")])
+def test_a_ray_of_our_own_starts_no_daemon_that_watches(use: str, pandas: str) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = subprocess.check_output([sys.executable, "-c", STARTED, use], env=env, text=True)
+    assert printed.splitlines()[-1] == f"{pandas} ['raylet']"
 
 
 def test_workers_get_places_and_no_keys() -> None:

@@ -17,32 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from process_memory import find_memory
+
 MINUTES, GIGABYTES, POOLED, EACH = 6.0, 6.0, 0.70, 0.50
 SECONDS_BETWEEN_LOOKS = 5.0
-
-
-def memory_gb(ancestor: int) -> float:
-    """The proportional set sizes of a process and of all that descend from it, added up."""
-    parents, sizes = {}, {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[process.name] = _read_fields(process / "status")["PPid"]
-            sizes[process.name] = int(_read_fields(process / "smaps_rollup")["Pss"].split()[0])
-        except (OSError, KeyError):  # it ended between the looks, or is one of the kernel's
-            continue
-
-    def descends(pid: str) -> bool:
-        while pid not in ("0", str(ancestor)):
-            pid = parents.get(pid, "0")
-        return pid == str(ancestor)
-
-    return sum(size for pid, size in sizes.items() if descends(pid)) / 2**20
-
-
-def _read_fields(file: Path) -> dict[str, str]:
-    """The lines ``name: value`` of a file of /proc."""
-    lines = (line.partition(":") for line in file.read_text().splitlines())
-    return {name: value.strip() for name, _, value in lines}
 
 
 def main() -> None:
@@ -65,7 +45,7 @@ def main() -> None:
         started, peak = time.monotonic(), 0.0
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as demo:
             while demo.poll() is None:
-                peak = max(peak, memory_gb(demo.pid))
+                peak = max(peak, sum(find_memory(demo.pid).values()))
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             minutes = (time.monotonic() - started) / 60
             assert demo.stdout is not None
