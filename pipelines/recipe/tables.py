@@ -202,7 +202,7 @@ class EvaluationSet(Component):
 
     source: AnySource | None = None  # None: the recipe's own source
     split: str = "all"  # which questions
-    docs_split: str = "all"  # which documents are in the pool
+    docs_split: str = "all"  # which documents are in the pool; a parallel collection has all in all but "train"
     languages: LanguageCodes | None = None  # None: those that the student reads
     # None: the language of the training questions; of several the original, or the first
     query_lang: Annotated[QuestionLanguages | None, BeforeValidator(check_codes_or_each)] = None
