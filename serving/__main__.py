@@ -81,7 +81,6 @@ def serve(
     """
     try:
         host = host or ("0.0.0.0" if print_config else "127.0.0.1")  # a cluster's proxies are asked from elsewhere
-        _leave_out_pandas(recipe, overrides or [])
         args, access = _read_args(recipe, overrides or [], system), _read_access(host)
         if print_config:
             typer.echo(CONFIG_HEADER + _config(args, (host, port), access, _read_kept() if replace else []))
@@ -90,15 +89,6 @@ def serve(
     except BabelrayError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
-
-
-def _leave_out_pandas(recipes: list[str], overrides: list[str]) -> None:
-    """Keep Ray Serve from loading pandas here, unless a recipe is indexed first, by Ray Data, which needs it."""
-    from cluster.session import leave_out_pandas
-    from pipelines.recipe import load
-
-    if not any(load(recipe, overrides).student for recipe in recipes):
-        leave_out_pandas()
 
 
 def _read_args(recipes: list[str], overrides: list[str], system: str) -> "list[ServeArgs]":
