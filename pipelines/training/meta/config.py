@@ -1,6 +1,6 @@
 """The table ``[train.meta]``: which meta-tasks a training learns from, and how it learns to learn from them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -35,6 +35,8 @@ class Meta(Component):
     of that set's texts. ``student_adapts``: the student has an inner loop of its own, on the first query set (the
     paper's text); the released code has none. ``learners`` has the formulas.
     """
+
+    version: ClassVar[int] = 2  # sparse gradients of word vectors are added up as they are
 
     algorithm: Algorithm = "maml_align"
     tasks: Annotated[tuple[str, ...], BeforeValidator(split_tasks)] = ()

@@ -113,12 +113,13 @@ def _average(losses: Sequence[Tensor], at: Weights) -> Outcome:
 
 
 def differentiate(loss: Tensor, weights: Weights, *, graph: bool = False, keep: bool = False) -> list[Tensor]:
-    """The gradient of a loss with respect to weights, dense, zeros where the loss does not depend on them. ``graph``
-    lets it be differentiated again; ``keep`` keeps the graph of the loss for another gradient."""
+    """The gradient of a loss with respect to weights, zeros where the loss does not depend on them. ``graph`` lets it be
+    differentiated again; ``keep`` keeps the graph of the loss for another gradient. A gradient of word vectors is sparse,
+    and stays so where it need not be differentiated: a set reads a few hundred of tens of thousands of rows."""
     found = torch.autograd.grad(
         loss, list(weights.values()), retain_graph=keep or graph, create_graph=graph, allow_unused=True
     )
     return [
-        torch.zeros_like(weight) if slope is None else slope.to_dense() if slope.is_sparse else slope
+        torch.zeros_like(weight) if slope is None else slope.to_dense() if graph and slope.is_sparse else slope
         for slope, weight in zip(found, weights.values(), strict=True)
     ]

@@ -145,10 +145,10 @@ class _Total:
     def add(self, task: Outcome, batch: int) -> None:
         """Add a task of a batch of so many."""
         self._loss += task.loss / batch
-        torch._foreach_add_(self._gradient, list(task.gradient), alpha=1 / batch)
+        _add(self._gradient, task.gradient, 1 / batch)
         if task.difference is not None:
             self._difference += task.difference
-            torch._foreach_add_(self._difference_gradient, list(task.difference_gradient))
+            _add(self._difference_gradient, task.difference_gradient, 1)
 
     def finish(self, step: Pass, kd_weight: float) -> Tensor:
         """Add this worker's part of the gradient to the parameters', and return its part of the loss [1]."""
@@ -158,6 +158,12 @@ class _Total:
         for weight, gradient in zip(self._trained, self._gradient, strict=True):
             weight.grad = gradient
         return self._loss + (kd_weight * self._difference.square() if workers.rank == 0 else 0)
+
+
+def _add(totals: Sequence[Tensor], slopes: Sequence[Tensor], factor: float) -> None:
+    """Add gradients, some of which may be sparse."""
+    for total, slope in zip(totals, slopes, strict=True):
+        total.add_(slope, alpha=factor)
 
 
 @contextmanager
