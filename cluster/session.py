@@ -49,8 +49,8 @@ def is_given() -> bool:
 def connect(with_data: bool = True) -> None:
     """Connect this process to Ray, once, from any thread. A second call does nothing.
 
-    ``with_data``: Ray Data will be used; importing it takes a third of a second and 15 MB. Where it will not, workers that
-    are idle end at once.
+    ``with_data``: Ray Data will be used; importing it takes a third of a second and 15 MB. Where it will not, workers
+    that are idle end at once.
     """
     with _connecting:
         if is_connected():

@@ -113,9 +113,9 @@ def _average(losses: Sequence[Tensor], at: Weights) -> Outcome:
 
 
 def differentiate(loss: Tensor, weights: Weights, *, graph: bool = False, keep: bool = False) -> list[Tensor]:
-    """The gradient of a loss with respect to weights, zeros where the loss does not depend on them. ``graph`` lets it be
-    differentiated again; ``keep`` keeps the graph of the loss for another gradient. A gradient of word vectors is sparse,
-    and stays so where it need not be differentiated: a set reads a few hundred of tens of thousands of rows."""
+    """The gradient of a loss with respect to weights, zeros where the loss does not depend on them. ``graph`` lets it
+    be differentiated again; ``keep`` keeps the graph of the loss for another gradient. A gradient of word vectors is
+    sparse, and stays so unless it is differentiated: a set reads a few hundred rows of tens of thousands."""
     found = torch.autograd.grad(
         loss, list(weights.values()), retain_graph=keep or graph, create_graph=graph, allow_unused=True
     )
