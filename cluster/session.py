@@ -125,7 +125,7 @@ def _with_few_daemons() -> Iterator[None]:
     not reach them; they end with this process. Ray itself protects them from SIGINT alone.
 
     Left out are the autoscaler, since this machine does not grow, and what passes workers' lines on to the terminal,
-    where none are wanted: 50 MB and a second of a processor each.
+    where none are wanted: 50 MB each.
     """
     from ray._private import services
     from ray._private.node import Node

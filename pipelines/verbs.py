@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -173,11 +173,18 @@ def status(name: str, sets: Sequence[str]) -> Report:
         table.add_row(
             f"{name_}[dim]@{digits}[/dim]",
             f"[{style}]{row['state']}[/{style}]",
-            row.get("steps") or (f"{row['rows']:,}" if row["rows"] else ""),
+            _count(row),
             f"{row['rejects']:,}" if row["rejects"] else "",
             span(row["seconds"]) if row["seconds"] else "",
         )
     return Report(rows, Group(table, *plan.notes, *(f"not here: {absent}" for absent in plan.absent)))
+
+
+def _count(row: Mapping[str, Any]) -> str:
+    """The steps of a training that goes on, or the rows of a table, for people."""
+    if "steps" in row:
+        return f"{row['steps']:,} of {row['steps_in_all']:,} steps"
+    return f"{row['rows']:,}" if row["rows"] else ""
 
 
 def _state(step: Step, root: Place) -> dict[str, Any]:
@@ -193,7 +200,7 @@ def _state(step: Step, root: Place) -> dict[str, Any]:
     rows = sum(r.rows for r in receipts.values()) or said.get("rows", 0)
     rejects = sum(r.rejected for r in receipts.values()) or said.get("rejects", 0)
     if "done" in said:  # a training
-        row["steps"] = f"{said['done']:,} of {said['total']:,} steps"
+        row |= {"steps": said["done"], "steps_in_all": said["total"]}
     return {
         **row,
         "state": begun,

@@ -11,7 +11,7 @@ def find_memory(ancestor: int) -> dict[str, float]:
         try:
             parents[process.name] = _read_fields(process / "status")["PPid"]
             sizes[process.name] = int(_read_fields(process / "smaps_rollup")["Pss"].split()[0]) / 2**20
-            commands[process.name] = (process / "cmdline").read_text().replace("\0", " ").strip()
+            commands[process.name] = (process / "cmdline").read_text(errors="replace").replace("\0", " ").strip()
         except (OSError, KeyError):  # it ended between the looks, or is one of the kernel's
             continue
 

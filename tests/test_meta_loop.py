@@ -120,22 +120,33 @@ def test_second_order_goes_through_attention(student, inputs, name):
     assert float((first - found).norm() / found.norm()) > 0.05  # so that the order counts
 
 
-def test_second_order_goes_through_word_vectors(inputs, tmp_path):
-    """As above for a lexical student, the gradients of whose passes are sparse. Long inner steps move common words."""
+@pytest.fixture(scope="module")
+def loop_of_words(inputs, tmp_path_factory):
+    """A loop of a lexical student, the gradients of whose passes are sparse."""
     words = Lexical(words=None, dim=32, ngram_rows=1024, query_length=16, doc_length=24)
-    tables = inputs["data"]["main"]
-    words.build(Corpus.open({"main": {"queries": tables["queries"]["el"], "docs": tables["docs"]}}), 0).save(tmp_path)
+    tables, directory = inputs["data"]["main"], tmp_path_factory.mktemp("words")
+    words.build(Corpus.open({"main": {"queries": tables["queries"]["el"], "docs": tables["docs"]}}), 0).save(directory)
 
-    def loop_of_order(order):
-        meta = META.model_copy(update={"algorithm": "maml", "inner_lr": 3.0, "order": order})
+    def make(**meta):
         loss = TRIPLET.model_copy(update={"distance": "score"})
-        config = CONFIG.model_copy(update={"student": words, "loss": loss, "meta": meta})
-        return make_loop(config, load_encoder(tmp_path, "cpu"), inputs)
+        config = CONFIG.model_copy(update={"student": words, "loss": loss, "meta": META.model_copy(update=meta)})
+        return make_loop(config, load_encoder(directory, "cpu"), inputs)
 
-    loop = loop_of_order(2)
+    return make
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_word_vectors_are_learnt_in_every_form(loop_of_words, name):
+    losses = train(loop_of_words(**RUNS[name]), [0] * 10)  # the same episodes
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_second_order_goes_through_word_vectors(loop_of_words):
+    """As above, for a lexical student. Long inner steps move common words."""
+    loop = loop_of_words(algorithm="maml", inner_lr=3.0, order=2)
     _, _, found = gradients_of(loop)
     assert slope_along(loop, found) == pytest.approx(float(found.norm()), rel=0.001)
-    _, _, first = gradients_of(loop_of_order(1))
+    _, _, first = gradients_of(loop_of_words(algorithm="maml", inner_lr=3.0, order=1))
     assert float((first - found).norm() / found.norm()) > 0.03
 
 

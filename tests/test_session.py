@@ -24,7 +24,7 @@ from cluster import session
 from process_memory import find_memory
 
 session.connect(with_data=False)
-commands = " ".join(process for process in find_memory(os.getpid()) if not process.startswith(str(os.getpid())))
+commands = " ".join(process for process in find_memory(os.getpid()) if not process.startswith(f"{os.getpid()} "))
 print([name for name in ("raylet", "monitor.py") if name in commands])
 """
 

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from artifacts import table_artifact
 from cluster.errors import StepError
@@ -41,7 +43,10 @@ def test_status_tells_the_steps_of_a_training_and_none_of_the_attempt_before(tmp
 
     progress = ProgressFile(Place.of(tmp_path) / train)
     progress.say(Records(1200, done=28), now=True)
-    assert (state()["state"], state()["steps"]) == ("going on", "28 of 1,200 steps")
+    assert (state()["state"], state()["steps"], state()["steps_in_all"]) == ("going on", 28, 1200)
+    console = Console(file=StringIO(), width=120)
+    console.print(verbs.status("atlas", sets).page)
+    assert "28 of 1,200 steps" in console.file.getvalue()
     progress.say_start()
     assert state()["state"] == "going on"
     assert "steps" not in state()
