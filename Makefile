@@ -1,4 +1,4 @@
-# make demo    the main job on embedded data: five to eight minutes on two cores
+# make demo    the main job on embedded data: five to six minutes on two cores
 # make test    the tests
 # make help    the rest
 SHELL  := /bin/bash

@@ -104,6 +104,7 @@ class _Run:
                 while not self.schedule.is_done and not (self.errors and not self.running):
                     if not self.errors:
                         self._start_waves()
+                        self._grow_waves()
                     self._wait()
                     self._check_leases()
             finally:  # after Ctrl-C waves still run
@@ -132,6 +133,13 @@ class _Run:
             thread = threading.Thread(target=self._do, args=(wave,), daemon=True, name=f"wave {first.name}")
             self.running[wave] = thread
             thread.start()
+
+    def _grow_waves(self) -> None:
+        """Let running waves take what room is left. What waits for more room than that comes first, unless it is one
+        wave alone that has to end before."""
+        if len(self.running) == 1 or not self.schedule.waves:
+            for wave in self.running:
+                wave.grow()
 
     def _do(self, wave: Wave) -> None:
         self.ends.put((wave, wave.run()))

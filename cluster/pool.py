@@ -1,6 +1,6 @@
 """Units of work on Ray Data: each unit is done once, wherever the cluster has room.
 
-``perform`` streams the units that have no receipt through a pool of workers and yields their receipts as they come.
+A ``Crew`` streams the units that have no receipt through a pool of workers and yields their receipts as they come.
 Tasks that share a key share what was built for them: seven languages are encoded with one load of the model. A unit
 whose disk or store fails for a moment is done again; a unit that kills its worker three times fails the run, while one
 that is lost with its node is done again elsewhere and not held against it.
@@ -8,34 +8,31 @@ that is lost with its node is done again elsewhere and not held against it.
 Workers without accelerators are processes for Ray's tasks, which it keeps from one pool to the next: what they imported
 stays imported, and sentence-transformers takes seconds; what they built is given up soon. With accelerators, or in a
 runtime environment, they are an autoscaling pool of actors, which end with the pool and give the device's memory back.
+
+Ray Data keeps the number of workers that a stream began with. More workers that come later are a stream of their own,
+which begins with the last units.
 """
 
-import json
+import logging
 import os
-import platform
 import threading
-import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from cluster import session
-from cluster.accelerators import hide_accelerators
 from cluster.component import Resources
 from cluster.errors import LeaseLostError, StepError
-from cluster.receipt import Receipt, receipt_place, write_receipt
-from cluster.retry import patiently
-from cluster.software import describe_software
+from cluster.receipt import Receipt
+from cluster.runner import DRIVER_MARK, Runner, run_unit
 from cluster.stop import Stop
-from cluster.storage import Place
 from cluster.tasks import Task
 
 ERROR = "error.txt"  # beside the receipts: the trace of the unit that failed last
-DRIVER_MARK = "driver"  # written by the driver into the run's directory, for every node to see
-FORGET_S = 30.0  # after a process's last unit; building again what a next unit needs takes seconds
-ATTEMPTS = 3  # times that a unit may kill its worker on nodes that live; Ray itself would go on for ever
-ATTEMPTS_IN_ALL = 30  # those on lost nodes included: a unit that takes its node down with it ends too
+
+log = logging.getLogger("babelray")
 
 
 @dataclass(frozen=True)
@@ -50,189 +47,135 @@ class Pool:
     stop: Stop
 
 
-class Runner:
-    """What does units in a worker: it builds a task's work when it first meets the task, keeps the last one built, and
-    does a unit per call.
+class Crew:
+    """The workers that do all units of ``tasks`` that are not in ``done``: those that it begins with, and helpers."""
 
-    ``run`` names a directory beside the receipts that belongs to this call of ``perform``: the driver leaves a file
-    there for each node to see, and each unit the nodes on which it was begun. A unit that is begun a second time has
-    lost its worker: one that only fails returns its error as a value.
-    """
+    def __init__(self, tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool):
+        self.tasks, self.pool = tasks, pool
+        self.todo = list_units(tasks, done)
+        self.run = f"runs/{uuid.uuid4().hex}"
+        self.receipts: dict[tuple[int, int], Receipt] = {}  # by the task's number and the unit
+        self._from_helpers: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
-    def __init__(self, tasks: Sequence[Task], run: str, hides_accelerators: bool = False):
-        if hides_accelerators:
-            hide_accelerators()
-        self.tasks, self.run = tasks, run
-        self.key: str | None = None
-        self.work: Any = None
+    @property
+    def names(self) -> str:
+        """The names of the steps."""
+        return ", ".join(sorted({self.tasks[row["task"]].name for row in self.todo}))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        task, unit = self.tasks[int(batch["task"][0])], int(batch["unit"][0])
-        answer = {"task": batch["task"], "receipt": [""], "error": [""], "trace": [""], "is_lost": [False]}
+    def perform(self) -> Iterator[tuple[int, Receipt]]:
+        """Do the units and yield (task's number, receipt) as they finish.
+
+        Raises:
+            StepError: a unit raised, or no worker can ever have its resources; the others' receipts are kept.
+            LeaseLostError: another driver makes one of the artifacts.
+            StoppedError: the run is being stopped.
+        """
+        if not self.todo:
+            return
+        for number in {row["task"] for row in self.todo}:
+            (self.tasks[number].receipts / self.run / DRIVER_MARK).write(b"")
+        session.connect()
+        from ray.exceptions import RayError
+
+        granted, most = self.pool.actors
+        room = _room(self.names, self.pool.resources, self.pool.say)
+        initial = max(1, min(len(self.todo), granted, most, room))
         try:
-            return answer | {"receipt": [self._finish(task, unit).model_dump_json()]}
+            for row in self._stream(self.todo, initial, max(initial, min(most, len(self.todo)))):
+                yield from self._take_from_helpers()
+                yield from self._take(row)
+        except RayError as error:
+            self.pool.stop.check()
+            raise StepError(_explain(self.names, str(error))) from error
+        self.pool.stop.check()
+
+    def count_waiting(self, workers: int) -> int:
+        """How many units wait where so many workers do one each."""
+        return max(0, len(self.todo) - len(self.receipts) - workers)
+
+    def help(self, workers: int) -> None:
+        """Let more workers do units that nobody has begun, the last ones first, while ``perform`` runs in its thread.
+
+        What stops them stops nothing else: ``perform`` comes to each unit that they left.
+        """
+        threading.Thread(target=self._help, args=(workers,), daemon=True, name=f"helpers {self.names}").start()
+
+    def _help(self, workers: int) -> None:
+        todo = [row | {"helps": True} for row in reversed(self.todo)]
+        try:
+            for row in self._stream(todo, workers, workers):
+                self._from_helpers.put(row)
         except Exception as error:
-            # raised again by the driver: not every exception survives being sent, and Ray would print the others twice
-            return answer | {
-                "error": [f"{type(error).__name__}: {error}"],
-                "trace": [traceback.format_exc()],
-                "is_lost": [isinstance(error, LeaseLostError)],
-            }
+            log.debug("helpers of %s: %s", self.names, error)
 
-    def _finish(self, task: Task, unit: int) -> Receipt:
-        run = task.receipts / self.run
-        task.fence.check()
-        if run.is_local and not (run / DRIVER_MARK).exists():
-            raise StepError(
-                f"node {platform.node()} does not see {run.redacted}, which the driver wrote: the root is on a disk of "
-                "another machine. Set root to an object store (s3://…), or to a directory that every node mounts"
+    def _take_from_helpers(self) -> Iterator[tuple[int, Receipt]]:
+        while True:
+            try:
+                row = self._from_helpers.get_nowait()
+            except Empty:
+                return
+            if row["receipt"]:
+                yield from self._take(row)
+
+    def _take(self, row: Mapping[str, Any]) -> Iterator[tuple[int, Receipt]]:
+        """Yield the receipt of a worker's answer, once for each unit."""
+        number, unit = int(row["task"]), int(row["unit"])
+        if (number, unit) in self.receipts:
+            return
+        if row["is_lost"]:
+            raise LeaseLostError(row["error"])
+        if row["error"]:
+            task = self.tasks[number]
+            (task.receipts / ERROR).write(row["trace"].encode())
+            trace = f"The trace is in {(task.receipts / ERROR).redacted}"
+            raise StepError(_explain(task.name, f"{row['error']}\n{trace}"))
+        self.receipts[number, unit] = Receipt.model_validate_json(row["receipt"])
+        yield number, self.receipts[number, unit]
+
+    def _stream(self, todo: Sequence[Mapping[str, Any]], initial: int, most: int) -> Iterator[dict[str, Any]]:
+        """The runners' answers, as Ray Data brings them."""
+        import ray.data
+
+        self.pool.stop.watch()
+        self.pool.stop.check()
+        resources, environment = self.pool.resources, self.pool.environment
+        takes: dict[str, Any] = {
+            "batch_size": 1,
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus or None,
+            "memory": resources.memory_gb * 2**30 if resources.memory_gb else None,
+        }
+        units = ray.data.from_items(list(todo), override_num_blocks=len(todo))
+        if resources.gpus or environment:
+            done = units.map_batches(
+                Runner,
+                fn_constructor_kwargs={
+                    "tasks": self.tasks,
+                    "run": self.run,
+                    "hides_accelerators": not resources.gpus,
+                },
+                compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=initial, max_size=most),
+                runtime_env=dict(environment) if environment else None,
+                **takes,
             )
-        finished = receipt_place(task.receipts, unit)
-        if finished.exists():  # Ray retries a lost task from its start: what it finished stays finished
-            return Receipt.model_validate_json(finished.read())
-        _note_attempt(run / f"{unit:05d}.json", unit)
-        return patiently(self._do, task, unit)
-
-    def _do(self, task: Task, unit: int) -> Receipt:
-        if self.key != task.key:
-            self.work = self.key = None  # the old model goes before the new one comes
-            self.work, self.key = task.build(), task.key
-        receipt = task.do(self.work, unit).model_copy(update={"software": describe_software()})
-        write_receipt(task.receipts, receipt)
-        return receipt
-
-
-_runner: Runner | None = None  # of this process, where it does tasks: the one of the last pool
-_forgetting: threading.Timer | None = None  # gives the runner up when no unit has come for a while
-_one_unit = threading.Lock()
-
-
-def run_unit(batch: dict[str, Any], run: str, tasks: Any) -> dict[str, Any]:
-    """Do a unit in a process that is kept, with the ``Runner`` of this call of ``perform``. ``tasks`` is a reference to
-    them, so that a process reads them once."""
-    global _runner, _forgetting
-    if _forgetting:
-        _forgetting.cancel()
-    with _one_unit:
-        if _runner is None or _runner.run != run:
-            import ray
-
-            _runner = None  # what was built for another pool goes first
-            _runner = Runner(ray.get(tasks), run, hides_accelerators=True)
-        answer = _runner(batch)
-    _forgetting = threading.Timer(FORGET_S, _forget)
-    _forgetting.daemon = True
-    _forgetting.start()
-    return answer
-
-
-def _forget() -> None:
-    """Give up what was built: the process may be kept for long, and its memory is another's."""
-    global _runner
-    with _one_unit:
-        _runner = None
-
-
-def _note_attempt(file: Place, unit: int) -> None:
-    """Note on which node a unit is begun, before it is.
-
-    Raises:
-        StepError: the unit was begun too often. Attempts on nodes that are gone do not count: a spot node that is
-            taken back is not the unit's fault.
-    """
-    nodes: list[str] = json.loads(file.read()) if file.exists() else []
-    if len(nodes) >= ATTEMPTS:
-        alive = session.living_nodes()
-        killed = sum(node in alive for node in nodes)
-        if killed >= ATTEMPTS or len(nodes) >= ATTEMPTS_IN_ALL:
-            where = "" if killed >= ATTEMPTS else f", {len(nodes) - killed} times together with its node"
-            raise StepError(
-                f"unit {unit} killed its worker {len(nodes)} times{where}: out of memory? Give the step more memory "
-                "per worker (resources.STEP.memory_gb) or fewer workers per node (resources.STEP.cpus), or make "
-                "smaller parts"
+        else:
+            do: Any = run_unit
+            done = units.map_batches(
+                do,
+                fn_kwargs={"run": self.run, "tasks": ray.put(list(self.tasks))},
+                compute=ray.data.TaskPoolStrategy(size=most),
+                runtime_env={"env_vars": _limit_threads(resources)},
+                **takes,
             )
-    file.write(json.dumps([*nodes, session.node_id()]).encode())
+        yield from done.iter_rows()
 
 
-def perform(tasks: Sequence[Task], done: Sequence[set[int]], pool: Pool) -> Iterator[tuple[int, Receipt]]:
-    """Do all units of ``tasks`` that are not in ``done`` and yield (task's number, receipt) as they finish.
-
-    Raises:
-        StepError: a unit raised, or no worker can ever have its resources; the others' receipts are kept.
-        LeaseLostError: another driver makes one of the artifacts.
-        StoppedError: the run is being stopped.
-    """
-    todo = list_units(tasks, done)
-    if not todo:
-        return
-    names = ", ".join(sorted({tasks[row["task"]].name for row in todo}))
-    run = f"runs/{uuid.uuid4().hex}"
-    for number in {row["task"] for row in todo}:
-        (tasks[number].receipts / run / DRIVER_MARK).write(b"")
-    session.connect()
-    from ray.exceptions import RayError
-
-    granted, most = pool.actors
-    initial = max(1, min(len(todo), granted, most, _room(names, pool.resources, pool.say)))
-    pool.stop.watch()
-    pool.stop.check()
-    try:
-        for row in _stream(todo, pool, tasks, run, (initial, max(initial, min(most, len(todo))))):
-            if row["is_lost"]:
-                raise LeaseLostError(row["error"])
-            if row["error"]:
-                task = tasks[int(row["task"])]
-                (task.receipts / ERROR).write(row["trace"].encode())
-                trace = f"The trace is in {(task.receipts / ERROR).redacted}"
-                raise StepError(_explain(task.name, f"{row['error']}\n{trace}"))
-            yield int(row["task"]), Receipt.model_validate_json(row["receipt"])
-    except RayError as error:
-        pool.stop.check()
-        raise StepError(_explain(names, str(error))) from error
-    pool.stop.check()
-
-
-def list_units(tasks: Sequence[Task], done: Sequence[set[int]]) -> list[dict[str, int]]:
+def list_units(tasks: Sequence[Task], done: Sequence[set[int]]) -> list[dict[str, Any]]:
     """The units that are not done, those of one key together: a worker keeps what it built last, and steps become ready
     in any order."""
     first = {task.key: number for number, task in reversed(list(enumerate(tasks)))}
     order = sorted(range(len(tasks)), key=lambda number: (first[tasks[number].key], number))
-    return [{"task": t, "unit": u} for t in order for u in range(tasks[t].units) if u not in done[t]]
-
-
-def _stream(
-    todo: Sequence[Mapping[str, int]], pool: Pool, tasks: Sequence[Task], run: str, actors: tuple[int, int]
-) -> Iterator[dict[str, Any]]:
-    """The runners' answers, as Ray Data brings them. ``actors`` are how many to begin with and how many at most."""
-    import ray.data
-
-    resources = pool.resources
-    initial, most = actors
-    takes: dict[str, Any] = {
-        "batch_size": 1,
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus or None,
-        "memory": resources.memory_gb * 2**30 if resources.memory_gb else None,
-    }
-    units = ray.data.from_items(list(todo), override_num_blocks=len(todo))
-    if resources.gpus or pool.environment:
-        done = units.map_batches(
-            Runner,
-            fn_constructor_kwargs={"tasks": tasks, "run": run, "hides_accelerators": not resources.gpus},
-            compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=initial, max_size=most),
-            runtime_env=dict(pool.environment) if pool.environment else None,
-            **takes,
-        )
-    else:
-        do: Any = run_unit
-        done = units.map_batches(
-            do,
-            fn_kwargs={"run": run, "tasks": ray.put(list(tasks))},
-            compute=ray.data.TaskPoolStrategy(size=most),
-            runtime_env={"env_vars": _limit_threads(resources)},
-            **takes,
-        )
-    yield from done.iter_rows()
+    return [{"task": t, "unit": u, "helps": False} for t in order for u in range(tasks[t].units) if u not in done[t]]
 
 
 def _limit_threads(resources: Resources) -> dict[str, str]:

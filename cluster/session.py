@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+from cluster import WAITING
 from cluster.capacity import amounts
 from cluster.component import Resources
 from cluster.stop import ExecutorWatch
@@ -34,9 +35,6 @@ SECRETS = frozenset(
         *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),  # may hold the key of a collector
     }
 )
-# OpenMP's threads wait for each other at the end of every loop. By default they spin meanwhile, and beside any other
-# process keep the thread that they wait for from running: a transformer then does half as much on two cores.
-WAIT_POLICY = "OMP_WAIT_POLICY"
 _connecting = threading.Lock()
 
 
@@ -69,7 +67,7 @@ def environment_of_workers(environment: Mapping[str, str]) -> dict[str, str]:
     """What workers get of the driver's environment. Workers of a Ray that this process starts inherit the rest too; a
     cluster's nodes have keys of their own."""
     passed = {name: v for name, v in environment.items() if name.startswith(PASSED_ON) and name not in SECRETS}
-    return passed | {"TOKENIZERS_PARALLELISM": "false", WAIT_POLICY: environment.get(WAIT_POLICY, "PASSIVE")}
+    return passed | {"TOKENIZERS_PARALLELISM": "false"} | {n: environment.get(n, v) for n, v in WAITING.items()}
 
 
 def is_connected() -> bool:

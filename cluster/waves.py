@@ -7,25 +7,26 @@ it and looked at again later (see ``cluster.executor``).
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import compress
 from typing import Any
 
-from cluster import pool, session
+from cluster import session
 from cluster.artifact import MANIFEST, Artifact, Manifest
 from cluster.capacity import Capacity, Grant
 from cluster.errors import LeaseLostError, StepError
 from cluster.lease import Holder, Lease, Leases
+from cluster.pool import Crew, Pool
 from cluster.progress import Progress
 from cluster.receipt import READERS, RECEIPTS, Receipt, merge_facts, merge_rejects, read_receipts
 from cluster.software import describe_software
 from cluster.step import Step
 from cluster.stop import Stop, StoppedError
 from cluster.storage import Place, redact_secrets
-from cluster.tasks import UnitTask, task_of
+from cluster.tasks import Task, UnitTask, task_of
 
 Environments = Mapping[str, Mapping[str, Any]]
 
@@ -60,6 +61,7 @@ class Wave:
         self.steps, self.grant, self.around = steps, grant, around
         self.leases: dict[str, Lease] = {}
         self.outcome = Outcome()
+        self.crew: Crew | None = None  # that does units now
 
     def run(self) -> Outcome:
         """Do what is missing. Never raises: the error is in the outcome."""
@@ -120,7 +122,7 @@ class Wave:
                 self._commit(step, [done[unit] for unit in sorted(done)])
         missing = sum(task.units - len(done) for task, done in zip(tasks, receipts, strict=True))
         self.around.capacity.shrink(self.grant, missing)
-        for number, receipt in pool.perform(tasks, [set(done) for done in receipts], self._pool(missing)):
+        for number, receipt in self._perform(tasks, receipts, missing):
             step, done = steps[number], receipts[number]
             done[receipt.unit] = receipt
             if step.rows:  # a source, one unit, has written its rows part by part into its progress
@@ -145,7 +147,7 @@ class Wave:
             missing = task.units - len(done)
             self.around.capacity.grow(self.grant, min(missing, step.resources.actors or missing))
             try:
-                for _, receipt in pool.perform([task], [set(done)], self._pool(missing)):
+                for _, receipt in self._perform([task], [done], missing):
                     done[receipt.unit] = receipt
                     self.around.progress.note(step.id, f"{label} {len(done)}/{len(values)}")
             finally:
@@ -156,12 +158,32 @@ class Wave:
         fence.check()
         self._commit(step, [], facts, time.perf_counter() - started)
 
-    def _pool(self, units: int) -> pool.Pool:
+    def _perform(
+        self, tasks: Sequence[Task], done: Sequence[Mapping[int, Receipt]], missing: int
+    ) -> Iterator[tuple[int, Receipt]]:
+        """Do the units that are missing; see ``Crew.perform``."""
+        self.crew = Crew(tasks, [set(receipts) for receipts in done], self._pool(missing))
+        try:
+            yield from self.crew.perform()
+        finally:
+            self.crew = None
+
+    def grow(self) -> None:
+        """Let helpers do units that wait, as many as there is room for now. A cluster that was there grows by itself,
+        as the number of actors at most says."""
+        crew, before = self.crew, self.grant.actors
+        if crew and not session.is_given():
+            wanted = before + crew.count_waiting(before)
+            now = self.around.capacity.grow(self.grant, min(wanted, self.grant.resources.actors or wanted))
+            if now > before:
+                crew.help(now - before)
+
+    def _pool(self, units: int) -> Pool:
         """On this machine as many actors as were granted; a cluster that was there may grow for each of the units."""
         resources, granted = self.grant.resources, self.grant.actors
         most = (resources.actors or units) if session.is_given() else granted
         environment = self.around.environments.get(resources.environment)
-        return pool.Pool(resources, (granted, most), environment, self.around.progress.say, self.around.stop)
+        return Pool(resources, (granted, most), environment, self.around.progress.say, self.around.stop)
 
     def _commit(self, step: Step, receipts: Sequence[Receipt], facts: Any = None, seconds: float | None = None) -> None:
         """Check the rejects, write the manifest where none is, and drop the receipts, which it now stands for."""

@@ -21,6 +21,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin keep those of the other tests from running
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 0.2 s for an example
 settings.load_profile("any machine")
 

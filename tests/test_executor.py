@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import works
-from cluster import executor, pool, session
+from cluster import executor, pool, runner, session
 from cluster.artifact import Artifact
 from cluster.component import Resources
 from cluster.errors import StepError
@@ -30,6 +30,7 @@ from cluster.waves import is_complete
 from pipelines.tables import DOCS
 
 PARTS = 30
+UNIT = {"task": [0], "unit": [0], "helps": [False]}
 PAUSE_S = 0.2  # per part: a killed driver's orphans do not finish all before their Ray ends
 
 
@@ -151,6 +152,38 @@ def test_killed_worker_is_replaced_within_the_run(ray_here: None, tmp_path: Path
     assert_done_once(kept, log)
 
 
+def test_wave_takes_the_room_that_another_leaves(ray_here: None, tmp_path: Path) -> None:
+    """All processors but one are taken when it begins, until it has done two parts."""
+    root, log = Place.of(tmp_path / "root"), tmp_path / "log"
+    log.touch()
+    cpus = int(session.capacity()["CPU"])
+    upper = works.steps(str(log), PARTS, 2 * PAUSE_S)[1]
+    nap = Step(
+        "nap", works.nap, works.Nap(number=0, log=str(log), after="d", lines=2), resources=Resources(cpus=cpus - 1)
+    )
+    artifact, _ = executor.run([upper, nap], root, Progress())
+    assert rows_of(artifact) == expected_rows()
+    before, _, after = log.read_text().partition("end 0")
+    alone, both = ([line.split() for line in text.splitlines() if line.startswith("d")] for text in (before, after))
+    assert {first for first, _ in alone + both} == {f"d{part * works.ROWS}" for part in range(PARTS)}
+    assert len(alone + both) <= PARTS + 1, "only a part that the other worker is doing may be done twice"
+    assert len({process for _, process in alone}) == 1
+    assert len({process for _, process in both}) == 2
+
+
+def test_helpers_leave_what_is_begun(tmp_path: Path) -> None:
+    doing, task = make_runner(tmp_path, [])
+    helps = {"task": [0], "unit": [0], "helps": [True]}
+    (task.receipts / "run" / "00000.json").write(b"[]")
+    assert doing(helps)["receipt"] == [""]
+    (task.receipts / "run" / "00000.json").delete()
+    assert doing(helps)["receipt"] != [""]
+    runner.receipt_place(task.receipts, 0).delete()
+    assert doing(helps)["receipt"] == [""], "another helper has begun it"
+    assert doing(UNIT)["receipt"] != [""], "the others do it all the same: the helper may be gone"
+    assert task.attempts == 2
+
+
 def test_processes_are_kept_from_one_pool_to_the_next(ray_here: None, tmp_path: Path) -> None:
     """And a work that another pool built is not used again: each writes into the log of its own config."""
     processes = []
@@ -206,27 +239,27 @@ class FlakyTask:
         return Receipt(unit=unit)
 
 
-def runner(tmp_path: Path, errors: list[Exception]) -> tuple[pool.Runner, FlakyTask]:
+def make_runner(tmp_path: Path, errors: list[Exception]) -> tuple[runner.Runner, FlakyTask]:
     task = FlakyTask(Place.of(tmp_path), errors)
-    (task.receipts / "run" / pool.DRIVER_MARK).write(b"")
-    return pool.Runner([task], "run"), task
+    (task.receipts / "run" / runner.DRIVER_MARK).write(b"")
+    return runner.Runner([task], "run"), task
 
 
 def test_what_a_kept_process_built_is_given_up(ray_here: None, tmp_path: Path) -> None:
     import ray
 
     task = FlakyTask(Place.of(tmp_path), [])
-    (task.receipts / "run" / pool.DRIVER_MARK).write(b"")
+    (task.receipts / "run" / runner.DRIVER_MARK).write(b"")
 
     @ray.remote
     def do(tasks: list) -> list[bool]:
-        pool.FORGET_S = 0.2
-        answer = pool.run_unit({"task": [0], "unit": [0]}, "run", tasks[0])
-        has_built = [pool._runner is not None]
+        runner.FORGET_S = 0.2
+        answer = runner.run_unit(UNIT, "run", tasks[0])
+        has_built = [runner._runner is not None]
         deadline = time.monotonic() + 20
-        while pool._runner is not None and time.monotonic() < deadline:
+        while runner._runner is not None and time.monotonic() < deadline:
             time.sleep(0.05)
-        return [answer["error"] == [""], *has_built, pool._runner is None]
+        return [answer["error"] == [""], *has_built, runner._runner is None]
 
     assert ray.get(do.remote([ray.put([task])])) == [True, True, True]
 
@@ -235,8 +268,8 @@ def test_error_that_passes_is_waited_out(tmp_path: Path, monkeypatch: pytest.Mon
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     slow_down = OSError("AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate.")
-    flaky, task = runner(tmp_path, [slow_down, OSError(errno.EIO, "Input/output error")])
-    answer = flaky({"task": [0], "unit": [0]})
+    flaky, task = make_runner(tmp_path, [slow_down, OSError(errno.EIO, "Input/output error")])
+    answer = flaky(UNIT)
     assert answer["error"] == [""]
     assert Receipt.model_validate_json(answer["receipt"][0]).unit == 0
     assert (task.attempts, [pause for pause in pauses if pause >= 1]) == (3, [1, 5])
@@ -251,17 +284,17 @@ def test_error_that_stays_is_told(
     errors: list[Exception], times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    flaky, task = runner(tmp_path, list(errors))
-    answer = flaky({"task": [0], "unit": [0]})
+    flaky, task = make_runner(tmp_path, list(errors))
+    answer = flaky(UNIT)
     assert answer["error"] == [f"OSError: {errors[0]}"]
     assert "raise self.errors.pop(0)" in answer["trace"][0]
     assert task.attempts == times
 
 
 def test_node_that_does_not_share_the_root_says_so(tmp_path: Path) -> None:
-    elsewhere, task = runner(tmp_path, [])
-    (tmp_path / RECEIPTS / "run" / pool.DRIVER_MARK).unlink()
-    answer = elsewhere({"task": [0], "unit": [0]})
+    elsewhere, task = make_runner(tmp_path, [])
+    (tmp_path / RECEIPTS / "run" / runner.DRIVER_MARK).unlink()
+    answer = elsewhere(UNIT)
     assert "does not see" in answer["error"][0]
     assert "every node mounts" in answer["error"][0]
     assert not task.attempts

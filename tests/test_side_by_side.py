@@ -18,9 +18,10 @@ from cluster.accelerators import check_gpus
 from cluster.component import Resources
 from cluster.errors import StepError
 from cluster.lease import newest
-from cluster.pool import ATTEMPTS_IN_ALL, _note_attempt, list_units
+from cluster.pool import list_units
 from cluster.progress import Progress
 from cluster.receipt import RECEIPTS, read_receipts
+from cluster.runner import ATTEMPTS_IN_ALL, _note_attempt
 from cluster.step import Step
 from cluster.storage import Place
 from cluster.waves import is_complete

@@ -10,6 +10,7 @@ from cluster.storage import Place
 from pipelines.index import plan_shards
 from pipelines.indexes.base import SearchOptions
 from pipelines.indexes.exact import Exact
+from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid import Plaid
 from pipelines.indexes.plaid.depth import Depth, Level
 from pipelines.indexes.plaid.tune import QUESTIONS, TOKENS, draw_passages, draw_questions, rank_exactly
@@ -51,6 +52,19 @@ def test_the_tried_depth_finds_what_is_wanted_of_the_questions(collection: tuple
         recalls.append(ten["recall"])
     assert work[0] < work[1]
     assert recalls[0] < recalls[1]
+
+
+@pytest.mark.parametrize("probes", [2, 64])
+def test_a_trace_finds_what_shallower_searches_find(collection: tuple, probes: int) -> None:
+    path, docs, inputs = collection
+    group = open_shards(build(path / f"traced-{probes}", Plaid(bits=4), inputs, 300), "en")
+    queries = make_queries(docs, 10, seed=7)
+    traces = list(group.trace(queries, Level(20, probes, 2400, 2400)))
+    for candidates, decoded in ((2400, 2400), (2400, 100), (500, 100), (100, 100), (40, 30)):
+        group.levels = (Level(20, probes, candidates, decoded),)
+        found = group.search(queries, SearchOptions(k=20))
+        assert [rank(group.docs, *trace.find(candidates, decoded), 20) for trace in traces] == found
+        assert all(found)
 
 
 def test_more_than_the_bits_allow_gives_nearly_what_they_allow(collection: tuple) -> None:

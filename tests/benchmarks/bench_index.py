@@ -1,6 +1,6 @@
 """The late-interaction index beside brute force and beside fast-plaid, on the same vectors: speed, bytes, recall.
 
-    python tests/benchmarks/bench_index.py [--docs 20000] [--queries 100] [--bits 2] [--minilm]
+    python tests/benchmarks/bench_index.py [--docs 20000] [--queries 100] [--bits 2] [--top 20] [--minilm]
 
 Clustered unit vectors of 128 dimensions, a topic for each token; documents of 30 to 90 tokens, queries of 24 near the
 tokens of a document. ``--minilm`` takes all-MiniLM-L6-v2's token vectors of the XQuAD paragraphs in three languages
@@ -24,6 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # before numpy is loaded, as everywhere (cluster/__init__.py)
+
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -39,7 +41,7 @@ from pipelines.indexes.plaid import Plaid
 from pipelines.search import open_shards, search
 from tests.shards import Doc, build, unit, vectors_artifact
 
-DIM, TOP, LANGS = 128, 20, ("en", "de", "es")
+DIM, LANGS = 128, ("en", "de", "es")
 PYTHON = "BABELRAY_FAST_PLAID_PYTHON"
 
 
@@ -78,7 +80,7 @@ def make_minilm(queries: int) -> tuple[list[Doc], list[np.ndarray], list[str]]:
     return docs, [unit(m @ directions).astype(np.float32) for m in asked], [relevant[i] for i, _ in questions]
 
 
-def measure_ours(name: str, index: Any, root: Path, vectors: Any, queries: Sequence[np.ndarray]) -> Measured:
+def measure_ours(name: str, index: Any, root: Path, vectors: Any, queries: Sequence[np.ndarray], top: int) -> Measured:
     """Build, open and search an index of ours."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     place = build(root / name, index, vectors)
@@ -86,11 +88,13 @@ def measure_ours(name: str, index: Any, root: Path, vectors: Any, queries: Seque
     size = sum(file.stat().st_size for file in (root / name / "shards").rglob("*") if file.is_file())
     shards = open_shards(Place.of(place.path), "en")
     return Measured(
-        name, wall, cpu, size, *time_queries(lambda some: search(shards, some, SearchOptions(k=TOP)), queries)
+        name, wall, cpu, size, *time_queries(lambda some: search(shards, some, SearchOptions(k=top)), queries)
     )
 
 
-def measure_fast_plaid(root: Path, docs: list[Doc], queries: Sequence[np.ndarray], bits: int) -> Measured | None:
+def measure_fast_plaid(
+    root: Path, docs: list[Doc], queries: Sequence[np.ndarray], bits: int, top: int
+) -> Measured | None:
     """The same of fast-plaid, in its environment; None, and said, where there is none. Queries are of one length."""
     if not (python := os.environ.get(PYTHON)):
         print(f"fast-plaid is not measured: {PYTHON} names no Python that has it")
@@ -99,7 +103,7 @@ def measure_fast_plaid(root: Path, docs: list[Doc], queries: Sequence[np.ndarray
     tokens = np.array([len(matrix) for matrix in matrices])
     np.savez(root / "vectors.npz", vectors=np.concatenate(matrices), tokens=tokens, queries=np.stack(queries))
     script = Path(__file__).with_name("fast_plaid_engine.py")
-    command = [python, str(script), str(root / "vectors.npz"), str(bits), str(TOP)]
+    command = [python, str(script), str(root / "vectors.npz"), str(bits), str(top)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     made = json.loads(done.stdout.splitlines()[-1])
     made["found"] = [[(docs[int(number)][0], score) for number, score in ranking] for ranking in made["found"]]
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--bits", type=int, default=2, choices=(1, 2, 4))
+    parser.add_argument("--top", type=int, default=20, help="documents that a search returns, 10 at least")
     parser.add_argument("--minilm", action="store_true")
     arguments = parser.parse_args()
     relevant: list[str] = []
@@ -134,9 +139,10 @@ def main() -> None:
     with TemporaryDirectory() as temp:
         root = Path(temp)
         vectors = {"vectors": {"en": vectors_artifact(root / "vectors", docs, 8)}}
-        exact = measure_ours("exact", Exact(), root, vectors, queries)
-        ours = measure_ours(f"plaid {arguments.bits} bits", Plaid(bits=arguments.bits), root, vectors, queries)
-        theirs = None if arguments.minilm else measure_fast_plaid(root, docs, queries, arguments.bits)
+        bits, top = arguments.bits, arguments.top
+        exact = measure_ours("exact", Exact(), root, vectors, queries, top)
+        ours = measure_ours(f"plaid {bits} bits", Plaid(bits=bits), root, vectors, queries, top)
+        theirs = None if arguments.minilm else measure_fast_plaid(root, docs, queries, bits, top)
     for engine in filter(None, (exact, ours, theirs)):
         engine.show(len(docs), tokens, exact.found)
         if relevant:

@@ -4,9 +4,8 @@
 
 Tokens a second of MiniLM, in batches of 128 texts of 16 tokens. ``shared``: all threads compute one batch; ``each``: a
 thread computes a batch (``pipelines.students.inference``). ``spinning`` is OpenMP's default, in which threads that wait
-for each other keep their core; ``sleeping`` is OMP_WAIT_POLICY=PASSIVE, which workers are started with
-(``cluster.session``). ``--busy`` processes do nothing but count meanwhile. Each policy has a process of its own, and
-they take turns.
+for each other keep their core; ``sleeping`` is OMP_WAIT_POLICY=PASSIVE, as everywhere here (``cluster/__init__.py``).
+``--busy`` processes do nothing but count meanwhile. Each policy has a process of its own, and they take turns.
 """
 
 import argparse

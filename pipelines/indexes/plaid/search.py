@@ -18,13 +18,13 @@ memory-mapped: a process holds the centroids, a few numbers per passage and cell
 Legend: Q query tokens, L the same padded, C centroids, K probes, P passages, N dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +36,11 @@ from pipelines.indexes.plaid.codec import Codec
 from pipelines.indexes.plaid.depth import Depth, Level
 from pipelines.indexes.plaid.on_device import DeviceShards
 from pipelines.indexes.plaid.shard import check_shards, open_files
+from pipelines.indexes.plaid.trace import Trace, keep
 from pipelines.vectors import FloatArray, IntArray
 
 AT_ONCE = 4  # queries whose scores of all centroids are held, for each thread
+T = TypeVar("T")
 SLICE = 32  # passages of one query that a thread takes at least
 
 
@@ -128,13 +130,19 @@ class PlaidGroup:
         if len(matrices) == 1:
             scores_CL = self._score_centroids(matrices[0])
             return [self._search(matrices[0], scores_CL, depth, findable, self.threads)]
-        rankings: list[Ranking] = []
-        for first in range(0, len(matrices), AT_ONCE * self.threads):
-            some = matrices[first : first + AT_ONCE * self.threads]
+        return list(self._map(partial(self._search, depth=depth, findable=findable, threads=1), matrices))
+
+    def trace(self, queries: Sequence[FloatArray], level: Level) -> Iterator[Trace]:
+        """Search each query at a depth, and keep the scores of every stage."""
+        depth = Depth.of(SearchOptions(k=level.k), self.living.passages, self.living.docs, 1.0, [level])
+        return self._map(partial(self._trace, depth=depth), [query.astype(np.float32) for query in queries])
+
+    def _map(self, search: Callable[[FloatArray, FloatArray], T], queries: Sequence[FloatArray]) -> Iterator[T]:
+        """Call ``search`` with each query and the scores of all centroids, in threads."""
+        for first in range(0, len(queries), AT_ONCE * self.threads):
+            some = queries[first : first + AT_ONCE * self.threads]
             scores = [self._score_centroids(query_QN) for query_QN in some]  # BLAS has threads of its own
-            search = partial(self._search, depth=depth, findable=findable, threads=1)
-            rankings += self._pool.map(search, some, scores)
-        return rankings
+            yield from self._pool.map(search, some, scores)
 
     def _score_centroids(self, query_QN: FloatArray) -> FloatArray:
         """The scores of all centroids: (C, L), the query padded with tokens of zeros."""
@@ -155,25 +163,48 @@ class PlaidGroup:
         if depth.scores_all(findable.passages):
             passages = findable.list_all()
         else:
-            passages = _keep(*self._find(query_QN, scores_CL, depth, findable), depth.candidates)
+            passages = keep(*self._find(query_QN, scores_CL, depth, findable), depth.candidates)
         if len(passages) > depth.decoded:
-
-            def score_cells(some: IntArray, scores: FloatArray) -> None:
-                self._kernels.score_cells(some, self._shards, scores_CL, len(query_QN), scores)
-
-            passages = _keep(passages, self._divide(score_cells, passages, threads), depth.decoded)
+            passages = keep(passages, self._score_cells(passages, scores_CL, len(query_QN), threads), depth.decoded)
         return self._rank(query_QN, passages, depth.k, threads)
+
+    def _trace(self, query_QN: FloatArray, scores_CL: FloatArray, depth: Depth) -> Trace:
+        found, first = self._find(query_QN, scores_CL, depth, self.living)
+        if depth.scores_all(self.living.passages):
+            passages = self.living.list_all()
+            first_P = np.full(len(passages), -np.inf, np.float32)
+            first_P[np.searchsorted(passages, found)] = first
+        else:
+            passages = keep(found, first, depth.candidates)
+            first_P = first[np.searchsorted(found, passages)]
+        cells_P = self._score_cells(passages, scores_CL, len(query_QN), 1)
+        decoded = keep(passages, cells_P, depth.decoded)
+        decoded_P = np.full(len(passages), -np.inf, np.float32)
+        decoded_P[np.searchsorted(passages, decoded)] = self._score_decoded(query_QN, decoded, 1)
+        return Trace(self.docs.of_passages(passages), first_P, cells_P, decoded_P)
 
     def _rank(self, query_QN: FloatArray, passages: IntArray, k: int, threads: int) -> Ranking:
         """Rank documents by their best of these passages, decoded."""
         if not len(query_QN) or not len(passages):
             return []
+        return self._rank_docs(passages, self._score_decoded(query_QN, passages, threads), k)
+
+    def _score_cells(self, passages: IntArray, scores_CL: FloatArray, tokens: int, threads: int) -> FloatArray:
+        """MaxSim of the query's ``tokens`` with centroids in the place of the passages' tokens."""
+
+        def score_cells(some: IntArray, scores: FloatArray) -> None:
+            self._kernels.score_cells(some, self._shards, scores_CL, tokens, scores)
+
+        return self._divide(score_cells, passages, threads)
+
+    def _score_decoded(self, query_QN: FloatArray, passages: IntArray, threads: int) -> FloatArray:
+        """MaxSim of the query with the passages' decoded vectors."""
         query_NL = self._pad(query_QN)
 
         def score_decoded(some: IntArray, scores: FloatArray) -> None:
             self._kernels.score_decoded(some, self._shards, self._tables, query_NL, len(query_QN), scores)
 
-        return self._rank_docs(passages, self._divide(score_decoded, passages, threads), k)
+        return self._divide(score_decoded, passages, threads)
 
     def _search_on(self, device: str, query_QN: FloatArray, depth: Depth, findable: Findable) -> Ranking:
         """Search by torch. The first search copies the shards to the device; threads wait for it."""
@@ -222,10 +253,3 @@ class PlaidGroup:
         else:
             list(self._pool.map(score, np.array_split(passages, slices), np.array_split(scores_P, slices)))
         return scores_P
-
-
-def _keep(passages: IntArray, scores_P: FloatArray, count: int) -> IntArray:
-    """The ``count`` passages with the highest scores, ascending."""
-    if len(passages) <= count:
-        return passages
-    return np.sort(passages[np.argpartition(-scores_P, count - 1)[:count]])

@@ -3,21 +3,23 @@
 For each language some questions are searched exactly, in the vectors themselves, and then by the index at one depth
 after another: for the exact top 10, and for the exact top 100. From the deepest that is tried, first the passages
 decoded are lowered by bisection, then the passages scored by their cells, then the cells probed; each may give up a
-third of what the deepest search finds above the wanted. Where even the deepest finds less than is wanted (the bits of
-the residuals allow no more), the depth is that which keeps what the deepest finds but for ``NEARLY``: ``recall`` and
-``most`` in the result say so.
+third of what the deepest search finds above the wanted. What searches find that decode or score fewer passages than the
+deepest is known from its scores (``Trace``); other cells are searched. Where even the deepest finds less than is wanted
+(the bits of the residuals allow no more), the depth is that which keeps what the deepest finds but for ``NEARLY``:
+``recall`` and ``most`` in the result say so.
 
 The questions are those that the step is given, or, without any, tokens of the collection's own passages. Which depth
 is chosen depends on no clock: counts fall, and recall decides. It need not be the cheapest: that few passages are
 decoded may take many cells.
-Cost per language: an exact search of ``QUESTIONS`` questions, and about 9 searches of them by the index for each top;
-on the disk the vectors of one shard.
+Cost per language: an exact search of ``QUESTIONS`` questions, the deepest search of them by the index, and about 4
+shallow ones for each top; on the disk the vectors of one shard; in memory 20 bytes for each question and candidate.
 """
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ from cluster.storage import Place
 from pipelines.indexes.base import Ranking, SearchOptions, ShardPlan
 from pipelines.indexes.exact import Exact
 from pipelines.indexes.files import offsets
+from pipelines.indexes.maxsim import rank
 from pipelines.indexes.plaid.depth import Level
 from pipelines.vectors import FloatArray, stream_vectors
 
@@ -74,51 +77,52 @@ class TuneLanguage:
         if not queries or not group.passages:
             return {"lang": lang, "levels": []}
         truth = rank_exactly(plans, queries, max(TOPS))
-        return {"lang": lang, "levels": [Trials(group, queries, truth, top).choose(self.config.recall) for top in TOPS]}
+        trials = Trials(group, queries, truth)
+        return {"lang": lang, "levels": [trials.choose(top, self.config.recall) for top in TOPS]}
 
 
-@dataclass(frozen=True)
 class Trials:
-    """Searches of the same questions for ``top`` documents at several depths, beside their exact rankings."""
+    """Searches of the same questions at several depths, beside their exact rankings."""
 
-    group: "PlaidGroup"
-    queries: Sequence[FloatArray]
-    truth: Sequence[Ranking]
-    top: int
+    def __init__(self, group: "PlaidGroup", queries: Sequence[FloatArray], truth: Sequence[Ranking]):
+        self.group, self.queries, self.truth = group, queries, truth
+        self.deepest = find_deepest(group.passages, len(group.docs))
+        self.traces = list(group.trace(queries, self.deepest))
 
-    def choose(self, wanted: float) -> dict[str, Any]:
-        """The level, as JSON, with its ``recall``, and ``most``, that of the deepest search."""
-        level = self._deepest()
-        most = reached = self.recall(level)
+    def choose(self, top: int, wanted: float) -> dict[str, Any]:
+        """The level for ``top`` documents, as JSON, with its ``recall``, and ``most``, that of the deepest search."""
+        level = replace(self.deepest, k=top)
+        most = self.imitate(level)
         least = wanted if wanted <= most else most - NEARLY
-        for number, count in enumerate(("decoded", "candidates", "probes"), start=1):
-            level, reached = self._lower(level, count, most - (most - least) * number / 3, reached)
-        return {**asdict(level), "recall": round(reached, 4), "most": round(most, 4)}
+        fewest = {"decoded": min(level.decoded, top), "candidates": 0, "probes": 1}
+        for number, count in enumerate(fewest, start=1):
+            measure = self.recall if count == "probes" else self.imitate
+            tried = _between(fewest[count] or level.decoded, getattr(level, count))
+            goal = most - (most - least) * number / len(fewest)
+            levels = [replace(level, **{count: passages_or_cells}) for passages_or_cells in tried]
+            level = levels[bisect_left(levels[:-1], goal, key=measure)]
+        return {**asdict(level), "recall": round(self.recall(level), 4), "most": round(most, 4)}
 
     def recall(self, level: Level) -> float:
         """The part of the exact top that a search at this level finds, mean over the questions."""
         self.group.levels = (level,)
-        found = self.group.search(self.queries, SearchOptions(k=self.top))
-        kept = [len({n for n, _ in f} & {n for n, _ in t[: self.top]}) for f, t in zip(found, self.truth, strict=True)]
-        return float(np.mean([count / len(t[: self.top]) for count, t in zip(kept, self.truth, strict=True)]))
+        return self._compare(level, self.group.search(self.queries, SearchOptions(k=level.k)))
 
-    def _deepest(self) -> Level:
-        passages, per_doc = self.group.passages, self.group.passages / len(self.group.docs)
-        probes, candidates, decoded = DEEPEST
-        candidates = min(passages, math.ceil(max(candidates, 16 * self.top) * per_doc))
-        return Level(self.top, probes, candidates, min(candidates, math.ceil(max(decoded, 8 * self.top) * per_doc)))
+    def imitate(self, level: Level) -> float:
+        """The same by the traces of the deepest search, of a level with as many probes."""
+        kept = (trace.find(level.candidates, level.decoded) for trace in self.traces)
+        return self._compare(level, [rank(self.group.docs, docs, scores, level.k) for docs, scores in kept])
 
-    def _lower(self, level: Level, count: str, goal: float, reached: float) -> tuple[Level, float]:
-        """Bisect for the lowest ``count`` whose recall is not below the goal; also its recall."""
-        fewest = {"probes": 1, "candidates": level.decoded, "decoded": min(level.decoded, self.top)}[count]
-        tried = _between(fewest, getattr(level, count))
-        low, high = 0, len(tried) - 1  # the highest is known to reach the goal
-        while low < high:
-            middle = (low + high) // 2
-            recall = self.recall(replace(level, **{count: tried[middle]}))
-            low, high = (low, middle) if recall >= goal else (middle + 1, high)
-            reached = recall if recall >= goal else reached
-        return replace(level, **{count: tried[high]}), reached
+    def _compare(self, level: Level, found: Sequence[Ranking]) -> float:
+        truth = [{doc for doc, _ in ranking[: level.k]} for ranking in self.truth]
+        return float(np.mean([len(t & {doc for doc, _ in f}) / len(t) for f, t in zip(found, truth, strict=True)]))
+
+
+def find_deepest(passages: int, docs: int) -> Level:
+    """The deepest level that is tried on a group of so many passages and documents."""
+    probes, candidates, decoded = DEEPEST
+    candidates = min(passages, math.ceil(candidates * passages / docs))
+    return Level(max(TOPS), probes, candidates, min(candidates, math.ceil(decoded * passages / docs)))
 
 
 def _between(low: int, high: int) -> list[int]:

@@ -21,7 +21,6 @@ MAX_SHARE = 0.99  # a word in more of the texts than this counts as in this shar
 SMOOTHING = 0.5  # texts added to the count of every word, so that one never seen has a finite idf
 MIN_WEIGHT = 0.05  # the least weight of a query word, in nats
 WHOLE_WORD = re.compile(r"[a-z]+|[0-9]+")  # entries of a word-piece vocabulary that are whole words
-WORDS_PER_BATCH = 512
 
 
 @dataclass
@@ -123,14 +122,14 @@ def list_teacher_words(model: str, limit: int) -> list[str]:
 def set_teacher_rows(module: WordVectors, words: list[str], model: str) -> None:
     """Set the rows of these words to a sentence encoder's vectors: centred, turned to their principal axes, of unit
     length. Words that have no row are skipped."""
-    from sentence_transformers import SentenceTransformer
+    from pipelines.students import load_encoder
 
     words = [word for word in words if word in module.ids]
     if not words:
         return
-    encoder = SentenceTransformer(model, device="cpu")
-    vectors = encoder.encode(words, batch_size=WORDS_PER_BATCH, normalize_embeddings=True, show_progress_bar=False)
-    vectors = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    vectors = np.concatenate(load_encoder(model, "cpu").encode_docs(words)).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+    vectors -= vectors.mean(0)
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, : module.dim]
     turned = vectors @ (axes * np.sign(axes.sum(0)))  # an eigenvector has no sign of its own: take that of its sum
     turned /= np.linalg.norm(turned, axis=1, keepdims=True).clip(1e-9)

@@ -28,6 +28,7 @@ class Lexical(Component):
     built-in atlas.
     """
 
+    version: ClassVar[int] = 2  # words are encoded as documents are, in batches of one length
     reads_corpus: ClassVar[bool] = True
     kind: Literal["lexical"] = "lexical"
     dim: int = Field(128, ge=8)
