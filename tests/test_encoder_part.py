@@ -22,7 +22,7 @@ def test_calls_at_once_are_answered_as_one_after_another(encoder: Encoder) -> No
     """To encode a text cuts it at the model's length, to score it counts all of its tokens: the tokenizer keeps the
     length as state."""
     edition, passages = encoder.layout.fingerprint, encoder.layout.served.passages
-    texts = [f"where is the copper road {n} " + "and the silver one " * 120 for n in range(16)]
+    texts = [f"where is the copper road {n} " + "and the silver one " * 60 for n in range(8)]
 
     async def ask(are_together: bool) -> tuple[list[np.ndarray], list[float]]:
         calls = [
@@ -37,7 +37,7 @@ def test_calls_at_once_are_answered_as_one_after_another(encoder: Encoder) -> No
         return [answer.vectors[0] for answer in answers[::2]], [answer.scores[0] for answer in answers[1::2]]
 
     vectors, scores = asyncio.run(ask(are_together=False))
-    for _ in range(3):
+    for _ in range(2):
         some, some_scores = asyncio.run(ask(are_together=True))
         assert [one.shape for one in some] == [one.shape for one in vectors]
         for one, expected in zip(some, vectors, strict=True):

@@ -86,7 +86,7 @@ def driver_to_kill(name: str, root: Place, log: Path) -> Iterator[None]:
     process.wait()
 
 
-@pytest.mark.parametrize("store", ["disk", "s3"])
+@pytest.mark.parametrize("store", ["disk", pytest.param("s3", marks=pytest.mark.slow)])
 def test_killed_driver_goes_on_and_writes_each_row_once(
     store: str, ray_here: None, tmp_path: Path, s3_root: str
 ) -> None:

@@ -28,7 +28,7 @@ class Driver:
         env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": path}
         self.out = out
         with out.open("ab") as file:
-            self.process = subprocess.Popen(command, env=env | {"BABELRAY_LEASE_S": "20"}, stdout=file, stderr=file)
+            self.process = subprocess.Popen(command, env=env | {"BABELRAY_LEASE_S": "12"}, stdout=file, stderr=file)
 
     @property
     def said(self) -> str:
