@@ -56,6 +56,7 @@ class Crew:
         self.run = f"runs/{uuid.uuid4().hex}"
         self.receipts: dict[tuple[int, int], Receipt] = {}  # by the task's number and the unit
         self._from_helpers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._is_begun = threading.Event()  # the mark is there, which workers look for
 
     @property
     def names(self) -> str:
@@ -75,6 +76,7 @@ class Crew:
         for number in {row["task"] for row in self.todo}:
             (self.tasks[number].receipts / self.run / DRIVER_MARK).write(b"")
         session.connect()
+        self._is_begun.set()
         from ray.exceptions import RayError
 
         granted, most = self.pool.actors
@@ -102,6 +104,7 @@ class Crew:
 
     def _help(self, workers: int) -> None:
         todo = [row | {"helps": True} for row in reversed(self.todo)]
+        self._is_begun.wait()
         try:
             for row in self._stream(todo, workers, workers):
                 self._from_helpers.put(row)
