@@ -97,9 +97,9 @@ class Trials:
         fewest = {"decoded": min(level.decoded, top), "candidates": 0, "probes": 1}
         for number, count in enumerate(fewest, start=1):
             measure = self.recall if count == "probes" else self.imitate
-            tried = _between(fewest[count] or level.decoded, getattr(level, count))
             goal = most - (most - least) * number / len(fewest)
-            levels = [replace(level, **{count: passages_or_cells}) for passages_or_cells in tried]
+            tried = _between(fewest[count] or level.decoded, getattr(level, count))
+            levels = [replace(level, **{count: n}) for n in tried]
             level = levels[bisect_left(levels[:-1], goal, key=measure)]
         return {**asdict(level), "recall": round(self.recall(level), 4), "most": round(most, 4)}
 
