@@ -36,8 +36,8 @@ again = { code=$$?; [ $$code = 1 ] || exit $$code; echo "what failed is run agai
 test: setup  ## the test suite, in two processes
 	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder || $(call again)
 
-test-slow: setup  ## the tests that take minutes each, in two processes: runs under kills at random
-	@$(BIN)/python -m pytest -m slow --timeout 1800 -rs --numprocesses 2 || $(call again,-m slow --timeout 1800)
+test-slow: setup  ## the tests that take minutes each: runs under kills at random
+	@$(BIN)/python -m pytest -m slow --timeout 1800 -rs || $(call again,-m slow --timeout 1800)
 
 test-vllm: setup .venv-vllm/ready  ## the tests with real vLLM on a processor, in an environment of its own
 	@BABELRAY_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/test_vllm.py --timeout 1200
