@@ -135,8 +135,11 @@ class _Run:
             thread.start()
 
     def _grow_waves(self) -> None:
-        """Let running waves take what room is left. What waits for more room than that comes first, unless it is one
-        wave alone that has to end before."""
+        """Let running waves take the room that is left.
+
+        Not while other waves wait for more room than that: the next wave that ends makes room for them. Where a single
+        wave runs, they have to wait for its end, which comes sooner with more workers.
+        """
         if len(self.running) == 1 or not self.schedule.waves:
             for wave in self.running:
                 wave.grow()

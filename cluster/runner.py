@@ -28,7 +28,7 @@ class Runner:
 
     ``run`` names a directory beside the receipts that belongs to one ``Crew``: the driver leaves a file there for each
     node to see, and each unit the nodes on which it was begun. A unit that is begun a second time has lost its worker:
-    one that only fails returns its error as a value. A helper does no unit that anyone has begun.
+    one that only fails returns its error as a value. A helper leaves every unit that has been begun.
     """
 
     def __init__(self, tasks: Sequence[Task], run: str, hides_accelerators: bool = False):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+import cluster  # noqa: F401  # sets how threads wait, before numpy is loaded
+
 if TYPE_CHECKING:
     from serving_apps import Server
 
@@ -20,8 +22,6 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import te
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin keep those of the other tests from running
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer than 0.2 s for an example
 settings.load_profile("any machine")
 
