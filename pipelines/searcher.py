@@ -95,8 +95,9 @@ class Searcher:
         hits = []
         for rank, (name, score) in enumerate(ranking, start=1):
             lang, _, doc_id = name.partition(":")
-            row = {key: self.docs[lang].row(doc_id)[key] for key in ("title", "text")}
-            hits.append({"rank": rank, "doc_id": doc_id, "lang": lang, "score": score, **row})
+            row = self.docs[lang].row(doc_id)
+            texts = {"title": row["title"], "text": row["text"]}
+            hits.append({"rank": rank, "doc_id": doc_id, "lang": lang, "score": score, **texts})
         return hits
 
 

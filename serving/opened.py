@@ -11,7 +11,7 @@ import ctypes
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -172,8 +172,15 @@ def _read_page(opened: _OpenList, rankings: Mapping[str, Ranking], request: Sear
 
 
 def _read(opened: _OpenList, names: Iterable[Name]) -> dict[Name, Text]:
-    rows = {(lang, doc_id): opened.docs[lang].row(doc_id) for lang, doc_id in names}
-    return {name: (row["title"] or "", row["text"]) for name, row in rows.items()}
+    """Title and text of each document. Those of a language are looked up together."""
+    ids = defaultdict[str, list[str]](list)
+    for lang, doc_id in names:
+        ids[lang].append(doc_id)
+    return {
+        (lang, doc_id): (row["title"] or "", row["text"])
+        for lang, of_lang in ids.items()
+        for doc_id, row in zip(of_lang, opened.docs[lang].rows(of_lang), strict=True)
+    }
 
 
 def _is_short(texts: Mapping[Name, Text]) -> bool:

@@ -65,7 +65,8 @@ def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(syst
             os.kill(process.pid, signal.SIGTERM)
             process.join(150)
     assert process.exitcode == 0
-    begun = [status for _, status, _, _, sent in load.answers if sent < ended]
+    # one that was sent right before may have been on its way to the gateway when that ended
+    begun = [status for _, status, _, _, sent in load.answers if sent < ended - 0.2]
     assert len(begun) > 6
     assert set(begun) == {200}
     after = Counter(status for _, status, _, _, sent in load.answers if sent >= ended)

@@ -93,7 +93,9 @@ class EndpointGenerator:
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=config.timeout_s,
-            limits=httpx.Limits(max_connections=int(config.concurrency)),
+            # The threads of a call bound its connections. A pool that bounds them too was seen to keep the places of
+            # requests that had failed on a machine that had too much to do (encode/httpcore, issue 550).
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
         self._halt = threading.Event()  # set when the call has failed: nothing is waited for any more
         self._rate = Rate(config.requests_per_s, self._halt)

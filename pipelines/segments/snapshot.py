@@ -157,10 +157,14 @@ class SegmentDocs:
 
     def row(self, doc_id: str) -> dict[str, Any]:
         """The row with this id. Raises StepError where no segment has it."""
-        found = next(self.find([doc_id]))
-        if found is None:
-            raise StepError(
-                f"no text of {doc_id!r} in the index's segments: the list and its segments do not belong together"
-            )
-        segment, position = found
-        return self.stores[segment].row_at(position)
+        return next(self.rows([doc_id]))
+
+    def rows(self, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows with these ids, in their order. Raises StepError for an id that no segment has."""
+        for doc_id, found in zip(ids, self.find(ids), strict=True):
+            if found is None:
+                raise StepError(
+                    f"no text of {doc_id!r} in the index's segments: the list and its segments do not belong together"
+                )
+            segment, position = found
+            yield self.stores[segment].row_at(position)
