@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import Counter
 from copy import deepcopy
 
 import numpy as np
@@ -12,7 +11,10 @@ from artifacts import table_artifact
 from cluster.errors import RecipeError, StepError
 from pipelines.models import resolve
 from pipelines.students import Corpus, Dense, load_encoder
+from pipelines.students.lexical.ibm1 import estimate_translations, find_cooccurrence
 from pipelines.students.transplant import Transplant
+from pipelines.students.transplant.fit import fit_rows
+from pipelines.students.transplant.sentences import Pair, Sentences
 from pipelines.students.transplant.vocabulary import extend_tokenizer
 from pipelines.tables import DOCS
 
@@ -66,8 +68,8 @@ def english():
     return load_encoder("minilm", device="cpu")
 
 
-def make(corpus, model="minilm"):
-    base = Transplant(model=model, pieces=60)
+def make(corpus, model="minilm", **how):
+    base = Transplant(model=model, pieces=60, **how)
     return Dense(base=base, query_prefix="", doc_prefix="").build(corpus, seed=1)
 
 
@@ -87,23 +89,48 @@ def test_english_is_read_as_before(student, english):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_word_is_one_piece_and_stands_where_its_translations_stand(student):
-    """Against a naive count over the sentences: the mean of the best four by Dice's coefficient, cubed."""
+def test_a_word_is_one_piece_and_begins_as_the_mean_of_its_translations(corpus):
+    """Against a naive mean of the best four; test_lexical has an oracle for the probabilities of IBM model 1."""
+    student = make(corpus, steps=0)
     tokenizer, rows = student.model.tokenizer, rows_of(student)
+    cells = find_cooccurrence([(ids_of(tokenizer, ru), ids_of(tokenizer, en)) for en, ru, _ in sentences()])
+    weights = np.sqrt(np.prod(estimate_translations(cells, 5), axis=0))
+    places = list(zip(cells.cell_one, cells.cell_other, weights, strict=True))
     for word, (russian, chinese) in WORDS.items():
         (own,) = ids_of(tokenizer, russian)
-        with_it = [set(ids_of(tokenizer, en)) for en, ru, _ in sentences() if russian in ru.split()]
-        together = Counter(piece for of_one in with_it for piece in of_one)
-        alone = Counter(piece for en, _, _ in sentences() for piece in set(ids_of(tokenizer, en)))
-        dice = {piece: 2 * count / (len(with_it) + alone[piece]) for piece, count in together.items()}
-        best = sorted(dice, key=lambda piece: (-dice[piece], piece))[:4]
+        its = {cells.other[other]: weight for one, other, weight in places if cells.one[one] == own}
+        best = sorted(its, key=lambda piece, its=its: (-its[piece], piece))[:4]
         assert best[0] == ids_of(tokenizer, word)[0]
-        weights = np.array([dice[piece] ** 3 for piece in best])
-        mean = (weights / weights.sum()) @ rows[best]
-        length = (weights / weights.sum()) @ np.linalg.norm(rows[best], axis=1)
-        np.testing.assert_allclose(rows[own], mean * length / np.linalg.norm(mean), rtol=1e-4, atol=1e-6)
+        share = np.array([its[piece] for piece in best])
+        share /= share.sum()
+        mean, length = share @ rows[best], share @ np.linalg.norm(rows[best], axis=1)
+        np.testing.assert_allclose(rows[own], mean * length / np.linalg.norm(mean), rtol=1e-3, atol=1e-4)
         (first,), (_, inside) = ids_of(tokenizer, chinese), ids_of(tokenizer, "和" + chinese)
         np.testing.assert_array_equal(rows[first], rows[inside])  # at the beginning of a run and inside it
+
+
+def test_rows_are_fitted_to_sentences_as_a_dense_solver_fits_them():
+    generator = np.random.default_rng(0)
+    known, new, ridge = 12, 9, 0.7
+    start = generator.normal(size=(known + new, 5)).astype(np.float32)
+    pairs = [
+        Pair(generator.integers(0, known, 6), generator.integers(known - 3, known + new, generator.integers(1, 8)))
+        for _ in range(40)
+    ]
+    is_new = np.arange(known + new) >= known
+    fitted = start.copy()
+    fit_rows(fitted, Sentences({"ru": pairs[:25], "zh": pairs[25:]}, known, is_new, np.arange(known + new)), 50, ridge)
+    np.testing.assert_array_equal(fitted[:known], start[:known])
+
+    matrix, target = np.zeros((len(pairs), new)), np.zeros((len(pairs), 5))
+    for s, (left, right) in enumerate(pairs):
+        np.add.at(matrix[s], right[right >= known] - known, 6**0.5 / len(right))
+        target[s] = 6**0.5 * (start[left].mean(0) - start[right[right < known]].sum(0) / len(right))
+    move = np.linalg.solve(matrix.T @ matrix + ridge * np.eye(new), matrix.T @ (target - matrix @ start[known:]))
+    expected = start[known:] + move
+    expected *= np.linalg.norm(start[known:], axis=1, keepdims=True) / np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(fitted[known:], expected, rtol=1e-3, atol=1e-4)
+    assert np.linalg.norm(move) > 0.5
 
 
 def test_a_sentence_finds_its_translation_without_training(student):

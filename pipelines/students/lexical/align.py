@@ -111,13 +111,13 @@ def _collect_words(corpus: Corpus, lang: str) -> set[str]:
     return {word for store in stores for at in range(len(store)) for word in split_words(store.text_at(at))}
 
 
-def _translate_vectors(module: WordVectors, cells: Cooccurrence, config: AlignmentConfig) -> torch.Tensor:
+def _translate_vectors(module: WordVectors, cells: Cooccurrence[str], config: AlignmentConfig) -> torch.Tensor:
     """Compute Σ_e √(p(e|f) p(f|e)) · vector(e) for each foreign word f: float32 [N, D]."""
     from scipy.sparse import csr_array
 
     foreign_ND, pivot_MD = (compute_vectors(module, vocabulary).numpy() for vocabulary in (cells.one, cells.other))
 
-    def weigh_cells(cells: Cooccurrence) -> np.ndarray:
+    def weigh_cells(cells: Cooccurrence[str]) -> np.ndarray:
         """Compute the start of EM [C] from the cosine of each cell's two words."""
         cosine_C = np.empty(len(cells.cell_one))
         for at in range(0, len(cosine_C), CELLS_PER_CHUNK):

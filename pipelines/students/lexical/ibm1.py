@@ -7,10 +7,13 @@ of 25 and 25 words has 625 occurrences.
 Array names end in their shape: C cells, O occurrences.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
+
+Word = TypeVar("Word", bound=Hashable)
 
 # Weight of the empty word, in units of a cell's mean probability. It takes up target words that no source word of the
 # sentence explains.
@@ -18,25 +21,25 @@ NULL = 0.02
 
 
 @dataclass(frozen=True)
-class Cooccurrence:
+class Cooccurrence(Generic[Word]):
     """Two vocabularies and the pairs of their words that occur together.
 
     ``cell_one`` and ``cell_other``, int64 [C], index ``one`` and ``other``: the two words of each cell.
     ``occurrence_cell`` and ``occurrence_pair``, int32 [O], are the cell and the sentence pair of each occurrence.
     """
 
-    one: list[str]
-    other: list[str]
+    one: list[Word]
+    other: list[Word]
     cell_one: np.ndarray
     cell_other: np.ndarray
     occurrence_cell: np.ndarray
     occurrence_pair: np.ndarray
 
 
-def find_cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Cooccurrence:
+def find_cooccurrence(pairs: Sequence[tuple[Sequence[Word], Sequence[Word]]]) -> Cooccurrence[Word]:
     """Find the cells and occurrences of tokenised sentence pairs. Cells are sorted by their word numbers."""
-    one: dict[str, int] = {}
-    other: dict[str, int] = {}
+    one: dict[Word, int] = {}
+    other: dict[Word, int] = {}
     lefts, rights, numbers = [], [], []
     for number, (left, right) in enumerate(pairs):
         a = np.unique(np.array([one.setdefault(word, len(one)) for word in left], np.int64))
@@ -54,7 +57,9 @@ def find_cooccurrence(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> C
 
 
 def estimate_translations(
-    cells: Cooccurrence, iterations: int, weigh_cells: Callable[[Cooccurrence], np.ndarray] | None = None
+    cells: Cooccurrence[Word],
+    iterations: int,
+    weigh_cells: Callable[[Cooccurrence[Word]], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Estimate p(other | one) and p(one | other) of each cell, both float64 [C].
 
@@ -66,7 +71,7 @@ def estimate_translations(
 
 
 def _run_em(
-    cells: Cooccurrence, start_C: np.ndarray, sides: tuple[np.ndarray, np.ndarray], iterations: int
+    cells: Cooccurrence[Word], start_C: np.ndarray, sides: tuple[np.ndarray, np.ndarray], iterations: int
 ) -> np.ndarray:
     """Estimate p(target | source), float64 [C]. ``sides`` are the source and target words [C] of the cells.
 

@@ -1,7 +1,9 @@
 """A base that reads other languages with an English encoder: its body stays, and its vocabulary grows.
 
 vocabulary   pieces of the other languages' words, beside those that the tokenizer has
-rows         vectors of the new pieces, from those of the English pieces in aligned sentences
+sentences    aligned sentences, cut into pieces
+rows         vectors of the new pieces: means of those of the English pieces that translate them …
+fit          … which then move until sentences stand where their translations stand
 base         the component
 """
 
