@@ -1,10 +1,8 @@
-"""Gates: each measure against a naive count or another library, the step on real tables, what is known of lingua."""
+"""Gates: each measure against a naive count or another library, what is known of lingua."""
 
 import subprocess
 import sys
-from collections import Counter
 
-import pyarrow as pa
 import pytest
 from babel.numbers import format_decimal
 from hypothesis import given
@@ -12,13 +10,8 @@ from hypothesis import strategies as st
 from lingua import Language
 from pydantic import ValidationError
 
-from artifacts import table_artifact
-from cluster.artifact import read_part
 from cluster.component import fingerprint
 from cluster.errors import RecipeError
-from cluster.step import Step
-from cluster.storage import Place
-from local_executor import run_here
 from pipelines import languages
 from pipelines.gates import Gate, GateConfig, Gates, judge
 from pipelines.gates.config import LINGUA, find_lingua_code
@@ -26,10 +19,7 @@ from pipelines.gates.judge import measure_copied, measure_kept_markup, measure_k
 from pipelines.gates.lengths import Expected, learn, measure_own
 from pipelines.gates.numbers import find_all_numbers, find_numbers
 from pipelines.gates.words import leave_out_latin, leave_out_shared
-from pipelines.ingest import IngestConfig, IngestDocs
-from pipelines.sources import Jsonl
 from pipelines.synthesis.language import check_detectable
-from pipelines.tables import DOCS, QUERIES
 
 ENGLISH = "The bridge over the river was built by the town's masons, and it has carried carts to the market ever since."
 GERMAN = "Die Brücke über den Fluss bauten die Maurer der Stadt, und seither trägt sie die Karren zum Markt hinüber."
@@ -238,64 +228,3 @@ def test_thresholds_are_part_of_the_fingerprint():
     config = GateConfig(source_lang="en", target_lang="zh")
     assert fingerprint(config) == fingerprint(config.model_copy(update={"gates": Gates(length=4.0)}))
     assert fingerprint(config) != fingerprint(config.model_copy(update={"gates": Gates(length=5.0)}))
-
-
-ROWS = [
-    {"doc_id": "good", "title": "The bridge", "text": ENGLISH},
-    {"doc_id": "copy", "title": None, "text": ENGLISH},
-    {"doc_id": "gone", "reject": "no text"},
-    {"doc_id": "stop", "title": "The bridge", "text": ENGLISH},
-    {"doc_id": "wrong", "title": "The bridge", "text": ENGLISH},
-]
-TRANSLATED = [
-    {"doc_id": "good", "lang": "de", "title": "Die Brücke", "text": GERMAN},
-    {"doc_id": "copy", "lang": "de", "title": None, "text": ENGLISH},
-    {"doc_id": "gone", "lang": "de", "reject": "no text"},
-    {"doc_id": "stop", "lang": "de", "reject": "translation did not end"},
-    {"doc_id": "wrong", "lang": "de", "title": None, "text": SPANISH},
-]
-REASONS = [None, "gate: copied", "no text", "translation did not end", "gate: language"]
-
-
-def test_rejected_rows_keep_their_reason_and_judged_rows_their_columns():
-    gate = Gate(GateConfig(source_lang="en", target_lang="de"), {})
-    translated = DOCS.of(TRANSLATED).append_column("origin", pa.array(["1 nmt"] * 5))
-    judged = gate(DOCS.of(ROWS), translated)
-    assert judged.schema == translated.schema
-    assert judged["reject"].to_pylist() == REASONS
-    assert judged.drop_columns("reject") == translated.drop_columns("reject")
-    assert gate.facts == {
-        "samples": {
-            "gate: copied": [("copy", ENGLISH, ENGLISH)],
-            "gate: language": [("wrong", ENGLISH, SPANISH)],
-        }
-    }
-    assert gate(DOCS.of(ROWS[:1]), translated.slice(0, 1))["reject"].to_pylist() == [None]
-    assert gate.facts == {}
-
-
-def test_questions_are_judged_too():
-    gate = Gate(GateConfig(source_lang="en", target_lang="de"), {})
-    rows = QUERIES.of([{"query_id": q, "lang": "en", "text": "Who built the old bridge in the town?"} for q in "ab"])
-    texts = ["Wer baute die alte Brücke in der Stadt?", "Qui a construit le vieux pont de la ville ?"]
-    made = QUERIES.of([{"query_id": q, "lang": "de", "text": t} for q, t in zip("ab", texts, strict=True)])
-    assert gate(rows, made)["reject"].to_pylist() == [None, "gate: language"]
-
-
-def test_the_step_counts_its_own_rejects_by_reason(tmp_path):
-    root = Place.of(tmp_path)
-    config = IngestConfig.of(Jsonl(docs_path=str(tmp_path / "none.jsonl")), "en", "all", 3, "docs")
-    docs = Step("docs-en", IngestDocs, config, table=DOCS)
-    made = Step("translate-de", IngestDocs, config.model_copy(update={"lang": "de"}), table=DOCS)
-    for step, rows in ((docs, ROWS), (made, TRANSLATED)):
-        table_artifact(tmp_path / step.id, DOCS, rows[:3], rows[3:])
-    inputs, judged_by = {"docs": docs, "translation": made}, GateConfig(source_lang="en", target_lang="de")
-    gate = Step("gate-de", Gate, judged_by, inputs, table=DOCS, rows=("docs", "translation"), max_rejects=1)
-    (artifact,) = run_here([gate], root)
-    written = [row for part in artifact.parts for row in read_part(part)["reject"].to_pylist()]
-    assert Counter(written) == Counter(REASONS)
-    counts = {reason: rejected.count for reason, rejected in artifact.manifest.rejects.items()}
-    assert {reason: n for reason, n in counts.items() if reason.startswith("gate")} == {
-        "gate: copied": 1,
-        "gate: language": 1,
-    }

@@ -19,7 +19,7 @@ from pipelines.vectors import IntArray
 
 log = logging.getLogger(__name__)
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"nnan", "nsz", "contract", "reassoc"}, "error_model": "numpy"}
-part = njit(**OPTIONS)  # of kernels: a function that they call
+subroutine = njit(**OPTIONS)  # a function that kernels call
 
 
 def kernel(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

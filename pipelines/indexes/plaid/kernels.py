@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray, types
 
-from pipelines.indexes.compiled import at, kernel, part
+from pipelines.indexes.compiled import at, kernel, subroutine
 from pipelines.vectors import FloatArray, IntArray
 
 LANES = 16  # query tokens that are compared at a time
@@ -58,7 +58,7 @@ _CODEC = types.NamedTuple((_F4_2, _array(types.float64, 2, "C")), CodecTables)
 _READ_I4, _READ_F4 = _array(types.int32, 1, "C", readonly=True), _array(_F4, 1, "C", readonly=True)
 
 
-@part
+@subroutine
 def _replace_lowest(scores_K, cells_K, size, score, cell):  # type: ignore[no-untyped-def]
     """Put an entry in the place of the lowest, the first of a heap of ``size`` entries."""
     place = 0
@@ -135,7 +135,7 @@ def score_lists(cells_QK, gains_QK, shards, scores_P, seen_P, found):  # type: i
     return count
 
 
-@part
+@subroutine
 def _find_shard(passage, shards):  # type: ignore[no-untyped-def]
     low, high = 0, len(shards.firsts_S1) - 1
     while high - low > 1:
@@ -147,7 +147,7 @@ def _find_shard(passage, shards):  # type: ignore[no-untyped-def]
     return low
 
 
-@part
+@subroutine
 def _read_codes(shards, shard, first, codes):  # type: ignore[no-untyped-def]
     """Copy the codes from token ``first`` of a shard."""
     place = shards.places_SA[shard, CODES] + shards.code_bytes * first
@@ -161,7 +161,7 @@ def _read_codes(shards, shard, first, codes):  # type: ignore[no-untyped-def]
             codes[t] = wide[t]
 
 
-@part
+@subroutine
 def _take_higher(best_L, scores_TL, rows):  # type: ignore[no-untyped-def]
     """Raise each of ``best_L`` to the highest of these rows of scores."""
     for row in rows:
@@ -193,7 +193,7 @@ def score_cells(passages, shards, scores_CL, tokens, scores_P):  # type: ignore[
         scores_P[i] = best_L[:tokens].sum()
 
 
-@part
+@subroutine
 def _decode(shards, shard, first, codec, vectors_TN):  # type: ignore[no-untyped-def]
     """Write the unit vectors that the tokens from ``first`` of a shard stand for."""
     width, words = shards.residual_bytes, codec.weights_BH.shape[1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from pipelines.indexes.compiled import kernel, part
+from pipelines.indexes.compiled import kernel, subroutine
 from pipelines.precision import BF16_FLAGS, cpu_flags
 from pipelines.vectors import FloatArray, IntArray
 
@@ -135,7 +135,7 @@ def _widen_halves(bits_TN, wide_TN, values_TN):  # type: ignore[no-untyped-def]
             values_N[n] *= np.float32(2.0**112)  # exponents of float32 are counted from there
 
 
-@part
+@subroutine
 def _order(score):  # type: ignore[no-untyped-def]
     """A score's bits as an integer that rises with it."""
     return np.int16(score ^ ((score >> 15) & 0x7FFF))
