@@ -56,7 +56,7 @@ def _average_rows(rows_VD: np.ndarray, sentences: Sentences, how: Alignment) -> 
         left_C = np.array(cells.other, np.int64)[cells.cell_other]
         bounds = np.searchsorted(cells.cell_one, np.arange(len(cells.one) + 1))  # cells are sorted by their piece
         for piece, begin, end in zip(cells.one, bounds[:-1], bounds[1:], strict=True):
-            if is_wanted_V[piece]:
+            if is_wanted_V[piece] and end > begin:  # a sentence may have no known piece beside it
                 best = begin + np.lexsort((left_C[begin:end], -weights_C[begin:end]))[: how.neighbours]
                 rows_VD[piece] = _average(rows_VD[left_C[best]], weights_C[best])
 
