@@ -27,8 +27,8 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IN_FLIGHT = "BABELRAY_IN_FLIGHT"
 BODY_S = "BABELRAY_BODY_S"
 # Serve's own settings. Its proxy calls a gateway by gRPC and not as an actor of Ray, and a replica answers on the loop
-# that receives the call and not in a second thread: a quarter less CPU time for a request (docs/serving.md). The last
-# is the size of a message, in bytes: gRPC's default of 4 MiB is less than a thousand long documents.
+# that receives the call and not in a second thread: one client waits 11 to 22 % less (docs/serving.md). The last is the
+# size of a message, in bytes: gRPC's default of 4 MiB is less than a thousand long documents.
 SHORT_PATH = {
     "RAY_SERVE_PROXY_USE_GRPC": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

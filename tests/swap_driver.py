@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -25,17 +25,19 @@ LIMITS = Limits(max_query_chars=200, ongoing=4, queued=8)
 WORDS = ("copper", "silver", "amber", "linen", "cedar", "olive")
 
 
-def make_system(root: Path, number: int, documents: int) -> Served:
-    """Build a BM25 system of two shards. A system of another number has other texts, with other scores."""
+def make_system(root: Path, number: int, documents: int, more: Sequence[str] = ()) -> Served:
+    """Build a BM25 system of two shards. A system of another number has other texts, with other scores. ``more`` are
+    texts of further documents in each language."""
     docs = {}
     for lang in ("en", "fa"):
         texts = [
             f"{WORDS[n % 6]} {'road ' * ((n + number) % 5)} {WORDS[(n + number) % 6]} of {number}"
             for n in range(documents)
         ]
+        texts += more
         rows = [{"doc_id": f"d{n}", "lang": lang, "title": f"{number}", "text": text} for n, text in enumerate(texts)]
         docs[lang] = table_artifact(root / f"docs-{lang}@{number}", DOCS, rows)
-    index = build_small_index(root / f"index-bm25@{number}", Bm25(), {"docs": docs}, shard_rows=documents)
+    index = build_small_index(root / f"index-bm25@{number}", Bm25(), {"docs": docs}, shard_rows=documents + len(more))
     return Served("tiny", f"bm25-{number}", index, docs, examples=("copper road", "olive"))
 
 

@@ -19,13 +19,14 @@ from serving_apps import wait_until_ready
 from swap_driver import LIMITS, make_system, start_server
 from test_swap import Load
 
+LONG = "granite " * 700_000  # longer than a message of gRPC by default
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 pytestmark = pytest.mark.filterwarnings("ignore:.use_push_based_shuffle:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    return make_system(tmp_path_factory.mktemp("system"), 1, documents=12)
+    return make_system(tmp_path_factory.mktemp("system"), 1, documents=12, more=[LONG])
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def test_a_server_is_seen_from_outside_refuses_overload_and_ends_on_sigterm(syst
         check_request_ids(base)
         check_access_log(Path(re.search(r"^logs +(\S+)$", said, re.M)[1]))
         check_metrics(re.search(r"^metrics +(\S+)$", said, re.M)[1])
+        check_long_answer(base)
         check_overload(base)
         with Load(base, clients=6) as load:
             time.sleep(1)
@@ -100,6 +102,11 @@ def check_request_ids(base):
     sent = httpx.post(f"{base}/search", json={"query": "copper"}, headers=headers, timeout=30)
     assert sent.headers.get_list("x-request-id") == ["mine-1"]
     assert len(httpx.get(f"{base}/livez", timeout=30).headers["x-request-id"]) == 32
+
+
+def check_long_answer(base):
+    answer = httpx.post(f"{base}/search", json={"query": "granite"}, timeout=30)
+    assert [hit["text"] for hit in answer.json()["results"]] == [LONG, LONG]
 
 
 def check_access_log(directory):
