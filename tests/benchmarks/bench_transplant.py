@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from artifacts import table_artifact
+from pipelines.precision import resolve
 from pipelines.recipe import load
 from pipelines.sources import Bitext, Parallel
 from pipelines.students import Corpus, Dense, load_encoder
@@ -55,7 +56,7 @@ def build(data: str, pieces: int, steps: int) -> Encoder:
             docs[lang] = table_artifact(Path(directory) / f"docs-{lang}@0", DOCS, list(rows.values()))
         corpus = Corpus.open({"bitext": {"docs": docs}})
         encoder: Any = Dense(base=base, query_prefix="", doc_prefix="").build(corpus, seed=1)
-    encoder.precision = "bf16"
+    encoder.precision = resolve("auto", gpus=0)
     return encoder
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     start = time.process_time()
     student = build(arguments.data, arguments.pieces, arguments.steps)
     print(f"built in {time.process_time() - start:.0f} s of CPU time")
-    for name, encoder in (("minilm", load_encoder("minilm", "cpu", "bf16")), ("transplant", student)):
+    for name, encoder in (("minilm", load_encoder("minilm", "cpu", resolve("auto", gpus=0))), ("transplant", student)):
         for what, values in (
             ("XQuAD nDCG@20", measure_xquad(encoder, arguments.data)),
             ("Tatoeba accuracy", measure_tatoeba(encoder, arguments.data)),
