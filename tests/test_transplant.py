@@ -119,7 +119,7 @@ def test_rows_are_fitted_to_sentences_as_a_dense_solver_fits_them():
     ]
     is_new = np.arange(known + new) >= known
     fitted = start.copy()
-    fit_rows(fitted, Sentences({"ru": pairs[:25], "zh": pairs[25:]}, known, is_new, np.arange(known + new)), 50, ridge)
+    fit_rows(fitted, Sentences({"ru": pairs[:25], "zh": pairs[25:]}, is_new, np.arange(known + new)), 50, ridge)
     np.testing.assert_array_equal(fitted[:known], start[:known])
 
     matrix, target = np.zeros((len(pairs), new)), np.zeros((len(pairs), 5))

@@ -52,14 +52,14 @@ def _make_system(rows_VD: np.ndarray, sentences: Sentences, new_F: np.ndarray) -
 def _solve(matrix_SF: csr_array, target_SD: np.ndarray, steps: int, ridge: float) -> np.ndarray:
     """The X [F, D] with the least ‖matrix · X − target‖² + ridge · ‖X‖², after so many steps from 0."""
     transposed_FS = matrix_SF.T.tocsr()
-    left_FD = transposed_FS @ target_SD
-    found_FD, direction_FD = np.zeros_like(left_FD), left_FD.copy()
-    size_D = np.square(left_FD).sum(0)
+    residual_FD = transposed_FS @ target_SD
+    found_FD, direction_FD = np.zeros_like(residual_FD), residual_FD.copy()
+    size_D = np.square(residual_FD).sum(0)
     for _ in range(steps):
         product_FD = transposed_FS @ (matrix_SF @ direction_FD) + ridge * direction_FD
         step_D = size_D / np.maximum((direction_FD * product_FD).sum(0), 1e-30)
         found_FD += step_D * direction_FD
-        left_FD -= step_D * product_FD
-        before_D, size_D = size_D, np.square(left_FD).sum(0)
-        direction_FD = left_FD + size_D / np.maximum(before_D, 1e-30) * direction_FD
+        residual_FD -= step_D * product_FD
+        before_D, size_D = size_D, np.square(residual_FD).sum(0)
+        direction_FD = residual_FD + size_D / np.maximum(before_D, 1e-30) * direction_FD
     return found_FD

@@ -16,7 +16,8 @@ import numpy as np
 
 from pipelines.students.lexical.ibm1 import estimate_translations, find_cooccurrence
 from pipelines.students.transplant.fit import fit_rows
-from pipelines.students.transplant.sentences import Pair, Sentences, Texts, cut_sentences
+from pipelines.students.transplant.sentences import Pair, Sentences, cut_sentences
+from pipelines.students.transplant.vocabulary import Pairs
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Alignment:
     ridge: float
 
 
-def find_rows(tokenizer: Any, texts: Texts, known_VD: np.ndarray, how: Alignment) -> np.ndarray:
+def find_rows(tokenizer: Any, texts: Pairs, known_VD: np.ndarray, how: Alignment) -> np.ndarray:
     """The rows of the whole vocabulary, float32: the known ones first, as they are, but for letters of other scripts.
 
     A new piece that is in no sentence gets the mean of the known rows.

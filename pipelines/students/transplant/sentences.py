@@ -3,16 +3,15 @@
 The two forms of a Chinese piece, at the beginning of a run and inside it, are counted as one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.students.transplant.vocabulary import INSIDE, is_chinese
+from pipelines.students.transplant.vocabulary import INSIDE, Pairs, is_chinese
 
 LONGEST = 64  # pieces of a sentence; pairs with a longer one are left out, since alignment takes time with the square
-Texts = Mapping[str, Sequence[tuple[str, str]]]
 
 
 class Pair(NamedTuple):
@@ -26,17 +25,16 @@ class Pair(NamedTuple):
 class Sentences:
     """Sentence pairs by language, cut into pieces.
 
-    The first ``known`` pieces of the vocabulary have vectors. ``is_new_V`` says which of all are to get one, and
-    ``form_V`` gives the piece that each is counted as.
+    Of all pieces of the vocabulary ``is_new_V`` says which are to get a vector, and ``form_V`` gives the piece that
+    each is counted as.
     """
 
     pairs: dict[str, list[Pair]]
-    known: int
     is_new_V: np.ndarray
     form_V: np.ndarray
 
 
-def cut_sentences(tokenizer: Any, texts: Texts, known: int) -> Sentences:
+def cut_sentences(tokenizer: Any, texts: Pairs, known: int) -> Sentences:
     """Cut sentence pairs into pieces. New are those beyond the ``known`` ones, and known letters of other scripts."""
     vocabulary = tokenizer.get_vocab()
     form_V = _join_forms(vocabulary)
@@ -52,7 +50,7 @@ def cut_sentences(tokenizer: Any, texts: Texts, known: int) -> Sentences:
         left, right = (cut([pair[side] for pair in texts[lang]]) for side in (0, 1))
         kept = ((one, other) for one, other in zip(left, right, strict=True) if max(len(one), len(other)) <= LONGEST)
         pairs[lang] = [Pair(one[one < known], form_V[other]) for one, other in kept]
-    return Sentences(pairs, known, is_new_V, form_V)
+    return Sentences(pairs, is_new_V, form_V)
 
 
 def _join_forms(vocabulary: Mapping[str, int]) -> np.ndarray:
